@@ -1,0 +1,27 @@
+# make        set up, then build, measure and lay out the embedded checkpoint
+# make test   set up, then run the tests
+# make lint   ruff and mypy
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: all test lint
+all: .venv/ready
+	$(BIN)/doit -n 2
+
+test: lint
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: .venv/ready
+	$(BIN)/ruff check src tests benchmarks recipes dodo.py
+	$(BIN)/mypy
+
+# Every version is fixed in constraints.txt. torch is named beside what depends on it, so that no other one is taken.
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	    { echo "error: $(PYTHON) is not Python 3.11"; echo "  fix: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up .venv (some 2.5 GB, a few minutes the first time)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    torch==2.13.0 --editable '.[onnx,nemo,consumers,dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""A declarative, reproducible build for speech-model artifacts."""

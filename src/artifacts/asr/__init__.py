@@ -1,0 +1,1 @@
+"""Speech: corpora, features, greedy decoding and word error rates."""

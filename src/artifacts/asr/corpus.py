@@ -1,0 +1,173 @@
+"""A corpus of speech with its transcripts, read from a folder.
+
+The folder holds `utterances.jsonl` and the clips that it names. A line has NeMo's manifest keys plus `id`, `slice` and
+`gap_seconds`; other keys are left alone. `audio_filepath` is one clip or a list of clips, relative to the folder: a
+list is joined in its order with `gap_seconds` of silence between the clips, so that long recordings need not be kept
+twice. `duration` is that of the joined waveform, in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from artifacts.errors import StepError
+
+MANIFEST_NAME = "utterances.jsonl"
+SAMPLE_RATE_HZ = 16_000
+DURATION_TOLERANCE_SECONDS = 0.1
+"""Manifests round their durations; a clip that was cut short differs by more than this."""
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Utterance(BaseModel):
+    """One line of `utterances.jsonl`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+    id: _Text
+    slice: _Text
+    audio_filepath: _Text | Annotated[list[_Text], Field(min_length=1)]
+    gap_seconds: float = Field(0.0, ge=0)
+    duration: float = Field(gt=0)
+    text: _Text
+
+    @property
+    def clips(self) -> list[str]:
+        """The clips' paths, relative to the corpus folder, in the order in which they are spoken."""
+        return [self.audio_filepath] if isinstance(self.audio_filepath, str) else list(self.audio_filepath)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The utterances of a folder, in the order of its `utterances.jsonl`."""
+
+    folder: Path
+    utterances: tuple[Utterance, ...]
+
+    def waveform(self, utterance: Utterance) -> npt.NDArray[np.float32]:
+        """Read an utterance's clips and join them: float32 `[N]`, mono, 16 kHz, PCM scaled to -1..1.
+
+        Raises StepError for a clip that is unreadable, empty, not mono, not 16 kHz or not finite, and for a length
+        that is not the one in the manifest.
+        """
+        gap = np.zeros(round(utterance.gap_seconds * SAMPLE_RATE_HZ), dtype=np.float32)
+        parts: list[npt.NDArray[np.float32]] = []
+        for clip in utterance.clips:
+            parts += [gap, _read_clip(self.folder, clip)]
+        waveform = np.concatenate(parts[1:])
+        seconds = len(waveform) / SAMPLE_RATE_HZ
+        if abs(seconds - utterance.duration) > DURATION_TOLERANCE_SECONDS:
+            raise StepError(
+                f"{self.folder.name}: utterance '{utterance.id}' lasts {seconds:.3f} s, "
+                f"{MANIFEST_NAME} says {utterance.duration:.3f} s",
+                "copy the clips again, or write the duration that they have",
+            )
+        return waveform
+
+    def spread(self, per_slice: int) -> tuple[Utterance, ...]:
+        """At most `per_slice` utterances of each slice, evenly spread over it, in the corpus' order."""
+        members: dict[str, list[Utterance]] = {}
+        for utterance in self.utterances:
+            members.setdefault(utterance.slice, []).append(utterance)
+        chosen = {
+            each[index * len(each) // count].id
+            for each in members.values()
+            for count in [min(per_slice, len(each))]
+            for index in range(count)
+        }
+        return tuple(utterance for utterance in self.utterances if utterance.id in chosen)
+
+
+def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
+    """Read and validate a corpus; with `slices`, keep only the utterances of those.
+
+    Raises StepError, with the line, for bad JSON, a missing or wrong key, an id that is used twice and a clip that is
+    missing or lies outside the folder; and for a corpus without utterances or without one of the `slices`.
+    """
+    manifest = folder / MANIFEST_NAME
+    if not manifest.is_file():
+        raise StepError(f"{folder}: holds no {MANIFEST_NAME}", "give the folder of a corpus")
+    first_lines: dict[str, int] = {}
+    utterances: list[Utterance] = []
+    with manifest.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            place = f"{folder.name}/{MANIFEST_NAME}:{number}"
+            utterance = _parse(line, place)
+            for clip in utterance.clips:
+                _check_clip_path(folder, clip, place)
+            first = first_lines.setdefault(utterance.id, number)
+            if first != number:
+                raise StepError(
+                    f"{place}: id: '{utterance.id}' is also on line {first}", "give each utterance an id of its own"
+                )
+            utterances.append(utterance)
+    if not utterances:
+        raise StepError(f"{folder.name}/{MANIFEST_NAME}: holds no utterances", "give a corpus with at least one")
+    if slices is None:
+        return Corpus(folder, tuple(utterances))
+    present = sorted({utterance.slice for utterance in utterances})
+    for wanted in slices:
+        if wanted not in present:
+            raise StepError(
+                f"{folder.name}/{MANIFEST_NAME}: holds no slice '{wanted}'", f"choose among {', '.join(present)}"
+            )
+    return Corpus(folder, tuple(utterance for utterance in utterances if utterance.slice in slices))
+
+
+def _parse(line: str, place: str) -> Utterance:
+    fix = "write one JSON object a line: id, slice, audio_filepath, gap_seconds, duration, text"
+    try:
+        value = json.loads(line.strip())
+    except json.JSONDecodeError as error:
+        raise StepError(f"{place}:{error.colno}: is not JSON: {error.msg.lower()}", fix) from None
+    try:
+        return Utterance.model_validate(value)
+    except ValidationError as error:
+        # For a union pydantic names the tried alternative behind the key; the key alone is the place.
+        problem = error.errors(include_url=False)[0]
+        key = f"{problem['loc'][0]}: " if problem["loc"] else ""
+        raise StepError(f"{place}: {key}{problem['msg'].lower()}", fix) from None
+
+
+def _check_clip_path(folder: Path, clip: str, place: str) -> None:
+    path = PurePosixPath(clip)
+    if path.is_absolute() or ".." in path.parts:
+        raise StepError(
+            f"{place}: audio_filepath: '{clip}' points outside the corpus folder", "name clips inside the folder"
+        )
+    if not (folder / path).is_file():
+        raise StepError(f"{place}: audio_filepath: there is no '{clip}'", "copy the corpus again; a clip is missing")
+
+
+def _read_clip(folder: Path, clip: str) -> npt.NDArray[np.float32]:
+    place = f"{folder.name}/{clip}"
+    try:
+        samples, sample_rate_hz = soundfile.read(folder / clip, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise StepError(
+            f"{place}: cannot be read: {error.error_string}", "copy the clip again; it is damaged"
+        ) from None
+    frames, channels = samples.shape
+    if sample_rate_hz != SAMPLE_RATE_HZ or channels != 1:
+        raise StepError(
+            f"{place}: has {channels} channel(s) at {sample_rate_hz} Hz, needs one at {SAMPLE_RATE_HZ} Hz",
+            "convert the clip to 16 kHz mono",
+        )
+    if frames == 0:
+        raise StepError(f"{place}: holds no samples", "copy the clip again; it is empty")
+    waveform: npt.NDArray[np.float32] = samples[:, 0]
+    if not np.isfinite(waveform).all():
+        raise StepError(f"{place}: holds samples that are not finite", "make the clip again; PCM_16 cannot hold NaN")
+    return waveform

@@ -1,0 +1,210 @@
+"""Makes targets true: finds what is there already, restores what was made before, runs the step for the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TextIO
+
+from artifacts.digest import digest_json
+from artifacts.errors import ArtifactsError, StoreError, disk_error
+from artifacts.identity import Identity
+from artifacts.journal import Entry, Journal
+from artifacts.lookup import Known, Lookup
+from artifacts.memory_budget import MemoryBudget
+from artifacts.plan import Job, Plan, SourceJob
+from artifacts.publish import is_published, publish
+from artifacts.run_step import GIB, StepCrashError, run_step
+from artifacts.sources import find_source
+from artifacts.store import Action, content_of, manifest_of, total_bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a target: unchanged, found (a source), restored, built, failed, interrupted or not tried; and what
+    it took."""
+
+    target: str
+    what: str
+    bytes: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    metrics: dict[str, float | int | str] = field(default_factory=dict)
+
+
+class Listener(Protocol):
+    """Is told what happens while it happens. Called from several threads."""
+
+    def started(self, target: str, why: list[str]) -> None:
+        """A step is about to run, for these reasons."""
+
+    def progressed(self, target: str, message: str, done: int | None, total: int | None) -> None:
+        """The step says what it is doing."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """The target is done, one way or another."""
+
+
+class Build:
+    """One invocation's work on a plan. Inputs must be made, or found current, before what needs them.
+
+    `free_bytes` is asked once, when the first step is about to run: that much memory the steps may use together.
+    """
+
+    def __init__(self, plan: Plan, listener: Listener, free_bytes: Callable[[], int]) -> None:
+        self.plan = plan
+        self.there = Lookup(plan)
+        self.store = self.there.store
+        self.journal = Journal(self.there.cache / "journal.jsonl")
+        self.outcomes: dict[str, Outcome] = {}
+        self._listener = listener
+        self._free_bytes = free_bytes
+        self._budget: MemoryBudget | None = None
+        self._in_use: TextIO | None = None
+        self._setup_lock = threading.Lock()
+
+    def is_current(self, full_name: str) -> bool:
+        """Whether a target is as its recipe wants it, by looking only. True is remembered as its outcome."""
+        try:
+            manifest = self.there.current(full_name)
+        except OSError:
+            return False  # who makes the target meets the same error, and reports it
+        if manifest is None:
+            return False
+        key = self.there.pointer(full_name).key
+        action = self.store.action(key) if key else None
+        metrics = action.metrics if action else {}
+        self.outcomes[full_name] = Outcome(full_name, "unchanged", total_bytes(manifest), metrics=metrics)
+        return True
+
+    def make(self, full_name: str) -> Outcome:
+        """Make a target true. Raises `ArtifactsError` for a user's mistake, `StepCrashError` for a bug of ours."""
+        job = self.plan.jobs[full_name]
+        self.outcomes[full_name] = Outcome(full_name, "interrupted")  # unless it comes to an end
+        try:
+            with self._setup_lock:
+                if self._in_use is None:
+                    self._in_use = self.store.use()
+            outcome = self._find(job) if isinstance(job, SourceJob) else self._bring_about(job)
+        except Exception as error:
+            self._end(Outcome(full_name, "failed"))
+            by_disk = isinstance(error, (OSError, StepCrashError))  # a step may not even have room to say so
+            cause = disk_error(error, self.there.cache) if by_disk else None
+            if cause is not None:
+                raise StoreError(f"{full_name}: {cause.fact}", cause.fix) from None
+            fact = error.fact if isinstance(error, ArtifactsError) else f"a bug: {type(error).__name__}"
+            with contextlib.suppress(OSError):  # what went wrong matters more than that it cannot be noted
+                self.journal.write(Entry(full_name, "failed", "", error=fact))
+            raise
+        self._end(outcome)
+        return outcome
+
+    def close(self) -> None:
+        """Let go of the store: from here on it may be cleaned up."""
+        if self._in_use is not None:
+            self._in_use.close()
+
+    def needed_bytes(self, job: Job) -> int | None:
+        """The memory that a job is expected to need: as its target declares, else the most it took before, else as its
+        recipe declares for all, else unknown (None)."""
+        if job.memory_gib is not None:
+            return int(job.memory_gib * GIB)
+        before = max((entry.peak_bytes for entry in self.journal.read() if entry.target == job.full_name), default=0)
+        for_all = job.loaded.recipe.resources.memory_gib
+        return before or (int(for_all * GIB) if for_all is not None else None)
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.target] = outcome
+        self._listener.ended(outcome)
+
+    def _find(self, job: SourceJob) -> Outcome:
+        name, started = job.full_name, time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            self._listener.progressed(name, "fetching, bytes", done, total or None)
+
+        found = find_source(job.loaded, job.name, self.store.memory, self.there.downloads, progress)
+        self.there.pointer(name).note(found.manifest)
+        self.there.known[name] = Known(found.path, found.content)
+        return Outcome(name, "found", total_bytes(found.manifest), time.monotonic() - started)
+
+    def _bring_about(self, job: Job) -> Outcome:
+        identity = self.there.identity(job)
+        if identity is None:
+            missing = next(source for source in job.inputs.values() if source not in self.there.known)
+            raise StoreError(f"{job.full_name}: its input {missing} is not made", f"doit {missing}")
+        key = digest_json(identity)
+        with self.store.lock(key):
+            action, damage = self.there.kept(key)
+            if action is None or damage is not None:
+                what, action = "built", self._build(job, identity, key, damage)
+            else:
+                what = "unchanged" if self.there.shown(job, key, action) else "restored"
+            why = self.there.why_restored(job, identity)
+            size = self._show(job, key, action)
+        if what == "restored":
+            self.journal.write(Entry(job.full_name, what, key, why, job.step, size))
+        seconds, peak = (action.seconds, action.peak_bytes) if what == "built" else (0.0, 0)
+        return Outcome(job.full_name, what, size, seconds, peak, action.metrics)
+
+    def _show(self, job: Job, key: str, action: Action) -> int:
+        """Let the target's path show an artifact, and lay a layout out. Returns its bytes."""
+        manifest, files = self.store.manifest(action.content), self.store.files(action.content)
+        if manifest is None:
+            raise StoreError(f"{job.full_name}: its artifact was removed while it was in use", "run again")
+        self.there.pointer(job.full_name).point(key, files, manifest)
+        place = self.there.place_in_dist(job)
+        if job.is_layout:
+            with self.store.lock(f"layout.{job.full_name}"):
+                if not is_published(self.store, place, manifest):
+                    publish(files, manifest, place)
+        self.there.known[job.full_name] = Known(files, action.content)
+        return total_bytes(manifest)
+
+    def _build(self, job: Job, identity: Identity, key: str, damage: str | None) -> Action:
+        name = job.full_name
+        why = self.there.why_built(job, identity, damage)
+        inputs = {given: self.there.known[source].path for given, source in job.inputs.items()}
+        log = self.there.cache / "logs" / job.loaded.name / f"{job.name}.log"
+
+        def progress(message: str, done: int | None, total: int | None) -> None:
+            self._listener.progressed(name, message, done, total)
+
+        with self._memory().lend(self.needed_bytes(job)):
+            self._listener.started(name, why)
+            staging = self.store.stage(key)
+            try:
+                result = run_step(staging, log, job.step, job.params, inputs, job.tools, progress)
+                self._check_again(job, identity)
+                manifest = manifest_of(result.files)
+                action = Action(identity, content_of(manifest), result.metrics, result.seconds, result.peak_bytes)
+                self.store.seal(key, staging, manifest, action)
+            except ArtifactsError as error:
+                raise type(error)(f"{name}: {error.fact}", error.fix) from None
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        size = total_bytes(manifest)
+        self.journal.write(Entry(name, "built", key, why, job.step, size, result.seconds, result.peak_bytes))
+        return action
+
+    def _check_again(self, job: Job, identity: Identity) -> None:
+        """A source or a step's code that was edited meanwhile must not be recorded as what gave the bytes."""
+        for given, name in job.inputs.items():
+            source = self.plan.jobs[name]
+            if isinstance(source, SourceJob):
+                before = self.there.known[name]
+                found = self.there.source(source)
+                if found is None or found.content != before.content:
+                    raise StoreError(f"input '{given}' ({name}) changed while the step read it", "run again")
+        if self.there.identity(job) != identity:
+            raise StoreError(f"the code of step '{job.step}' changed while it ran", "run again")
+
+    def _memory(self) -> MemoryBudget:
+        with self._setup_lock:
+            if self._budget is None:
+                self._budget = MemoryBudget(self._free_bytes())
+            return self._budget

@@ -1,0 +1,141 @@
+"""The process that a step runs in: `python -m artifacts.child <folder>`, with `spec.json` in that folder.
+
+The spec says which step, its parameters, the inputs' paths and the tools' pinned versions; `result.json` answers with
+the files and their digests, metrics, seconds and peak memory, or with the error. Nothing else crosses, but for
+progress: one JSON line for each log record of this package on the descriptor the spec names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from artifacts.digest import digest_file
+from artifacts.errors import ArtifactsError, StepError, disk_error
+from artifacts.store import sync
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(folder: Path) -> int:
+    """Run the step that `spec.json` describes and write `result.json`: done, or why not. 1 for a bug of ours."""
+    spec = json.loads((folder / "spec.json").read_bytes())
+    _die_with(spec["parent"])
+    _send_progress(spec["progress"])
+    started = time.monotonic()
+    try:
+        result = _run(spec, folder / "files")
+        result |= {"seconds": time.monotonic() - started, "peak_bytes": peak_bytes()}
+        _answer(folder, result)
+    except ArtifactsError as error:
+        _answer(folder, _refusal(error))
+    except Exception as error:
+        # What a step may not touch is not the disk's fault: inputs are read-only.
+        cause: ArtifactsError | None = None
+        if not isinstance(error, PermissionError):
+            cause = disk_error(error, folder.parent)
+        if cause is None and isinstance(error, MemoryError):
+            cause = StepError("memory ran out", "run fewer jobs at once (-n 1), or on a machine with more memory")
+        for used in ("files", "work", "tmp"):
+            shutil.rmtree(folder / used, ignore_errors=True)  # room for the answer, and for the traceback in the log
+        if cause is not None:
+            _answer(folder, _refusal(cause))
+        traceback.print_exc()
+        return 1 if cause is None else 0
+    return 0
+
+
+def _refusal(error: ArtifactsError) -> dict[str, Any]:
+    return {"error": {"kind": type(error).__name__, "fact": error.fact, "fix": error.fix}}
+
+
+def _answer(folder: Path, result: dict[str, Any]) -> None:
+    (folder / "result.json").write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held: its own high-water mark, not the one inherited before exec."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
+    _hold_to_pins(spec["tools"])
+    step = importlib.import_module(f"artifacts.steps.{spec['step']}")
+    params = step.Params.model_validate_json(json.dumps(spec["params"]))
+    metrics = step.run(out, params, **{name: Path(path) for name, path in spec["inputs"].items()}) or {}
+    for name, value in metrics.items():
+        if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
+            raise TypeError(f"metric '{name}' of step '{spec['step']}' is {value!r}: not a finite number or a text")
+    return {"files": _seal(out), "metrics": metrics}
+
+
+def _hold_to_pins(tools: dict[str, str]) -> None:
+    for tool, pinned in tools.items():
+        try:
+            found = importlib.metadata.version(tool)
+        except importlib.metadata.PackageNotFoundError:
+            raise StepError(f"'{tool}' is not installed, pinned is {pinned}", f"pip install {tool}=={pinned}") from None
+        if pinned not in (found, found.partition("+")[0]):  # 2.13.0 admits every 2.13.0+cpu
+            fix = f"pip install {tool}=={pinned}, or change the pin in pipeline.yaml"
+            raise StepError(f"'{tool}' is {found} here, pinned is {pinned}", fix)
+
+
+def _seal(out: Path) -> dict[str, tuple[int, str]]:
+    """Hash what the step wrote, make it read-only and force it to the disk."""
+    files = {}
+    for path in sorted(out.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if path.is_symlink() or not path.is_file() or path.stat().st_nlink > 1:
+            raise TypeError(f"the step left '{path.relative_to(out)}', which is a link or no regular file")
+        path.chmod(0o444)
+        sync(path)
+        files[str(path.relative_to(out))] = (path.stat().st_size, digest_file(path))
+    if not files:
+        raise TypeError("the step wrote no file")
+    for folder in (out, *(path for path in out.rglob("*") if path.is_dir())):
+        sync(folder)
+    return files
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the one that started it is gone: nothing may go on building unseen."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the process that started this step is gone")
+
+
+def _send_progress(descriptor: int) -> None:
+    class Sender(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line: dict[str, Any] = {"message": record.getMessage()[:300]}
+            for key in ("done", "total"):
+                if (count := getattr(record, key, None)) is not None:
+                    line[key] = int(count)
+            # One write of a line this short is whole, whoever else writes; a reader that is gone is no error here.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(descriptor, json.dumps(line).encode() + b"\n")
+
+    logging.getLogger("artifacts").addHandler(Sender())
+    logging.getLogger("artifacts").setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,110 @@
+"""The identity of a step's code: a digest for each definition that it can reach, without comments and docstrings.
+
+A reworded comment changes nothing. A changed function changes its digest, and its name says what changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from artifacts.digest import DigestMemory
+
+PACKAGE = Path(__file__).parent
+# What errors are called and how they read decides no bytes; everything else that a step imports does.
+WITHOUT_BYTES = ("artifacts.errors",)
+# Enters the memory's key: another normalisation, or another Python's syntax tree, must not meet remembered digests.
+NORMALISATION = f"code 2 python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
+    """The definitions that `module` reaches by importing from this package: {module: {definition: digest}}.
+
+    Imports inside functions count as those at the top. Digests are the first 16 hex digits of a sha256.
+    """
+    reached: dict[str, dict[str, str]] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _module_file(name)
+        if path is None or name in reached or name in WITHOUT_BYTES:
+            continue
+        found = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
+        reached[name] = found["definitions"]
+        waiting.extend(found["imports"])
+    return dict(sorted((name, definitions) for name, definitions in reached.items() if definitions))
+
+
+def _module_file(name: str) -> Path | None:
+    package, _, rest = name.partition(".")
+    if package != PACKAGE.name:
+        return None
+    base = PACKAGE.joinpath(*rest.split(".")) if rest else PACKAGE
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _describe(path: Path, name: str) -> dict[str, Any]:
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    is_package = path.name == "__init__.py"
+    digests: dict[str, Any] = {}
+    for statement in _without_texts(tree.body):
+        label = _label(statement)
+        if label is not None:
+            digests.setdefault(label, hashlib.sha256()).update(_normal_form(statement).encode())
+    definitions = {label: digest.hexdigest()[:16] for label, digest in sorted(digests.items())}
+    return {"definitions": definitions, "imports": sorted(set(_imports(tree, name, is_package)))}
+
+
+def _label(statement: ast.stmt) -> str | None:
+    """What to call a top-level statement when it changes; imports are judged by what is imported."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return statement.name
+    if isinstance(statement, ast.AnnAssign):
+        return ast.unparse(statement.target)
+    if isinstance(statement, ast.Assign):
+        return ", ".join(ast.unparse(target) for target in statement.targets)
+    if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+        return None
+    return "module level"
+
+
+def _normal_form(node: Any) -> str:
+    """The syntax tree as text, without positions, docstrings and empty fields."""
+    if isinstance(node, ast.AST):
+        fields = []
+        for field, held in ast.iter_fields(node):
+            value = _without_texts(held) if field == "body" and isinstance(held, list) else held
+            if value is not None and value != []:
+                fields.append(f"{field}={_normal_form(value)}")
+        return f"{type(node).__name__}({','.join(fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_normal_form, node))}]"
+    return f"{type(node).__name__}:{node!r}"
+
+
+def _without_texts(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements but for those that are a bare text: docstrings of functions and classes, texts below a field."""
+    return [
+        statement
+        for statement in body
+        if not (isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str))
+    ]
+
+
+def _imports(tree: ast.Module, name: str, is_package: bool) -> Iterator[str]:
+    package = name if is_package else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE.name)
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            source = importlib.util.resolve_name(source, package) if node.level else source
+            if source.split(".")[0] == PACKAGE.name:
+                yield source
+                yield from (f"{source}.{alias.name}" for alias in node.names)

@@ -1,0 +1,236 @@
+"""doit's own commands of this project: run, why, plan, verify, gc. pyproject.toml tells doit where they are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from doit import doit_cmd
+from doit.cmd_base import Command
+from doit.cmd_run import Run as DoitRun
+from doit.exceptions import InvalidCommand
+
+from artifacts.errors import ArtifactsError, RecipeError, disk_error
+from artifacts.forecast import forecast
+from artifacts.journal import Journal
+from artifacts.lookup import Lookup
+from artifacts.plan import Plan, load_plan
+from artifacts.report import fall_silent, size_text
+from artifacts.upkeep import drop_unneeded, verify
+
+INTERRUPTED = 130
+
+IN_WORDS = {
+    "built?": "will be built, or left if its inputs come out as they were",
+    "missing": "is missing",
+    "not tried": "will not be tried",
+}
+
+
+class Run(DoitRun):  # type: ignore[misc]  # doit has no types
+    """`doit run`, and `doit` alone: workers are threads, and an unknown target is answered with the nearest one."""
+
+    name = "run"
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Run the tasks. Each step has a process of its own, so a thread that waits for it is all a worker is."""
+        params["par_type"] = "thread"
+        if doit_cmd._CMDLINE_VARS:
+            word = "=".join(next(iter(doit_cmd._CMDLINE_VARS.items())))
+            raise InvalidCommand(f"'{word}' is no target\n  fix: parameters are set in the recipe, not here")
+        try:
+            result: int = super().execute(params, args)
+        except InvalidCommand as error:
+            if error.not_found is None:
+                raise
+            raise InvalidCommand(_unknown(error.not_found)) from None
+        except KeyboardInterrupt:
+            print("interrupted; what was finished is kept", file=sys.stderr)
+            return INTERRUPTED
+        return result
+
+
+class _Refused(Command):  # type: ignore[misc]  # as above
+    """A command of doit's that would say that it did something to doit's database, of which nothing is kept."""
+
+    fact = ""
+    instead = ""
+
+    def execute(self, _options: Any, _args: list[str]) -> int:
+        """Refuse."""
+        raise InvalidCommand(f"{self.fact}\n  fix: {self.instead}")
+
+
+class Ignore(_Refused):
+    """doit's `ignore`, refused."""
+
+    name = "ignore"
+    doc_purpose = "not here: name the targets that you want instead"
+    fact = "no target can be ignored"
+    instead = "name the targets that you want, as in: doit TARGET"
+
+
+class Forget(_Refused):
+    """doit's `forget`, refused."""
+
+    name = "forget"
+    doc_purpose = "not here: what is built is decided by what it is made of"
+    fact = "there is nothing to forget: what decides a rebuild is the recipe, the code and the bytes themselves"
+    instead = "see what decides with: doit why TARGET"
+
+
+class ResetDep(Forget):
+    """doit's `reset-dep`, refused."""
+
+    name = "reset-dep"
+
+
+class DumpDb(Forget):
+    """doit's `dumpdb`, refused."""
+
+    name = "dumpdb"
+
+
+class Clean(_Refused):
+    """doit's `clean`, refused."""
+
+    name = "clean"
+    doc_purpose = "not here: gc drops what no recipe needs"
+    fact = "targets are not cleaned one by one"
+    instead = "drop what no recipe needs with: doit gc"
+
+
+class Strace(_Refused):
+    """doit's `strace`, refused."""
+
+    name = "strace"
+    doc_purpose = "not here: a step's inputs are what its recipe names"
+    fact = "steps run in processes of their own, which doit cannot trace"
+    instead = "read a step's inputs in its recipe; what it printed is in cache/logs/"
+
+
+class _PlanCommand(Command):  # type: ignore[misc]  # as above
+    """A command that needs the plan and no tasks."""
+
+    doc_usage = "[TARGET ...]"
+
+    def execute(self, _options: Any, args: list[str]) -> int:
+        """Load the plan, and say what is wrong in two lines."""
+        try:
+            return self.work(load_plan(), args)
+        except ArtifactsError as error:
+            raise InvalidCommand(str(error)) from None
+        except BrokenPipeError:
+            fall_silent()
+            return 0
+        except OSError as error:
+            cause = disk_error(error, Path())
+            if cause is None:
+                raise
+            raise InvalidCommand(str(cause)) from None
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+    def work(self, plan: Plan, words: list[str]) -> int:
+        """What the command does. Returns the exit code."""
+        raise NotImplementedError
+
+
+class Why(_PlanCommand):
+    """`doit why`."""
+
+    name = "why"
+    doc_purpose = "say what decides the next build of a target, or decided the last"
+
+    def work(self, plan: Plan, words: list[str]) -> int:
+        """Explain each target named; of the default recipe, all that a run would touch."""
+        journal = Journal(Lookup(plan).cache / "journal.jsonl")
+        asked = {plan.resolve(word) for word in words if word not in plan.pipeline.recipes}
+        rows = forecast(plan, words)
+        for row in rows:
+            if asked and row.target not in asked:
+                continue
+            if row.what != "left":
+                print(f"{row.target} {IN_WORDS.get(row.what, f'will be {row.what}')}{':' if row.why else ''}")
+                _print_reasons(row.why)
+            elif asked:
+                print(f"{row.target} is up to date")
+                entry = journal.last(row.target, "built", "restored")
+                if entry is not None:
+                    print(f"  last {entry.outcome} {entry.at}:")
+                    _print_reasons(entry.why)
+        if not asked and all(row.what == "left" for row in rows):
+            print(f"{len(rows)} targets, all up to date")
+        return 0
+
+
+class PlanRun(_PlanCommand):
+    """`doit plan`."""
+
+    name = "plan"
+    doc_purpose = "show what a run would build, restore or leave, and change nothing"
+
+    def work(self, plan: Plan, words: list[str]) -> int:
+        """Walk through the whole plan."""
+        rows = forecast(plan, words)
+        width = max((len(row.target) for row in rows), default=0)
+        for row in rows:
+            known = ""
+            if row.last is not None and row.what.startswith("built"):
+                known = f"{row.last.seconds:8.1f} s  {size_text(row.last.peak_bytes):>8}"
+            print(f"{row.what:<10}{row.target:<{width}}  {known:<20}  {row.why[0] if row.why else ''}".rstrip())
+        counts = {what: sum(row.what == what for row in rows) for what in dict.fromkeys(row.what for row in rows)}
+        last = [row.last for row in rows if row.last is not None and row.what.startswith("built")]
+        print(", ".join(f"{count} {what}" for what, count in counts.items()))
+        if last:
+            seconds, peak = sum(entry.seconds for entry in last), max(entry.peak_bytes for entry in last)
+            print(f"by earlier runs at most {seconds:.0f} s one by one, peak {size_text(peak)}")
+        return 0
+
+
+class Verify(_PlanCommand):
+    """`doit verify`."""
+
+    name = "verify"
+    doc_purpose = "read every byte against the manifests; what is damaged is built again next time"
+
+    def work(self, plan: Plan, words: list[str]) -> int:
+        """Read targets, of all recipes if none is named. 1 if anything is damaged."""
+        findings = list(verify(plan, words or list(plan.pipeline.recipes)))
+        damaged = [finding for finding in findings if finding.damage is not None]
+        for finding in damaged:
+            print(f"{finding.target}: {finding.damage}\n  fix: doit {finding.target}", file=sys.stderr)
+        read = size_text(sum(finding.bytes for finding in findings))
+        print(f"{len(findings) - len(damaged)} of {len(findings)} targets intact, {read} read")
+        return 1 if damaged else 0
+
+
+class Gc(_PlanCommand):
+    """`doit gc`."""
+
+    name = "gc"
+    doc_purpose = "drop from the cache what no recipe needs"
+    doc_usage = ""
+
+    def work(self, plan: Plan, words: list[str]) -> int:
+        """Clean up."""
+        if words:
+            raise RecipeError("gc takes no target", "run it alone: it keeps what any recipe needs")
+        dropped = drop_unneeded(plan)
+        what = f"{dropped.folders} artifacts and downloads, {dropped.actions} records"
+        print(f"dropped {what}, {size_text(dropped.bytes)}")
+        return 0
+
+
+def _unknown(word: str) -> str:
+    try:
+        load_plan().resolve(word)
+    except ArtifactsError as error:
+        return str(error)
+    return f"'{word}' cannot be run by itself\n  fix: see the targets with: doit list --all"
+
+
+def _print_reasons(why: list[str]) -> None:
+    for reason in why:
+        print(f"  {reason}")

@@ -1,0 +1,1 @@
+"""ONNX files: reading, checking, changing and writing them without holding their weights."""

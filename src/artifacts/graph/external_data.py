@@ -1,0 +1,107 @@
+"""References from a model to the files beside it: read, checked, written.
+
+A reference is a location (a path relative to the model's folder), an offset and a length. onnx 1.23 refuses data files
+that have several hard links, and ONNX Runtime (from 1.24.1) those that are symbolic links out of the folder; a path
+that leaves the folder could name any file of the machine. All of these are refused here, before a byte is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from onnx import ModelProto, TensorProto
+
+from artifacts.errors import StepError
+from artifacts.graph.tensors import is_external, iter_places, tensor_nbytes
+
+_VALUE_FIELDS = (
+    "raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where the bytes of an external tensor are. `length_bytes` is always known: dims and dtype say it."""
+
+    location: str
+    offset_bytes: int
+    length_bytes: int
+
+
+def reference_of(tensor: TensorProto) -> Reference:
+    """The reference of an external tensor. Raises StepError if it is malformed or contradicts dims and dtype."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    needed = tensor_nbytes(tensor)
+    location, offset, length = (
+        entries.get("location", ""),
+        entries.get("offset", "0"),
+        entries.get("length", str(needed)),
+    )
+    if not (location and offset.isdecimal() and length.isdecimal()):
+        raise StepError(
+            f"external data location '{location}', offset '{offset}', length '{length}' is not a place in a file",
+            "export the model again",
+        )
+    if int(length) != needed:
+        raise StepError(
+            f"external data '{location}' has length {length}, dims {list(tensor.dims)} need {needed} bytes",
+            "export the model again",
+        )
+    return Reference(location, int(offset), needed)
+
+
+def refer(tensor: TensorProto, reference: Reference) -> None:
+    """Make the tensor external: its values leave the protobuf, the reference says where they are."""
+    for field in _VALUE_FIELDS:
+        tensor.ClearField(field)
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (
+        ("location", reference.location),
+        ("offset", str(reference.offset_bytes)),
+        ("length", str(reference.length_bytes)),
+    ):
+        tensor.external_data.add(key=key, value=value)
+
+
+def check_references(model: ModelProto, path: Path) -> None:
+    """Check that every external tensor of the model at `path` can be read. Raises StepError naming file and tensor."""
+    sizes: dict[str, int] = {}
+    for place in iter_places(model):
+        if not is_external(place.tensor):
+            continue
+        try:
+            reference = reference_of(place.tensor)
+            if reference.location not in sizes:
+                sizes[reference.location] = _size_of_data_file(path.parent, reference.location)
+        except StepError as error:
+            raise StepError(f"{path.name}: {place.label}: {error.fact}", error.fix) from None
+        end, size = reference.offset_bytes + reference.length_bytes, sizes[reference.location]
+        if end > size:
+            raise StepError(
+                f"{path.name}: external data '{reference.location}' ends at byte {size}, {place.label} needs {end}",
+                "copy the file again: it is truncated",
+            )
+
+
+def _size_of_data_file(folder: Path, location: str) -> int:
+    parts = PurePosixPath(location).parts
+    if PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor or ".." in parts or "\\" in location:
+        raise StepError(
+            f"external data '{location}' points outside the model's folder",
+            "export the model again with its data beside it",
+        )
+    for depth in range(1, len(parts) + 1):
+        if folder.joinpath(*parts[:depth]).is_symlink():
+            raise StepError(f"external data '{location}' is a symbolic link", "put a copy of the file in its place")
+    file = folder / location
+    if not file.is_file():
+        raise StepError(f"external data '{location}' is missing", "copy it beside the .onnx file, under this name")
+    status = file.stat()
+    if status.st_nlink > 1:
+        raise StepError(
+            f"external data '{location}' has {status.st_nlink} hard links, and onnx refuses linked data",
+            "put a copy of the file in its place",
+        )
+    return status.st_size

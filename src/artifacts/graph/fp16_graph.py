@@ -1,0 +1,238 @@
+"""Rewrites a graph so that it computes in float16.
+
+What comes out is what `onnxconverter_common.float16.convert_float_to_float16` (1.16) means without shape inference:
+float32 tensors and values become float16; ops and nodes on the block lists stay in float32, with Casts around them;
+inputs and outputs of the model stay float32 behind Casts if `keep_io_types`; Casts that the graph had before are left
+as they were, so that one to float32 now contradicts the values around it until `cast_repair` has seen to it.
+
+The algorithm is our own. A float value has a form in which it is made, and one in which it is known by its name; each
+reader wants one of the two. Where they differ there is one Cast per value, right behind its maker, so that sorted nodes
+stay sorted. Differences from that library, which
+- runs for ever when 'Cast' is blocked, and casts around a blocked node only those values that have a `value_info`;
+- keeps an initializer float32 for all its readers if one of them is blocked, and converts a Constant for all of them:
+  here a tensor stays float32 if only blocked nodes read it, and others get a Cast where both kinds do;
+- overlooks `value_float` of Constants, the implicit value of ConstantOfShape, inputs that only bodies read, bodies of
+  blocked nodes, and nodes that read an output of the model.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
+
+from artifacts.errors import StepError
+from artifacts.graph.fp16_values import Fp16Rounding
+from artifacts.graph.node_order import bodies
+from artifacts.graph.tensors import is_external, iter_tensors
+
+FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
+
+
+@dataclass(frozen=True)
+class Fp16Options:
+    """What stays float32: nodes by op type and by name, and the model's inputs and outputs."""
+
+    op_block_list: frozenset[str]
+    node_block_list: frozenset[str]
+    keep_io_types: bool
+
+
+@dataclass(frozen=True)
+class Fp16Changes:
+    """What was done: tensors turned to float16, Casts inserted."""
+
+    tensors: int
+    casts: int
+
+
+def rewrite_to_fp16(model: ModelProto, options: Fp16Options, rounding: Fp16Rounding) -> Fp16Changes:
+    """Rewrite the model, whose nodes must be sorted, in place.
+
+    Tensors in the protobuf are converted. External ones only get their new data type: they still refer to their float32
+    bytes, twice as long, which are to be converted when they are written.
+    Raises StepError as `check_convertible` does, and if there is no tensor to convert.
+    """
+    check_convertible(model)
+    rewriter = _Rewriter(options, rounding, _value_names(model.graph))
+    typed = shape_inference.infer_shapes(model)
+    rewriter.visit(model.graph, typed.graph, ChainMap(), blocked=False, io_half=not options.keep_io_types)
+    if not rewriter.tensors:
+        raise StepError("0 tensors turned to float16", "give a float32 model, and shorter block lists")
+    return Fp16Changes(rewriter.tensors, rewriter.casts)
+
+
+def check_convertible(model: ModelProto) -> None:
+    """Raises StepError for a model that has float16 values already, or functions."""
+    if model.functions:
+        raise StepError(
+            f"function '{model.functions[0].name}': functions are not converted",
+            "export without export_modules_as_functions",
+        )
+    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
+    types = {value.type.tensor_type.elem_type for value in values} | {t.data_type for t in iter_tensors(model)}
+    if FLOAT16 in types:
+        raise StepError("the model holds float16 values already", "convert the float32 model")
+
+
+@dataclass(eq=False)
+class _Value:
+    """A float value. `place` is the index among its graph's nodes at which a Cast of it goes."""
+
+    name: str
+    place: int
+    half: bool
+    known_half: bool
+    maker: tuple[NodeProto, int] | None = None  # a node and which of its outputs
+    tensor: TensorProto | None = None  # an initializer's or Constant's, whose form its readers decide
+    is_result: bool = False
+    readers: dict[bool, list[tuple[NodeProto, int]]] = field(default_factory=lambda: {False: [], True: []})
+
+
+class _Rewriter:
+    def __init__(self, options: Fp16Options, rounding: Fp16Rounding, names: set[str]) -> None:
+        self.tensors = 0
+        self.casts = 0
+        self._options = options
+        self._rounding = rounding
+        self._names = names
+
+    def visit(
+        self, graph: GraphProto, typed: GraphProto, scope: ChainMap[str, _Value], *, blocked: bool, io_half: bool
+    ) -> None:
+        """Rewrite a graph or body. `typed` is the same graph with inferred types, `scope` the float values in sight."""
+        infos = {info.name: info for info in (*typed.value_info, *typed.output, *typed.input)}
+        own = scope.maps[0]
+        for given in graph.input:
+            if _is_float(given):
+                own[given.name] = _Value(given.name, 0, io_half, io_half)
+        self._define_initializers(graph, own, io_half)
+        for index, (node, typed_node) in enumerate(zip(graph.node, typed.node, strict=True)):
+            node_blocked = blocked or self._is_blocked(node)
+            for position, name in enumerate(node.input):
+                if name in scope:
+                    scope[name].readers[not node_blocked].append((node, position))
+            for body, typed_body in zip(bodies(node), bodies(typed_node), strict=True):
+                self.visit(body, typed_body, scope.new_child(), blocked=node_blocked, io_half=not node_blocked)
+            constant = None if node_blocked else _constant_tensor(node)
+            for position, name in enumerate(node.output):
+                if name in infos and _is_float(infos[name]):
+                    half = not node_blocked and (node.op_type != "Constant" or constant is not None)
+                    own[name] = _Value(name, index + 1, half, half, (node, position), constant)
+            if not node_blocked and node.op_type != "Constant":
+                self._convert_attributes(node)
+        for output in graph.output:
+            if output.name in own:
+                own[output.name].known_half, own[output.name].is_result = io_half, True
+        for value in own.values():
+            if value.tensor is not None:
+                self._settle(value, value.tensor)
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            if info.name in own:
+                _set_type(info, half=own[info.name].known_half)
+        self._insert_casts(graph, own, infos)
+
+    def _is_blocked(self, node: NodeProto) -> bool:
+        return node.op_type in self._options.op_block_list or node.name in self._options.node_block_list
+
+    def _define_initializers(self, graph: GraphProto, own: MutableMapping[str, _Value], io_half: bool) -> None:
+        for tensor in graph.initializer:
+            if tensor.data_type == FLOAT and tensor.name not in own:
+                own[tensor.name] = _Value(tensor.name, 0, True, True, tensor=tensor)
+            elif tensor.data_type == FLOAT and io_half:  # the default value of an input
+                self._convert(tensor)
+        for sparse in graph.sparse_initializer:
+            if sparse.values.data_type == FLOAT:
+                own[sparse.values.name] = _Value(sparse.values.name, 0, half=False, known_half=False)
+
+    def _convert_attributes(self, node: NodeProto) -> None:
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            zero = numpy_helper.from_array(np.zeros(1, np.float32))
+            node.attribute.append(helper.make_attribute("value", zero))
+        for attribute in node.attribute:
+            for tensor in (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors):
+                if tensor.data_type == FLOAT:
+                    self._convert(tensor)
+
+    def _insert_casts(
+        self, graph: GraphProto, own: MutableMapping[str, _Value], infos: dict[str, ValueInfoProto]
+    ) -> None:
+        casts: list[tuple[int, NodeProto]] = []
+        for value in own.values():
+            readers = value.readers[not value.known_half]
+            if value.half == value.known_half and not readers:
+                continue
+            other = self._fresh(f"{value.name}_{'fp32' if value.known_half else 'fp16'}")
+            for node, position in readers:
+                node.input[position] = other
+            if value.half == value.known_half:
+                casts.append((value.place, _cast(value.name, other, half=not value.known_half)))
+            elif value.maker is not None:
+                node, position = value.maker
+                node.output[position] = other
+                casts.append((value.place, _cast(other, value.name, half=value.known_half)))
+            if value.name in infos:
+                info = graph.value_info.add()
+                info.CopyFrom(infos[value.name])
+                info.name = other
+                _set_type(info, half=not value.known_half)
+        self.casts += len(casts)
+        for place, cast in sorted(casts, key=lambda item: item[0], reverse=True):
+            graph.node.insert(place, cast)
+
+    def _settle(self, value: _Value, tensor: TensorProto) -> None:
+        if not value.is_result:
+            value.known_half = not value.readers[False]
+        value.half = value.known_half
+        if value.half:
+            self._convert(tensor)
+
+    def _convert(self, tensor: TensorProto) -> None:
+        self.tensors += 1
+        if not is_external(tensor):
+            halves = self._rounding.convert(numpy_helper.to_array(tensor))
+            tensor.ClearField("float_data")
+            tensor.raw_data = halves.tobytes()
+        tensor.data_type = FLOAT16
+
+    def _fresh(self, wish: str) -> str:
+        name = wish
+        while name in self._names:
+            name += "_"
+        self._names.add(name)
+        return name
+
+
+def _constant_tensor(node: NodeProto) -> TensorProto | None:
+    """The tensor of a float Constant. `value_float` and `value_floats` are turned into one first."""
+    if node.op_type != "Constant":
+        return None
+    attribute = node.attribute[0]
+    if attribute.name in ("value_float", "value_floats"):
+        values = np.array(helper.get_attribute_value(attribute), np.float32)
+        attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(values)))
+    return attribute.t if attribute.name == "value" else None
+
+
+def _cast(source: str, target: str, *, half: bool) -> NodeProto:
+    return helper.make_node("Cast", [source], [target], name=f"{source}_to_{target}", to=FLOAT16 if half else FLOAT)
+
+
+def _is_float(info: ValueInfoProto) -> bool:
+    return info.type.tensor_type.elem_type == FLOAT
+
+
+def _set_type(info: ValueInfoProto, *, half: bool) -> None:
+    info.type.tensor_type.elem_type = FLOAT16 if half else FLOAT
+
+
+def _value_names(graph: GraphProto) -> set[str]:
+    names = {item.name for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)}
+    for node in graph.node:
+        names.update(node.input, node.output)
+        for body in bodies(node):
+            names |= _value_names(body)
+    return names

@@ -1,0 +1,1 @@
+"""NeMo checkpoints: restoring them and exporting their parts."""

@@ -1,0 +1,49 @@
+"""NeMo, with what it says kept in our log at debug level.
+
+NeMo writes notes and warnings about training, GPUs and telemetry to stderr whenever it is imported or restores a model,
+and takes over Python's warnings. None of it is about the work in hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+log = logging.getLogger(__name__)
+
+_TALKERS = ("nemo_logger", "nv_one_logger")
+
+
+class _ToDebug(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        log.debug("%s: %s", record.name, record.getMessage())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While it lasts, NeMo's messages and all Python warnings are debug records. Afterwards all is as before."""
+    # Its first import installs NeMo's own handlers, also for warnings: it comes before any of them are replaced.
+    with warnings.catch_warnings(record=True), _redirected("nv_one_logger"):
+        import nemo.utils  # noqa: F401  # for that alone
+    with warnings.catch_warnings(record=True) as caught, ExitStack() as restored:
+        warnings.simplefilter("default")
+        for name in _TALKERS:
+            restored.enter_context(_redirected(name))
+        try:
+            yield
+        finally:
+            for warning in caught:
+                log.debug("%s: %s", warning.category.__name__, warning.message)
+
+
+@contextmanager
+def _redirected(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    handlers, propagate = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [_ToDebug()], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate

@@ -1,0 +1,11 @@
+"""The base of every step's `Params`: frozen, and closed to words that it does not know."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class StepParams(BaseModel):
+    """Parameters of a step. Each field has a default and its bounds; an unknown key or a wrong type is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -1,0 +1,212 @@
+"""From recipes to jobs: every name resolved, every parameter checked, every circle found, before anything runs."""
+
+from __future__ import annotations
+
+import graphlib
+import importlib
+import inspect
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts.code import code_of
+from artifacts.digest import DigestMemory
+from artifacts.errors import RecipeError
+from artifacts.identity import Identity, identity_of
+from artifacts.marked_yaml import Place
+from artifacts.params import StepParams
+from artifacts.recipe import PIPELINE_FILE, LoadedRecipe, Pipeline, Target, load_pipeline, load_recipe
+from artifacts.sources import describe
+from artifacts.validate import did_you_mean, validate
+
+STEPS = "artifacts.steps"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A target or a layout, ready to be built. `inputs` maps the step's names to full names, `recipe:name`."""
+
+    loaded: LoadedRecipe
+    section: str
+    name: str
+    step: str
+    doc: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    tools: dict[str, str]
+    memory_gib: float | None
+
+    @property
+    def full_name(self) -> str:
+        """`recipe:name`, as on the command line."""
+        return f"{self.loaded.name}:{self.name}"
+
+    @property
+    def is_layout(self) -> bool:
+        """Whether the result is laid out under `dist/`."""
+        return self.section == "layouts"
+
+    def place(self, *path: str) -> Place:
+        """Where the recipe says something about this target."""
+        return self.loaded.marked.place((self.section, self.name, *(path or ("<key>",))))
+
+    def identity(self, contents: dict[str, str], memory: DigestMemory) -> Identity:
+        """The identity, given the content digest of each input by its full name."""
+        inputs = {name: contents[source] for name, source in self.inputs.items()}
+        return identity_of(self.step, code_of(f"{STEPS}.{self.step}", memory), self.params, self.tools, inputs)
+
+
+@dataclass(frozen=True)
+class SourceJob:
+    """A source, ready to be found or fetched."""
+
+    loaded: LoadedRecipe
+    name: str
+
+    @property
+    def full_name(self) -> str:
+        """`recipe:name`, as on the command line."""
+        return f"{self.loaded.name}:{self.name}"
+
+    @property
+    def doc(self) -> str:
+        """The source in a few words."""
+        return describe(self.loaded.recipe.sources[self.name])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All recipes' sources and jobs by full name, inputs before what needs them."""
+
+    pipeline: Pipeline
+    jobs: dict[str, Job | SourceJob]
+
+    def resolve(self, word: str) -> str:
+        """The full name that a word on the command line means. Raises `RecipeError` for an unknown one."""
+        full = word if ":" in word else f"{self.pipeline.default}:{word}"
+        if full in self.jobs:
+            return full
+        short = [name.removeprefix(f"{self.pipeline.default}:") for name in self.jobs] + list(self.pipeline.recipes)
+        known = list(self.jobs) if ":" in word else short
+        fix = did_you_mean(word, known, "see them all with: doit list --all")
+        raise RecipeError(f"no target is called '{word}'", fix)
+
+    def selected(self, words: list[str]) -> list[str]:
+        """Full names of what the words mean and all that it needs, in building order; no words: the default recipe."""
+        wanted: set[str] = set()
+        for word in words or [self.pipeline.default]:
+            if word in self.pipeline.recipes:
+                wanted |= {name for name, job in self.jobs.items() if job.loaded.name == word}
+            else:
+                wanted.add(self.resolve(word))
+        for name in reversed(self.jobs):
+            job = self.jobs[name]
+            if name in wanted and isinstance(job, Job):
+                wanted |= set(job.inputs.values())
+        return [name for name in self.jobs if name in wanted]
+
+
+def load_plan(path: Path = PIPELINE_FILE) -> Plan:
+    """Read the pipeline and all its recipes. Raises `RecipeError` for the first thing that is wrong in any of them."""
+    pipeline = load_pipeline(path)
+    jobs: dict[str, Job | SourceJob] = {}
+    for name, file in pipeline.recipes.items():
+        loaded = load_recipe(name, path.parent / file)
+        if name == pipeline.default:
+            _check_names(pipeline, loaded)
+        found: dict[str, Job | SourceJob] = {}
+        for source in loaded.recipe.sources:
+            found[f"{name}:{source}"] = SourceJob(loaded, source)
+        for section, targets in (("targets", loaded.recipe.targets), ("layouts", loaded.recipe.layouts)):
+            for target in targets:
+                found[f"{name}:{target}"] = _job(pipeline, loaded, section, target, targets[target])
+        jobs.update(_ordered(found))
+    return Plan(pipeline, jobs)
+
+
+def known_steps() -> list[str]:
+    """The names of all steps: the files in `artifacts/steps/`."""
+    folder = Path(__file__).parent / "steps"
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def _check_names(pipeline: Pipeline, loaded: LoadedRecipe) -> None:
+    """A word on the command line means a recipe or a target of the default one, never both."""
+    for section in ("sources", "targets", "layouts"):
+        for name in set(pipeline.recipes) & set(getattr(loaded.recipe, section)):
+            place = loaded.marked.place((section, name, "<key>"))
+            fix = f"rename one of the two: 'doit {name}' must mean one thing"
+            raise RecipeError(f"{place}: {section}: '{name}' is the name of a recipe", fix)
+
+
+def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, target: Target) -> Job:
+    place, label = loaded.marked.place, f"{section}.{name}"
+    if target.step not in known_steps():
+        fix = did_you_mean(target.step, known_steps(), f"the steps are: {', '.join(known_steps())}")
+        raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
+    module = importlib.import_module(f"{STEPS}.{target.step}")
+    params = _params(module.Params, loaded, section, name)
+    tools = {}
+    for tool in module.TOOLS:
+        if tool not in pipeline.tools:
+            fact = f"{PIPELINE_FILE}: tools: '{tool}', which decides the bytes of step '{target.step}', is not pinned"
+            raise RecipeError(fact, f"add its version, as in \"{tool}: '1.2.3'\"")
+        tools[tool] = pipeline.tools[tool]
+    doc = (module.__doc__ or "").strip().splitlines()[0]
+    inputs = {given: f"{loaded.name}:{source}" for given, source in target.inputs.items()}
+    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, target.resources.memory_gib)
+    _check_inputs(job, module.run, target)
+    return job
+
+
+def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: str) -> dict[str, Any]:
+    path = (section, name, "params")
+    given = loaded.marked.value[section][name].get("params")
+    filled = validate(model, loaded.marked, path) if given is not None else model()
+    result: dict[str, Any] = json.loads(filled.model_dump_json())
+    return result
+
+
+def _check_inputs(job: Job, run: Any, target: Target) -> None:
+    signature = inspect.signature(run).parameters.values()
+    known = {parameter.name: parameter for parameter in signature if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+    label = f"{job.section}.{job.name}.inputs"
+    recipe = job.loaded.recipe
+    there = [*recipe.sources, *recipe.targets, *recipe.layouts]
+    for given, source in target.inputs.items():
+        if given not in known:
+            fix = did_you_mean(given, known, f"step '{job.step}' takes: {', '.join(known)}")
+            place = job.place("inputs", given, "<key>")
+            raise RecipeError(f"{place}: {label}: step '{job.step}' takes no input '{given}'", fix)
+        if source not in there:
+            fix = did_you_mean(source, there, "name a source, a target or a layout of this recipe")
+            raise RecipeError(f"{job.place('inputs', given)}: {label}.{given}: nothing is called '{source}'", fix)
+    for name, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and name not in target.inputs:
+            fact = f"{job.place('inputs')}: {label}: step '{job.step}' needs the input '{name}'"
+            raise RecipeError(fact, f"add it, as in '{name}: <source or target>'")
+
+
+def _ordered(found: dict[str, Job | SourceJob]) -> dict[str, Job | SourceJob]:
+    """Inputs before what needs them, else in the recipe's order."""
+    needs = {name: list(job.inputs.values()) if isinstance(job, Job) else [] for name, job in found.items()}
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        circle: list[str] = [name.partition(":")[2] for name in reversed(error.args[1])]
+        job = found[error.args[1][0]]
+        assert isinstance(job, Job)  # a source needs nothing
+        fact = f"{job.place('inputs')}: {job.section}.{job.name}.inputs: a circle: {' <- '.join(circle)}"
+        raise RecipeError(fact, "take one of these inputs away") from None
+    ordered: dict[str, Job | SourceJob] = {}
+
+    def visit(name: str) -> None:
+        if name not in ordered:
+            for source in needs[name]:
+                visit(source)
+            ordered[name] = found[name]
+
+    for name in found:
+        visit(name)
+    return ordered

@@ -1,0 +1,185 @@
+"""Where bytes come from that no step makes: files, folders, URLs, Hugging Face repositories; each held to a sha256.
+
+A source is pinned by the recipe, or by the recipe's lock file, which is written on first use. Downloads go to
+`cache/downloads/<sha256>/`, resume where they broke off, and are never made twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from artifacts.digest import DigestMemory, digest_json
+from artifacts.download import Progress, download_hf, download_url
+from artifacts.errors import StoreError
+from artifacts.marked_yaml import read_yaml
+from artifacts.recipe import LoadedRecipe, Sha256, Source
+from artifacts.store import Manifest, content_of, manifest_of, sync, write_atomically
+from artifacts.validate import validate
+
+log = logging.getLogger(__name__)
+
+LOCK_HEADER = "# Digests of sources that the recipe does not pin, written on first use and held to afterwards.\n"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A source that is there: the file or folder, its content digest, and what it consists of."""
+
+    path: Path
+    content: str
+    manifest: Manifest
+
+
+def look_for_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path) -> Found | None:
+    """The source if it is there and pinned; None if it has to be fetched or locked first; changes nothing.
+
+    Raises `StoreError` for a file or folder that is missing or has another digest than its pin.
+    """
+    source = loaded.recipe.sources[name]
+    pin, _ = pinned_digest(loaded, name)
+    if source.hf is None and source.url is None:
+        found = _local(loaded, name, memory)
+        return _held(loaded, name, found, str(loaded.source_path(name))) if pin is not None else None
+    if pin is None:
+        return None
+    path = downloads / pin / _file_name(source)
+    if not path.is_file() or memory.digest(path) != pin:
+        return None
+    return _single(path, memory)
+
+
+def find_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, progress: Progress) -> Found:
+    """The source's bytes, downloaded if they have to be, held to their pin; an unpinned source is locked.
+
+    Raises `StoreError` for what is missing, cannot be fetched, or has another digest than its pin.
+    """
+    source = loaded.recipe.sources[name]
+    if source.hf is not None or source.url is not None:
+        return _downloaded(loaded, name, memory, downloads, progress)
+    found = _local(loaded, name, memory)
+    return _held(loaded, name, found, str(loaded.source_path(name)), lock=True)
+
+
+def _held(loaded: LoadedRecipe, name: str, found: Found, shown: str, *, lock: bool = False) -> Found:
+    pin, pinned_by = pinned_digest(loaded, name)
+    if pin is None and lock:
+        _write_lock(loaded, name, found.content)
+    elif found.content != pin:
+        change = "take its line out of" if pinned_by == loaded.lock_file else "change the pin in"
+        raise StoreError(
+            f"{_where(loaded, name)}: '{shown}' has sha256 {found.content}, {pinned_by} pins {pin}",
+            f"put the pinned bytes back, or {change} {pinned_by} if the new ones are meant",
+        )
+    return found
+
+
+def pinned_digest(loaded: LoadedRecipe, name: str) -> tuple[str | None, Path]:
+    """What a source is held to, and by which file."""
+    source = loaded.recipe.sources[name]
+    if source.sha256 is not None:
+        return source.sha256, loaded.marked.place(("sources", name, "sha256")).file
+    return _read_lock(loaded.lock_file).get(name), loaded.lock_file
+
+
+def describe(source: Source) -> str:
+    """A source in a few words, as `doit list` shows it."""
+    if source.hf is not None:
+        return f"Source: {source.file} of {source.hf}"
+    return f"Source: {source.file or source.folder or source.url}"
+
+
+def _where(loaded: LoadedRecipe, name: str) -> str:
+    return f"{loaded.marked.place(('sources', name, '<key>'))}: sources.{name}"
+
+
+def _local(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
+    source = loaded.recipe.sources[name]
+    path = loaded.source_path(name)
+    kind = "file" if source.file is not None else "folder"
+    if not (path.is_file() if kind == "file" else path.is_dir()):
+        raise StoreError(f"{_where(loaded, name)}: no {kind} at '{path}'", source.hint or f"put the {kind} there")
+    if kind == "file":
+        return _single(path, memory)
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    if not names:
+        raise StoreError(f"{_where(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there")
+    manifest = manifest_of({name: ((path / name).stat().st_size, memory.digest(path / name)) for name in names})
+    return Found(path.absolute(), content_of(manifest), manifest)
+
+
+def _file_name(source: Source) -> str:
+    return Path(source.file or (source.url or "").split("?")[0].rstrip("/")).name
+
+
+def _single(path: Path, memory: DigestMemory) -> Found:
+    """A file is its bytes: its name is not part of its content."""
+    digest = memory.digest(path)
+    return Found(path.absolute(), digest, manifest_of({path.name: (path.stat().st_size, digest)}))
+
+
+def partial_folder(source: Source, downloads: Path) -> Path:
+    """Where a download is on its way."""
+    return downloads / "partial" / digest_json(_address(source))[:16]
+
+
+def _address(source: Source) -> list[str]:
+    return [source.hf, source.file or ""] if source.hf is not None else [source.url or ""]
+
+
+def _downloaded(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, progress: Progress) -> Found:
+    source = loaded.recipe.sources[name]
+    fetch: Callable[..., Path] = download_hf if source.hf is not None else download_url
+    partial = partial_folder(source, downloads)
+    partial.mkdir(parents=True, exist_ok=True)
+    with (partial / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who waited here finds what the other has fetched
+        pin, _ = pinned_digest(loaded, name)
+        if pin is not None and (kept := downloads / pin / _file_name(source)).is_file():
+            if memory.digest(kept) == pin:
+                return _single(kept, memory)
+            log.warning("%s was damaged and is fetched again", kept)
+            kept.unlink()
+        try:
+            arrived = fetch(*_address(source), partial, progress)
+        except StoreError as error:
+            raise StoreError(f"{_where(loaded, name)}: {error.fact}", source.hint or error.fix) from None
+        digest = memory.digest(arrived)
+        place = downloads / digest / _file_name(source)
+        place.parent.mkdir(exist_ok=True)
+        sync(arrived)
+        arrived.replace(place)
+        memory.note(place, digest)
+        # Kept even if it is not what is pinned: where the pin is wrong, a corrected one finds it.
+        return _held(loaded, name, _single(place, memory), " of ".join(reversed(_address(source))), lock=True)
+
+
+class _Pin(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    sha256: Sha256
+
+
+class _Lock(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    sources: dict[str, _Pin] = {}
+
+
+def _read_lock(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    return {name: pin.sha256 for name, pin in validate(_Lock, read_yaml(path)).sources.items()}
+
+
+def _write_lock(loaded: LoadedRecipe, name: str, digest: str) -> None:
+    with loaded.file.open("rb") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)  # two sources may be found for the first time at once
+        locked = {**_read_lock(loaded.lock_file), name: digest}
+        body = yaml.safe_dump({"sources": {name: {"sha256": value} for name, value in sorted(locked.items())}})
+        write_atomically(loaded.lock_file, (LOCK_HEADER + body).encode())
+    log.info("%s: sources.%s is now locked to sha256 %s", loaded.lock_file, name, digest)

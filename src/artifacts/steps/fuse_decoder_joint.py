@@ -1,0 +1,156 @@
+"""Fuse predictor and joint into the decoder_joint graph that onnx-asr and its kin call once per decoding step.
+
+NeMo exports these two as one graph, and its names, dtypes and dimensions have become the form that others read:
+`encoder_outputs` [B, D, T], `targets` [B, U] int32, `target_length` [B] int32, `input_states_1` and `_2` [L, B, H] →
+`outputs` [B, T, U, V] (raw logits: tokens, blank, durations), `prednet_lengths` [B] int32 (the `target_length` given),
+`output_states_1` and `_2` [L, B, H]. L and H are numbers in the file: onnx-asr makes its first states from them.
+Made from the two graphs rather than from the checkpoint, it holds the operators and weights that were measured there,
+and needs no NeMo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from artifacts.errors import StepError
+from artifacts.params import StepParams
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, ValueInfoProto
+
+TOOLS = ("onnx", "protobuf")
+
+MAX_ABS_DIFF = 1e-6
+"""The fused graph runs the same operators on the same values; a runtime may only combine them differently."""
+
+PREDICTOR_NAMES = {
+    "y": "y", "h": "input_states_1", "c": "input_states_2",
+    "g": "g", "h_out": "output_states_1", "c_out": "output_states_2",
+}  # fmt: skip
+JOINT_NAMES = {"encoder_output": "encoder_outputs", "predictor_output": "g", "joint_output": "outputs"}
+
+
+class Params(StepParams):
+    """There is nothing to choose."""
+
+
+def run(out: Path, params: Params, *, predictor: Path, joint: Path) -> dict[str, float]:
+    """Write `decoder_joint-model.onnx` from the folders of the predictor and the joint.
+
+    Returns the largest absolute difference of each output from the two graphs run one after the other. Raises StepError
+    if one is above 1e-6, or if the two do not fit together.
+    """
+    from artifacts.graph.model_file import check_model, find_model, load_graph, save_graph
+    from artifacts.graph.tensor_writer import pull_inline, stored_tensors
+
+    models = []
+    paths = find_model(predictor), find_model(joint)
+    for path, names in zip(paths, (PREDICTOR_NAMES, JOINT_NAMES), strict=True):
+        model = load_graph(path)
+        pull_inline(stored_tensors(model, path.parent))
+        found = {value.name for value in (*model.graph.input, *model.graph.output)}
+        if found != set(names):
+            raise StepError(
+                f"{path.name}: inputs and outputs are {sorted(found)}, expected are {sorted(names)}",
+                "give the artifacts of export_predictor and export_joint, or what was made from them",
+            )
+        models.append(model)
+    fused = out / "decoder_joint-model.onnx"
+    save_graph(_fuse(*models), fused)
+    check_model(fused)
+    return _compare(fused, *paths)
+
+
+def _fuse(predictor: ModelProto, joint: ModelProto) -> ModelProto:
+    from onnx import TensorProto, helper
+
+    if list(predictor.opset_import) != list(joint.opset_import):
+        raise StepError("the predictor and the joint use different opsets", "export both with the same opset")
+    _rename(predictor.graph, "predictor/", PREDICTOR_NAMES)
+    _rename(joint.graph, "joint/", JOINT_NAMES)
+    values = _by_name((*predictor.graph.input, *predictor.graph.output, *joint.graph.output, joint.graph.input[0]))
+    gives, takes = _dims(values["g"]), _dims(_by_name(joint.graph.input)["g"])
+    if gives != takes:
+        raise StepError(
+            f"the predictor gives 'g' {gives}, the joint takes 'predictor_output' {takes}",
+            "export both from one checkpoint, with the same sizes",
+        )
+    batch, tokens = _dims(values["y"])
+    lengths = helper.make_tensor_value_info("target_length", TensorProto.INT32, [batch])
+    targets = helper.make_tensor_value_info("targets", TensorProto.INT32, [batch, tokens])
+    prednet_lengths = helper.make_tensor_value_info("prednet_lengths", TensorProto.INT32, [batch])
+    fused = helper.make_graph(
+        [
+            helper.make_node("Cast", ["targets"], ["y"], "Cast", to=TensorProto.INT64),
+            helper.make_node("Identity", ["target_length"], ["prednet_lengths"], "Identity"),
+            *predictor.graph.node,
+            *joint.graph.node,
+        ],
+        "decoder_joint",
+        [values["encoder_outputs"], targets, lengths, values["input_states_1"], values["input_states_2"]],
+        [values["outputs"], prednet_lengths, values["output_states_1"], values["output_states_2"]],
+        [*predictor.graph.initializer, *joint.graph.initializer],
+        value_info=[*predictor.graph.value_info, *joint.graph.value_info],
+    )
+    predictor.graph.CopyFrom(fused)
+    return predictor
+
+
+def _rename(graph: GraphProto, prefix: str, names: Mapping[str, str]) -> None:
+    """Give inputs and outputs the names of the table and everything else the prefix."""
+
+    def new(name: str) -> str:
+        return names.get(name, prefix + name) if name else name  # an empty name is an optional input left out
+
+    for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        item.name = new(item.name)
+    for node in graph.node:
+        node.name = prefix + node.name
+        node.input[:] = [new(name) for name in node.input]
+        node.output[:] = [new(name) for name in node.output]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename(attribute.g, prefix, names)
+
+
+def _by_name(values: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    return {value.name: value for value in values}
+
+
+def _dims(value: ValueInfoProto) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _compare(fused: Path, predictor: Path, joint: Path) -> dict[str, float]:
+    """Run both ways on random states and encoder frames, of several sizes where these are open."""
+    import numpy as np
+    from onnxruntime import InferenceSession
+
+    whole, first, second = (
+        InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (fused, predictor, joint)
+    )
+    random = np.random.default_rng(0)
+    largest: dict[str, float] = {}
+    for batch, frames, tokens in [(1, 1, 1), (2, 7, 4), (4, 1, 1)]:
+        sizes = {"batch": batch, "encoder_frames": frames, "tokens": tokens}
+        feeds: dict[str, Any] = {}
+        for value in whole.get_inputs():
+            shape = [sizes.get(dim, dim) for dim in value.shape]
+            is_float = value.type == "tensor(float)"
+            feeds[value.name] = random.standard_normal(shape, np.float32) if is_float else np.ones(shape, np.int32)
+        state = {"h": feeds["input_states_1"], "c": feeds["input_states_2"]}
+        g, h_out, c_out = first.run(["g", "h_out", "c_out"], {"y": feeds["targets"].astype(np.int64), **state})
+        frame = {"encoder_output": feeds["encoder_outputs"], "predictor_output": g}
+        (outputs,) = second.run(["joint_output"], frame)
+        expected = {"outputs": outputs, "output_states_1": h_out, "output_states_2": c_out}
+        for (name, want), have in zip(expected.items(), whole.run(list(expected), feeds), strict=True):
+            worst = float(np.max(np.abs(want - have)))
+            if not worst <= MAX_ABS_DIFF:
+                raise StepError(
+                    f"{fused.name}: '{name}' is {worst:.3g} off what predictor and joint give by themselves",
+                    "report it: the graphs were fused wrongly",
+                )
+            largest[f"{name}_max_abs_diff"] = max(largest.get(f"{name}_max_abs_diff", 0.0), worst)
+    return largest

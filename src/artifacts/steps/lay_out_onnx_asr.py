@@ -1,0 +1,212 @@
+"""Lay models out in one flat folder as onnx-asr reads it.
+
+onnx-asr (and the browser and Rust applications that read its layout) finds models by name: `encoder-model.onnx` and
+`decoder_joint-model.onnx`, or with `?fp16` or `?int8` before `.onnx` for another precision, `?` being any one
+character and the match having to be the only one; one `<name>.onnx.data` beside a large model; `vocab.txt`,
+`config.json` and the preprocessor as `nemo128.onnx`. Graph values are known by name too: the encoder's frames are
+called `outputs` there. No file is a link, and `SHA256SUMS` lists all others: `sha256sum -c SHA256SUMS` checks them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from artifacts.errors import StepError
+from artifacts.params import StepParams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnx import GraphProto, ModelProto, ValueInfoProto
+
+    from artifacts.asr.decoding import Decoding
+
+TOOLS = ("onnx", "protobuf")
+
+FOREIGN_NAMES = {"encoder_output": "outputs"}
+
+
+class Value(NamedTuple):
+    """What an input or output must be. A dimension is a number, `number` (any, but static) or `?` (anything)."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Contract(NamedTuple):
+    """The inputs that onnx-asr gives a graph, and the outputs that it asks for, among others."""
+
+    inputs: dict[str, Value]
+    outputs: dict[str, Value]
+
+
+class Params(StepParams):
+    """None: the layout is onnx-asr's."""
+
+
+def run(
+    out: Path,
+    params: Params,
+    *,
+    encoder_fp32: Path,
+    decoder_joint_fp32: Path,
+    tokens: Path,
+    model_meta: Path,
+    preprocessor: Path,
+    encoder_fp16: Path | None = None,
+    decoder_joint_fp16: Path | None = None,
+    encoder_int8: Path | None = None,
+    decoder_joint_int8: Path | None = None,
+) -> dict[str, float | int | str]:
+    """Write each precision's pair of models under onnx-asr's names, with what else it reads.
+
+    Raises StepError for a precision with one model of the pair only, and for a model, vocabulary or configuration
+    that onnx-asr would not read: other names, types or state shapes than it asks for.
+    """
+    from artifacts.asr.decoding import read_decoding
+    from artifacts.asr.tokens import read_pieces
+    from artifacts.digest import digest_file
+    from artifacts.graph.model_file import find_model
+
+    pairs = {
+        "": ("fp32", encoder_fp32, decoder_joint_fp32),
+        ".fp16": ("fp16", encoder_fp16, decoder_joint_fp16),
+        ".int8": ("int8", encoder_int8, decoder_joint_int8),
+    }
+    decoding = read_decoding(model_meta / "model_meta.json")
+    read_pieces(tokens / "vocab.txt", decoding)
+    features = _read_features_size(model_meta / "config.json")
+
+    for suffix, (precision, encoder, decoder_joint) in pairs.items():
+        if encoder is None and decoder_joint is None:
+            continue
+        if encoder is None or decoder_joint is None:
+            given, missing = ("encoder", "decoder_joint") if encoder else ("decoder_joint", "encoder")
+            raise StepError(
+                f"{given}_{precision} is given without {missing}_{precision}",
+                "onnx-asr loads both with one suffix: give both, or neither",
+            )
+        _place(find_model(encoder), out / f"encoder-model{suffix}.onnx", _encoder_contract(features))
+        _place(find_model(decoder_joint), out / f"decoder_joint-model{suffix}.onnx", _decoder_contract(decoding))
+    shutil.copyfile(find_model(preprocessor), out / f"nemo{features}.onnx")
+    shutil.copyfile(tokens / "vocab.txt", out / "vocab.txt")
+    shutil.copyfile(model_meta / "config.json", out / "config.json")
+
+    files = sorted(path for path in out.iterdir())
+    sums = "".join(f"{digest_file(path)}  {path.name}\n" for path in files)
+    (out / "SHA256SUMS").write_text(sums, encoding="ascii")
+    return {"files": len(files) + 1, "bytes": sum(path.stat().st_size for path in out.iterdir())}
+
+
+def _read_features_size(config: Path) -> int:
+    """The number of mel features in a `config.json` that onnx-asr takes for a TDT model's (it assumes 80 without)."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    wanted = {"model_type": str, "features_size": int, "subsampling_factor": int}
+    for key, kind in wanted.items():
+        if not isinstance(values.get(key), kind):
+            raise StepError(f"config.json: {key}: expected {kind.__name__}, got {values.get(key)!r}", "write it again")
+    if values["model_type"] != "nemo-conformer-tdt":
+        raise StepError(
+            f"config.json: model_type: expected 'nemo-conformer-tdt', got '{values['model_type']}'", "write it again"
+        )
+    return int(values["features_size"])
+
+
+def _encoder_contract(features: int) -> Contract:
+    return Contract(
+        {"audio_signal": Value("FLOAT", ("?", features, "?")), "length": Value("INT64", ("?",))},
+        {"outputs": Value("FLOAT", ("?", "?", "?")), "encoded_lengths": Value("INT64", ("?",))},
+    )
+
+
+def _decoder_contract(decoding: Decoding) -> Contract:
+    state = Value("FLOAT", ("number", "?", "number"))  # onnx-asr makes the first states from these two numbers
+    scores = decoding.blank_id + 1 + len(decoding.durations)
+    return Contract(
+        {
+            "encoder_outputs": Value("FLOAT", ("?", "?", "?")),
+            "targets": Value("INT32", ("?", "?")),
+            "target_length": Value("INT32", ("?",)),
+            "input_states_1": state,
+            "input_states_2": state,
+        },
+        {
+            "outputs": Value("FLOAT", ("?", "?", "?", scores)),
+            "output_states_1": Value("FLOAT", ("?", "?", "?")),
+            "output_states_2": Value("FLOAT", ("?", "?", "?")),
+        },
+    )
+
+
+def _rename_value(model: ModelProto, old: str, new: str, place: str) -> None:
+    """Rename a value where it is made, used and declared, in the bodies of If, Loop and Scan as well."""
+    for graph in _graphs(model.graph):
+        declared = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
+        names = {name for node in graph.node for name in (*node.input, *node.output)} | {each.name for each in declared}
+        if new in names:
+            raise StepError(f"{place}: a value inside is called '{new}' already", f"export it without the name '{new}'")
+        for each in declared:
+            if each.name == old:
+                each.name = new
+        for node in graph.node:
+            for ports in (node.input, node.output):
+                ports[:] = [new if name == old else name for name in ports]
+
+
+def _graphs(graph: GraphProto) -> list[GraphProto]:
+    bodies = [
+        body
+        for node in graph.node
+        for attribute in node.attribute
+        for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
+    ]
+    return [graph, *(inner for body in bodies for inner in _graphs(body))]
+
+
+def _place(source: Path, target: Path, contract: Contract) -> None:
+    """Write a model under its new name, its values under onnx-asr's; the weights are copied, not read."""
+    from artifacts.graph.model_file import iter_tensors, load_graph, save_graph
+    from artifacts.graph.tensors import is_external
+
+    model = load_graph(source)
+    for ours, theirs in FOREIGN_NAMES.items():
+        if ours in {value.name for value in model.graph.output}:
+            _rename_value(model, ours, theirs, target.name)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    if unknown := {value.name for value in inputs} - set(contract.inputs):
+        raise StepError(f"{target.name}: onnx-asr gives no input '{min(unknown)}'", "give a model without this input")
+    _check_values(inputs, contract.inputs, f"{target.name}: input")
+    _check_values(model.graph.output, contract.outputs, f"{target.name}: output")
+    in_two_files = any(is_external(tensor) for tensor in iter_tensors(model))
+    save_graph(model, target, source_folder=source.parent, external=in_two_files)
+
+
+def _check_values(values: Iterable[ValueInfoProto], wanted: dict[str, Value], place: str) -> None:
+    from onnx import TensorProto
+
+    found = {value.name: value.type.tensor_type for value in values}
+    for name, want in wanted.items():
+        if name not in found:
+            raise StepError(
+                f"{place} '{name}' is missing among {', '.join(found)}", "give the model that is named here"
+            )
+        dtype = TensorProto.DataType.Name(found[name].elem_type)
+        shape = [dim.dim_value if dim.HasField("dim_value") else "?" for dim in found[name].shape.dim]
+        if dtype != want.dtype or len(shape) != len(want.shape) or not all(map(_fits, shape, want.shape)):
+            raise StepError(
+                f"{place} '{name}' is {dtype} {_show(shape)}, onnx-asr needs {want.dtype} {_show(want.shape)}",
+                "export the model with these types and static dimensions",
+            )
+
+
+def _fits(have: int | str, want: int | str) -> bool:
+    """Whether a dimension is what is wanted: `?` is anything, `number` any number that the graph declares."""
+    return want == "?" or have == want or (want == "number" and isinstance(have, int))
+
+
+def _show(shape: Iterable[int | str]) -> str:
+    return f"[{', '.join(str(dim) for dim in shape)}]"

@@ -1,0 +1,148 @@
+"""Quantise a model's weights to 8 bits, and its activations while it runs (ONNX Runtime's dynamic quantisation).
+
+A third of the bytes or less, no calibration, and the int8 that most published models of this family are. Its price: an
+activation has one scale for all its frames, set by the loudest, so that what is soft is lost in long recordings.
+Measure it on those before shipping it.
+
+By default MatMul, LSTM and Gather are quantised: nearly all weights of a decoder_joint, and of an encoder all but its
+convolutions. Those stay float: with them quantised too, the embedded encoder's output strays ten times as far
+(1 - cosine 8e-4 instead of 9e-5), and soft endings are lost. An encoder of 0.6 billion parameters would be 0.2 GB
+smaller.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from artifacts.errors import StepError
+from artifacts.params import StepParams
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
+
+
+class Params(StepParams):
+    """The defaults make what `onnx-asr` and its like load as `int8`."""
+
+    per_channel: bool = False
+    """Whether each output channel of a weight has a scale of its own."""
+    weight_type: Literal["QUInt8", "QInt8"] = "QUInt8"
+    """Unsigned does not saturate on CPUs without VNNI, where u8 × s8 sums in 16 bits. LSTM weights are always QInt8."""
+    op_types: tuple[Literal["Conv", "Gather", "LSTM", "MatMul"], ...] = Field(
+        ("MatMul", "LSTM", "Gather"), min_length=1
+    )
+    """Types of nodes to quantise. A Gemm counts as a MatMul."""
+    nodes_to_exclude: tuple[str, ...] = ()
+    """Names of nodes that stay float."""
+    reduce_range: bool = False
+    """Whether weights get 7 bits: for QInt8 on CPUs without VNNI."""
+
+
+def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
+    """Write the quantised model to `out` under its name, in one file below 1.5 GB, and run it once.
+
+    Metrics: weights quantised, nodes that read them by op, nodes of `op_types` left float, bytes before and after.
+    Raises StepError for a model that cannot be read, is not fp32, is quantised already or has weights with NaN or
+    infinity, for a name in `nodes_to_exclude` that no node has, or if no node was quantised, a weight did not survive
+    it, or the result does not run with finite numbers.
+    """
+    from tempfile import TemporaryDirectory
+
+    from artifacts.asr.sessions import open_session
+    from artifacts.graph.int8 import check_finite, check_quantized, count_readers
+    from artifacts.graph.model_file import check_model, find_model, load_graph, save_graph
+    from artifacts.graph.strip_docs import strip_docs
+    from artifacts.graph.tensor_reader import TensorReader
+    from artifacts.graph.trial_run import trial_run
+
+    source = find_model(model)
+    target = out / source.name
+    before = load_graph(source)
+    _check_input(before, source.name, params)
+    with TensorReader(source) as original:
+        check_finite(before, original, {*params.op_types, "Gemm"})
+    with TemporaryDirectory(dir=out) as scratch:
+        quantized = _quantize(source, Path(scratch), params)
+        after = load_graph(quantized)
+        with TensorReader(quantized) as reader, TensorReader(source) as original:
+            weights = check_quantized(after, reader, before, original)
+        readers = count_readers(after)
+        if not readers:
+            raise StepError(
+                f"{source.name}: 0 nodes quantised of the types {', '.join(params.op_types)}",
+                "name types in op_types that the model has, with constant weights",
+            )
+        strip_docs(after)
+        del after.graph.value_info[:]  # types that values had before
+        del after.metadata_props[:]  # notes of the quantiser to itself
+        after.metadata_props.extend(before.metadata_props)
+        floats = set(params.op_types) - {"Gather"}  # most Gathers read shapes
+        nodes_left_float = sum(node.op_type in floats for node in after.graph.node)
+        save_graph(after, target, source_folder=quantized.parent)
+    check_model(target)
+    trial_run(open_session(target, threads=1), target.name)
+    counts = {f"nodes_{op_type}": count for op_type, count in sorted(readers.items())}
+    sizes = {"bytes_before": _size_bytes(model), "bytes_after": _size_bytes(out)}
+    return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **sizes}
+
+
+def _check_input(model: ModelProto, name: str, params: Params) -> None:
+    from difflib import get_close_matches
+
+    from onnx import TensorProto
+
+    from artifacts.graph.int8 import quantized_node
+    from artifacts.graph.model_file import iter_tensors
+
+    node = quantized_node(model)
+    if node is not None:
+        raise StepError(f"{name}: quantised already: node '{node.name}' is a {node.op_type}", "give the fp32 model")
+    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in iter_tensors(model)):
+        raise StepError(f"{name}: holds fp16 tensors", "give the fp32 model")
+    known = {node.name for node in model.graph.node}
+    for excluded in params.nodes_to_exclude:
+        if excluded not in known:
+            near = get_close_matches(excluded, sorted(known), n=1)
+            fix = f"did you mean '{near[0]}'?" if near else f"name nodes of {name} in nodes_to_exclude"
+            raise StepError(f"{name}: no node is called '{excluded}'", fix)
+
+
+def _quantize(source: Path, scratch: Path, params: Params) -> Path:
+    """Let ONNX Runtime quantise a copy of the model: it writes beside what it reads, and to the temporary folder."""
+    import tempfile
+
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    from artifacts.graph.model_file import load_graph, save_graph
+
+    copy, result = scratch / "float" / source.name, scratch / "quantized" / source.name
+    copy.parent.mkdir()
+    result.parent.mkdir()
+    model = load_graph(source)
+    add_pre_process_metadata(model)  # else it warns that shapes should be inferred first, which it then does itself
+    save_graph(model, copy, source_folder=source.parent)
+    before, tempfile.tempdir = tempfile.tempdir, str(scratch)
+    try:
+        quantize_dynamic(
+            copy,
+            result,
+            op_types_to_quantize=list(params.op_types),
+            per_channel=params.per_channel,
+            reduce_range=params.reduce_range,
+            weight_type=QuantType[params.weight_type],
+            nodes_to_exclude=list(params.nodes_to_exclude),
+            use_external_data_format=True,
+        )
+    finally:
+        tempfile.tempdir = before
+    return result
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,48 @@
+"""Write the tokens of a .nemo checkpoint in the forms that consumers read.
+
+`vocab.txt` (onnx-asr and what reads its layout) and `tokens.txt` (sherpa-onnx) have the same content under two names:
+a line `piece id` for each token in the order of ids, UTF-8, the last one `<blk>` with the id V. Pieces are those of
+SentencePiece: U+2581 begins a word, `<unk>` and other control pieces have their lines too, since ids count them.
+`tokenizer.model` is the SentencePiece model, byte for byte.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from artifacts.errors import StepError
+from artifacts.params import StepParams
+
+TOOLS = ("sentencepiece",)
+
+BLANK = "<blk>"
+
+
+class Params(StepParams):
+    """There is nothing to choose."""
+
+
+def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, int]:
+    """Write `vocab.txt`, `tokens.txt` and `tokenizer.model` from the .nemo file; neither torch nor NeMo is needed.
+
+    Returns the number of lines. Raises StepError if a piece would break its line, or if the checkpoint is not a
+    supported one.
+    """
+    from artifacts.nemo.archive import open_archive
+    from artifacts.nemo.model_config import read_config
+    from artifacts.nemo.pieces import read_pieces
+
+    with open_archive(checkpoint) as archive:
+        config = read_config(archive)
+        pieces = [*read_pieces(archive, config), BLANK]
+        (out / "tokenizer.model").write_bytes(archive.read(config.tokenizer.member))
+    for number, piece in enumerate(pieces):
+        if not piece or any(mark in piece for mark in " \r\n") or (piece == BLANK) != (number == config.blank_id):
+            raise StepError(
+                f"{checkpoint.name}: token {number} is {piece!r}, which the lines of vocab.txt cannot hold",
+                "give a checkpoint whose pieces hold no space or line end, and are not called <blk>",
+            )
+    lines = "".join(f"{piece} {number}\n" for number, piece in enumerate(pieces))
+    for name in ("vocab.txt", "tokens.txt"):
+        (out / name).write_bytes(lines.encode())
+    return {"tokens": len(pieces)}

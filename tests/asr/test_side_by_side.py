@@ -1,0 +1,53 @@
+"""Two decoder_joint models on the reference's own path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artifacts.asr.corpus import read_corpus
+from artifacts.asr.decoding import read_decoding
+from artifacts.asr.drift import DriftTable
+from artifacts.asr.frontend import Encoder, Preprocessor
+from artifacts.asr.greedy import decode
+from artifacts.asr.side_by_side import SideBySide
+from artifacts.asr.transducer import FusedTransducer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def _frames(evaluation: Path, preprocessor: Path, encoder: Path) -> np.ndarray:
+    corpus = read_corpus(evaluation)
+    preprocess = Preprocessor(preprocessor / "preprocessor.onnx", threads=1)
+    encode = Encoder(encoder / "encoder-model.onnx", threads=1)
+    return encode.frames(*preprocess.features(corpus.waveform(corpus.utterances[0])))
+
+
+def test_the_path_is_the_references_and_the_drift_is_the_models(
+    evaluation: Path,
+    preprocessor: Path,
+    encoder_fp32: Path,
+    decoder_joint_fp32: Path,
+    decoder_joint_int8: Path,
+    model_meta: Path,
+) -> None:
+    frames = _frames(evaluation, preprocessor, encoder_fp32)
+    decoding = read_decoding(model_meta / "model_meta.json")
+    fp32 = decoder_joint_fp32 / "decoder_joint-model.onnx"
+    int8 = decoder_joint_int8 / "decoder_joint-model.onnx"
+    alone = decode(FusedTransducer(fp32, 1, decoding.blank_id), frames, decoding)
+    assert len(alone) > 10
+    drift = {}
+    for name, model in {"fp32": fp32, "int8": int8}.items():
+        table = DriftTable()
+        table.begin("clean")
+        both = SideBySide(model, fp32, 1, decoding, table)
+        assert decode(both, frames, decoding) == alone
+        assert both.steps >= len(alone)
+        table.end()
+        drift[name] = table.total["outputs"].max_abs
+        if name == "fp32":
+            assert both.steps_with_other_choice == 0
+    assert drift["fp32"] == 0
+    assert drift["int8"] > 0.001

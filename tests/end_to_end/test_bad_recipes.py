@@ -1,0 +1,250 @@
+"""Mistakes of a recipe's author, and sources that are not in order: two lines, an exit code, and nothing changed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from small_project import Project
+
+HEAD = "targets:\n  one: {step: write_text}\n"
+
+# What the recipe says; the fact and the fix that `doit` answers with.
+RECIPES: dict[str, tuple[str, str, str]] = {
+    "syntax": (
+        "targets:\n  one: {step: write_text\n",
+        "recipes/small.yaml:3:1: not YAML: did not find expected ',' or '}'",
+        "correct the syntax there",
+    ),
+    "a tab": (
+        "targets:\n\tone: {}\n",
+        "recipes/small.yaml:2:1: not YAML: found character that cannot start any token",
+        "correct the syntax there",
+    ),
+    "a duplicate key": (
+        HEAD + "  one: {step: change_text}\n",
+        "recipes/small.yaml:3:3: the key 'one' is given twice",
+        "keep one of the two",
+    ),
+    "an unknown section": (
+        HEAD + "layout: {}\n",
+        "recipes/small.yaml:3:1: layout: unknown key 'layout'",
+        "did you mean 'layouts'?",
+    ),
+    "an unknown key": (
+        "targets:\n  one: {step: write_text, parms: {}}\n",
+        "recipes/small.yaml:2:27: targets.one.parms: unknown key 'parms'",
+        "did you mean 'params'?",
+    ),
+    "an unknown param": (
+        "targets:\n  one: {step: write_text, params: {txet: a}}\n",
+        "recipes/small.yaml:2:36: targets.one.params.txet: unknown key 'txet'",
+        "did you mean 'text'?",
+    ),
+    "an unknown step": (
+        "targets:\n  one: {step: write_txt}\n",
+        "recipes/small.yaml:2:15: targets.one.step: no step is called 'write_txt'",
+        "did you mean 'write_text'?",
+    ),
+    "a missing step": (
+        "targets:\n  one: {params: {}}\n",
+        "recipes/small.yaml:2:8: targets.one.step: this key is missing",
+        "add it",
+    ),
+    "a wrong type": (
+        "targets:\n  one: {step: write_text, params: {lines: many}}\n",
+        'recipes/small.yaml:2:43: targets.one.params.lines: must be a whole number, got "many"',
+        "correct 'lines'",
+    ),
+    "a number for a text": (
+        "targets:\n  one: {step: write_text, params: {text: 12}}\n",
+        "recipes/small.yaml:2:42: targets.one.params.text: must be a text, got 12",
+        "put the value in quotes",
+    ),
+    "too large": (
+        "targets:\n  one: {step: write_text, params: {lines: 3000}}\n",
+        "recipes/small.yaml:2:43: targets.one.params.lines: must be below 1000, got 3000",
+        "correct 'lines'",
+    ),
+    "too small": (
+        "targets:\n  one: {step: write_text, params: {lines: 0}}\n",
+        "recipes/small.yaml:2:43: targets.one.params.lines: must be at least 1, got 0",
+        "correct 'lines'",
+    ),
+    "none of the choices": (
+        "targets:\n  one: {step: misbehave, params: {how: well}}\n",
+        "recipes/small.yaml:2:40: targets.one.params.how: must be 'raise', 'refuse', ",
+        "correct 'how'",
+    ),
+    "an empty value": (
+        "targets:\n  one: {step: write_text}\n  two:\n",
+        "recipes/small.yaml:3:7: targets.two: must be a mapping of keys, got null",
+        "correct 'two'",
+    ),
+    "a bad name": (
+        "targets:\n  'one two': {step: write_text}\n",
+        "recipes/small.yaml:2:3: targets.one two: must match pattern",
+        "correct 'one two'",
+    ),
+    "a name used twice": (
+        "sources:\n  one: {file: notes.txt}\n" + HEAD,
+        "recipes/small.yaml:1:1: the name 'one' is used twice; sources, targets and layouts share their names",
+        "correct it",
+    ),
+    "a circle": (
+        "targets:\n  one: {step: change_text, inputs: {text: two}}\n  two: {step: change_text, inputs: {text: one}}\n",
+        "recipes/small.yaml:2:36: targets.one.inputs: a circle: one <- two <- one",
+        "take one of these inputs away",
+    ),
+    "a circle of layouts": (
+        "layouts:\n  one: {step: change_text, inputs: {text: one}}\n",
+        "recipes/small.yaml:2:36: layouts.one.inputs: a circle: one <- one",
+        "take one of these inputs away",
+    ),
+    "an unknown input": (
+        HEAD + "  two: {step: change_text, inputs: {txt: one}}\n",
+        "recipes/small.yaml:3:37: targets.two.inputs: step 'change_text' takes no input 'txt'",
+        "did you mean 'text'?",
+    ),
+    "a missing input": (
+        HEAD + "  two: {step: change_text}\n",
+        "recipes/small.yaml:3:8: targets.two.inputs: step 'change_text' needs the input 'text'",
+        "add it, as in 'text: <source or target>'",
+    ),
+    "an input that is nothing": (
+        HEAD + "  two: {step: change_text, inputs: {text: onne}}\n",
+        "recipes/small.yaml:3:43: targets.two.inputs.text: nothing is called 'onne'",
+        "did you mean 'one'?",
+    ),
+    "no kind of source": (
+        "sources:\n  s: {sha256: '" + "0" * 64 + "'}\n" + HEAD,
+        "recipes/small.yaml:2:6: sources.s: give one of 'file', 'folder', 'url', or 'hf' with 'file'",
+        "correct 's'",
+    ),
+    "a bad sha256": (
+        "sources:\n  s: {file: notes.txt, sha256: 'abc'}\n" + HEAD,
+        "recipes/small.yaml:2:32: sources.s.sha256: must match pattern",
+        "correct 'sha256'",
+    ),
+    "a bad revision": (
+        "sources:\n  s: {hf: owner/name, file: a.bin}\n" + HEAD,
+        "recipes/small.yaml:2:6: sources.s: 'hf' must read 'owner/name@revision'",
+        "correct 's'",
+    ),
+    "extends nothing": (
+        "extends: nowhere.yaml\n",
+        "recipes/small.yaml:1:10: extends: no such file: 'nowhere.yaml'",
+        "name one YAML file, relative to this one",
+    ),
+    "extends itself": (
+        "extends: ../recipes/small.yaml\n" + HEAD,
+        "recipes/small.yaml:1:10: extends: '../recipes/small.yaml' leads back to itself",
+        "break the circle",
+    ),
+    "not a mapping": (
+        "- one\n",
+        "recipes/small.yaml:1:1: a recipe is a mapping of keys",
+        "begin with 'sources:', 'targets:' or 'extends:'",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", RECIPES)
+def test_a_mistake_in_a_recipe_is_told_in_two_lines_and_changes_nothing(built_once: Project, mistake: str) -> None:
+    recipe, fact, fix = RECIPES[mistake]
+    right = built_once.recipe_file.read_text()
+    before = built_once.files()
+    try:
+        built_once.recipe(recipe)
+        ended = built_once.doit()
+    finally:
+        built_once.recipe(right)
+    lines = ended.err.splitlines()
+    assert len(lines) == 2, ended.err
+    assert lines[0].startswith(f"ERROR: {fact}")
+    assert lines[1] == f"  fix: {fix}"
+    assert (ended.code, ended.out) == (3, "")
+    assert built_once.files() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fact"),
+    [
+        (
+            "default: small",
+            "default: smal",
+            "pipeline.yaml:1:10: default: no recipe is called 'smal'\n  fix: did you mean",
+        ),
+        ("small: recipes/small.yaml", "small: recipes/none.yaml", "recipes/none.yaml: no such file\n  fix: create it"),
+        ("tools:\n", "tols:\n", "pipeline.yaml:4:1: tols: unknown key 'tols'\n  fix: did you mean 'tools'?"),
+        ("  PyYAML", "  PyYML", "pipeline.yaml: tools: 'PyYAML', which decides the bytes of step 'write_text', is not"),
+        ("  small: r", "  logs: recipes/small.yaml\n  small: r", "pipeline.yaml:3:3: recipes: the name 'logs' is the"),
+        (
+            "  small: r",
+            "  third: recipes/small.yaml\n  small: r",
+            "recipes/small.yaml:14:3: targets: 'third' is the name",
+        ),
+    ],
+)
+def test_a_mistake_in_the_pipeline_is_told_too(built_project: Project, old: str, new: str, fact: str) -> None:
+    built_project.replace(old, new, path=built_project.root / "pipeline.yaml")
+    before = built_project.files()
+    for words in ((), ("why", "first")):
+        ended = built_project.doit(*words)
+        assert ended.code == 3
+        assert fact in ended.err
+        assert "Traceback" not in ended.err
+    assert built_project.files() == before
+
+
+def test_an_unknown_target_is_answered_with_the_nearest(built_project: Project) -> None:
+    for words in (("secnd",), ("why", "secnd"), ("plan", "secnd"), ("verify", "small:secnd")):
+        ended = built_project.doit(*words)
+        assert ended.code == 3
+        assert re.search(
+            r"ERROR: no target is called '((small:)?)secnd'\n  fix: did you mean '\1second'\?\n", ended.err
+        )
+
+
+def test_a_missing_source_says_where_it_is_expected_and_how_to_get_it(project: Project) -> None:
+    project.replace("file: notes.txt", "file: model.nemo\n    hint: fetch it from example.org/models")
+    project.replace(
+        "step: write_text\n    params:\n      text: one\n      lines: 3", "step: change_text\n    inputs: {text: notes}"
+    )
+    ended = project.doit()
+    assert ended.code == 1
+    assert ended.err == (
+        "recipes/small.yaml:2:3: sources.notes: no file at 'recipes/model.nemo'\n"
+        "  fix: fetch it from example.org/models\n"
+    )
+    assert re.search(r"small:notes +failed", ended.out)
+    assert re.search(r"small:flat +not tried", ended.out)
+
+
+def test_a_source_with_another_sha256_is_refused(project: Project) -> None:
+    project.replace("file: notes.txt", f"file: notes.txt\n    sha256: '{'0' * 64}'")
+    ended = project.doit()
+    assert ended.code == 1
+    assert re.fullmatch(
+        r"recipes/small.yaml:2:3: sources.notes: 'recipes/notes.txt' has sha256 \w{64}, recipes/small.yaml pins 0{64}\n"
+        r"  fix: put the pinned bytes back, or change the pin in recipes/small.yaml if the new ones are meant\n",
+        ended.err,
+    )
+    assert not (project.root / "recipes" / "small.lock.yaml").exists()
+
+
+def test_a_source_is_held_to_the_lock_file_once_it_was_used(built_project: Project) -> None:
+    lock = built_project.root / "recipes" / "small.lock.yaml"
+    locked = lock.read_text()
+    (built_project.root / "recipes" / "notes.txt").write_text("other notes\n")
+    ended = built_project.doit()
+    assert ended.code == 1
+    assert "recipes/small.lock.yaml pins " in ended.err
+    assert lock.read_text() == locked
+    lock.write_text("sources: {notes: abc}\n")
+    ended = built_project.doit()
+    assert ended.code == 1
+    assert ended.err.startswith(
+        'recipes/small.lock.yaml:1:18: sources.notes: must be a mapping of keys, got "abc"\n  fix: '
+    )

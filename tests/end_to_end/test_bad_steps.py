@@ -1,0 +1,94 @@
+"""Steps that fail, each in its way: what is said, what is left, and what goes on beside them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from small_project import Project
+
+# How a step misbehaves, and what is said of it.
+MISBEHAVIOUR = {
+    "raise": r"small:bad: its step crashed, which is a bug\n.*ValueError: a bug in a step",
+    "exit": r"small:bad: its step crashed, which is a bug\n",
+    "nothing": r"small:bad: its step crashed, which is a bug\n.*the step wrote no file",
+    "link": r"small:bad: its step crashed, which is a bug\n.*the step left 'link', which is a link or no regular file",
+    "not a number": r"small:bad: its step crashed, which is a bug\n.*metric 'metric' of step 'misbehave' is nan",
+    "segfault": r"small:bad: ended by SIGSEGV at 0.\d GiB while misbehaving\n  fix: read 'cache/logs/small/bad.log', ",
+    "eat memory": r"small:bad: memory ran out\n  fix: run fewer jobs at once ",
+}
+
+
+@pytest.mark.parametrize("how", MISBEHAVIOUR)
+def test_a_step_that_misbehaves_fails_and_leaves_nothing(project: Project, how: str) -> None:
+    project.recipe(f"targets:\n  bad: {{step: misbehave, params: {{how: {how}}}}}\n")
+    ended = project.doit("bad")
+    assert ended.code == 1
+    assert re.match(MISBEHAVIOUR[how], ended.err, flags=re.DOTALL), ended.err
+    assert list((project.cache / "staging").iterdir()) == []
+    assert not (project.cache / "artifacts").exists()
+    assert not (project.cache / "small").exists()
+
+
+def test_a_step_may_talk_as_much_as_it_likes(project: Project) -> None:
+    project.recipe("targets:\n  loud: {step: misbehave, params: {how: talk much}}\n")
+    assert project.doit("loud").code == 0
+
+
+def test_a_source_that_is_edited_while_a_step_reads_it_is_not_taken_for_what_it_read(project: Project) -> None:
+    project.replace(
+        "targets:", "targets:\n  bad: {step: misbehave, inputs: {source: notes}, params: {how: edit the source}}"
+    )
+    ended = project.doit("bad")
+    assert ended.code == 1
+    assert ended.err == "small:bad: input 'source' (small:notes) changed while the step read it\n  fix: run again\n"
+    assert project.built() == []
+
+
+def test_code_that_is_edited_while_its_step_runs_is_not_taken_for_what_ran(own_project: Project) -> None:
+    own_project.replace("lines: 3", "lines: 3\n      seconds: 1.5")
+    process = own_project.start("first")
+    step = own_project.package / "steps" / "write_text.py"
+    while not list(own_project.cache.glob("staging/*/files/*")):
+        pass
+    step.write_text(step.read_text().replace("params.text +", "2 * params.text +"))
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1, out
+    assert err == "small:first: the code of step 'write_text' changed while it ran\n  fix: run again\n"
+    own_project.replace("seconds: 1.5", "seconds: 0.0")
+    assert own_project.doit("first").code == 0
+    assert own_project.text("first") == "oneone\n" * 3
+
+
+def test_one_failing_target_does_not_stop_those_that_do_not_need_it(project: Project) -> None:
+    project.replace(
+        "layouts:",
+        "  bad: {step: misbehave, params: {how: refuse}}\n  worse: {step: change_text, inputs: {text: bad}}\nlayouts:",
+    )
+    ended = project.doit("--continue")
+    assert ended.code != 0
+    assert ended.err == "small:bad: this input is not to my taste\n  fix: give me another\n"
+    assert project.built() == ["first", "second", "third", "flat"]
+    assert re.search(r"small:worse +not tried", ended.out)
+    assert re.search(r"^1 found, 4 built, 1 failed, 1 not tried", ended.out, flags=re.MULTILINE)
+    again = project.doit("--continue", "-n", "2")
+    assert again.code != 0
+    assert again.err == ended.err
+
+
+STOPPED = """\
+targets:
+  bad: {step: misbehave, params: {how: refuse}}
+  late: {step: write_text, params: {seconds: 3}}
+  later: {step: change_text, inputs: {text: late}}
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("-n", "2")])
+def test_without_continue_a_failure_ends_the_run(project: Project, words: tuple[str, ...]) -> None:
+    project.recipe(STOPPED)
+    ended = project.doit(*words, "bad", "later")
+    assert ended.code == 1
+    assert "later" not in project.built()
+    assert re.search(r"small:later +not tried", ended.out)

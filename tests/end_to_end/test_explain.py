@@ -1,0 +1,165 @@
+"""`doit why` and `doit plan`: what would be built and for what reason, down to the line of the recipe."""
+
+from __future__ import annotations
+
+import re
+
+from small_project import Project
+
+
+def planned(project: Project, *words: str) -> dict[str, str]:
+    """What `doit plan` says of each target."""
+    ended = project.doit("plan", *words)
+    assert ended.code == 0, ended.err
+    rows = re.findall(r"^(\S+(?: tried)?) +small:(\S+)", ended.out, flags=re.MULTILINE)
+    return {target: what for what, target in rows}
+
+
+def test_why_names_the_line_and_key_of_the_recipe_with_old_and_new_value(built_project: Project) -> None:
+    built_project.replace("upper: true", "upper: false")
+    ended = built_project.doit("why", "second")
+    assert ended.code == 0
+    assert ended.out == (
+        "small:second will be built:\n"
+        "  recipes/small.yaml:13:21: targets.second.params.upper: true -> false\n"
+    )  # fmt: skip
+
+
+def test_why_says_so_when_a_param_falls_back_to_its_default(built_project: Project) -> None:
+    built_project.replace("    params: {upper: true}\n", "")
+    said = built_project.doit("why", "second").out
+    assert "recipes/small.yaml:10:3: targets.second.params.upper: true -> false (the default)\n" in said
+
+
+def test_why_names_the_function_of_the_step_that_changed(own_project: Project) -> None:
+    own_project.doit()
+    step = own_project.package / "steps" / "change_text.py"
+    step.write_text(
+        step.read_text().replace("folder /", "folder.absolute() /") + "\n\ndef _unused() -> None:\n    pass\n"
+    )
+    said = own_project.doit("why", "second").out
+    assert "its step: artifacts/steps/change_text.py: _read changed, _unused is new\n" in said
+    assert "its step: run " not in said
+
+
+def test_why_names_the_module_behind_the_step_that_changed(own_project: Project) -> None:
+    own_project.doit()
+    params = own_project.package / "params.py"
+    params.write_text(params.read_text().replace("frozen=True, ", "frozen=True, title='x', "))
+    said = own_project.doit("why", "third").out
+    assert "code its step uses: artifacts/params.py: StepParams changed\n" in said
+
+
+def test_why_names_an_input_whose_content_changed(built_project: Project) -> None:
+    built_project.replace("text: one", "text: two")
+    built_project.doit("first")
+    said = built_project.doit("why", "second").out
+    assert re.search(r"input 'text': the content of small:first changed \(\w{12} -> \w{12}\)\n", said)
+
+
+def test_why_names_an_input_that_was_added(built_project: Project) -> None:
+    built_project.replace("inputs: {text: second}", "inputs: {text: second, more: first}")
+    said = built_project.doit("why", "third").out
+    assert said == "small:third will be built:\n  recipes/small.yaml:16:34: input 'more' is new: small:first\n"
+    built_project.replace("{text: third, more: first}", "{text: third}")
+    said = built_project.doit("why", "flat").out
+    assert "recipes/small.yaml:21:13: input 'more' is gone\n" in said
+
+
+def test_why_says_that_what_comes_after_may_stop(built_project: Project) -> None:
+    built_project.replace("upper: true", "upper: false")
+    said = built_project.doit("why").out
+    assert "small:third will be built, or left if its inputs come out as they were:\n" in said
+    assert "small:second is built first; it may stop here if the bytes come out equal\n" in said
+    assert "small:third may be built first; it may stop here if the bytes come out equal\n" in said
+
+
+def test_why_explains_the_last_build_of_what_is_up_to_date(built_project: Project) -> None:
+    built_project.replace("upper: true", "upper: false")
+    built_project.doit()
+    said = built_project.doit("why", "second").out
+    assert said.startswith("small:second is up to date\n  last built 20")
+    assert said.endswith("  recipes/small.yaml:13:21: targets.second.params.upper: true -> false\n")
+    built_project.replace("upper: false", "upper: true")
+    built_project.doit()
+    said = built_project.doit("why", "second").out
+    assert "  last restored 20" in said
+    assert said.endswith("targets.second.params.upper: false -> true\n")
+    assert built_project.doit("why").out == "5 targets, all up to date\n"
+
+
+def test_the_run_itself_says_why_it_builds(built_project: Project) -> None:
+    built_project.replace("upper: true", "upper: false")
+    said = built_project.doit().out
+    assert "build    small:second: recipes/small.yaml:13:21: targets.second.params.upper: true -> false\n" in said
+
+
+def test_plan_changes_nothing(project: Project) -> None:
+    before = project.files()
+    assert project.doit("plan").code == 0
+    assert project.doit("why").code == 0
+    assert project.files() == before
+
+
+def test_plan_changes_nothing_in_a_project_that_is_half_built(built_project: Project) -> None:
+    built_project.replace("upper: true", "upper: false")
+    before = built_project.files()
+    assert built_project.doit("plan").code == 0
+    assert built_project.doit("plan", "third").code == 0
+    assert built_project.files() == before
+
+
+def test_plan_walks_through_the_whole_graph(project: Project) -> None:
+    assert planned(project) == {
+        "notes": "found", "first": "built", "second": "built", "third": "built", "flat": "built",
+    }  # fmt: skip
+    project.doit("second")
+    assert planned(project) == {
+        "notes": "found", "first": "left", "second": "left", "third": "built", "flat": "built",
+    }  # fmt: skip
+    assert planned(project, "second") == {"first": "left", "second": "left"}
+
+
+def test_plan_tells_what_is_built_for_certain_from_what_may_be_left(built_project: Project) -> None:
+    built_project.replace("text: one", "text: two")
+    built_project.replace("suffix: .", "suffix: '!'")
+    assert planned(built_project) == {
+        "notes": "left", "first": "built", "second": "built?", "third": "built", "flat": "built?",
+    }  # fmt: skip
+    said = built_project.doit("why", "third").out
+    assert '.suffix: "." -> "!"\n  small:second may be built first\n' in said
+
+
+def test_plan_knows_what_would_be_restored(built_project: Project) -> None:
+    built_project.replace("upper: true", "upper: false")
+    built_project.doit()
+    built_project.replace("upper: false", "upper: true")
+    assert planned(built_project) == {
+        "notes": "left", "first": "left", "second": "restored", "third": "restored", "flat": "restored",
+    }  # fmt: skip
+
+
+def test_plan_knows_seconds_and_memory_from_earlier_runs(project: Project) -> None:
+    project.replace("lines: 3", "lines: 3\n      seconds: 0.3")
+    project.doit()
+    project.replace("lines: 3", "lines: 4")
+    said = project.doit("plan").out
+    row = re.search(r"^built +small:first +([\d.]+) s +([\d.]+) MB", said, flags=re.MULTILINE)
+    assert row is not None
+    assert 0.3 <= float(row[1]) < 5
+    assert 10 < float(row[2]) < 200
+    assert re.search(r"^by earlier runs at most \d+ s one by one, peak [\d.]+ MB$", said, flags=re.MULTILINE)
+
+
+def test_plan_says_what_cannot_be_tried_for_want_of_a_source(built_project: Project) -> None:
+    built_project.replace("step: write_text\n    params:\n      text: one\n      lines: 3",
+                          "step: change_text\n    inputs: {text: notes}")  # fmt: skip
+    built_project.replace("file: notes.txt", "file: elsewhere.txt")
+    rows = planned(built_project)
+    assert rows["notes"] == "missing"
+    assert rows["first"] == rows["second"] == "not tried"
+    said = built_project.doit("why", "notes", "first").out
+    assert (
+        "small:notes is missing:\n  recipes/small.yaml:2:3: sources.notes: no file at 'recipes/elsewhere.txt'" in said
+    )
+    assert "small:first will not be tried:\n  small:notes is missing\n" in said

@@ -1,0 +1,105 @@
+"""What a person sees: plain lines in a pipe, a live display on a terminal, and a table at the end."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+
+from small_project import DOIT, Project
+
+
+def test_a_run_says_in_plain_lines_what_happens_and_ends_with_a_table(project: Project) -> None:
+    ended = project.doit()
+    lines = [line.rstrip() for line in ended.out.splitlines()]
+    assert lines[:4] == [
+        "found    small:notes  11 B",
+        "build    small:first: it was never built",
+        lines[2],
+        "build    small:second: it was never built",
+    ]
+    assert re.fullmatch(r"built    small:first  12 B(, \d+\.\d s)?", lines[2])
+    table = [line.split() for line in lines if line.lstrip().startswith("small:")]
+    assert [(row[0], row[1]) for row in table] == [
+        ("small:notes", "found"),
+        ("small:first", "built"),
+        ("small:second", "built"),
+        ("small:third", "built"),
+        ("small:flat", "built"),
+    ]
+    assert re.search(r"target +what happened +size +seconds +peak memory +metrics", ended.out)
+    assert re.search(r"small:first +built +12 B .*\d MB +lines 3$", "\n".join(lines), flags=re.MULTILINE)
+    assert re.fullmatch(r"1 found, 4 built \(\d+\.\d s\)", lines[-2])
+    assert lines[-1] == "laid out: dist/small/flat"
+    assert "\x1b" not in ended.out
+
+
+def test_a_second_run_says_one_line(built_project: Project) -> None:
+    assert re.fullmatch(r"5 targets, all unchanged \(0\.\d s\)\n", built_project.doit().out)
+
+
+def test_the_table_says_what_was_restored_and_what_was_left(built_project: Project) -> None:
+    (built_project.cache / "small" / "second").unlink()
+    out = built_project.doit().out
+    assert re.search(r"^restored small:second  12 B$", out, flags=re.MULTILINE)
+    assert re.search(r"small:first +unchanged +12 B", out)
+    assert re.search(r"^4 unchanged, 1 restored", out, flags=re.MULTILINE)
+
+
+def run_on_a_terminal(project: Project, *words: str) -> tuple[int, str]:
+    """Run `doit` on a pseudo-terminal. Returns its exit code and what the terminal was sent."""
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in project.environment.items() if name != "NO_COLOR"}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    process = subprocess.Popen(
+        [*DOIT, *words], cwd=project.root, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    sent = b""
+    while True:
+        try:
+            sent += os.read(ours, 65536)
+        except OSError:  # the terminal's other end is closed
+            break
+    os.close(ours)
+    return process.wait(), sent.decode()
+
+
+def test_on_a_terminal_the_run_is_shown_live(project: Project) -> None:
+    project.replace("lines: 3", "lines: 8\n      seconds: 0.8")
+    code, sent = run_on_a_terminal(project)
+    assert code == 0, sent
+    assert "writing" in sent, "the step's own words"
+    assert "\x1b[2K" in sent, "a line that is written over"
+    assert "small:flat" in sent
+    assert "1 found, 4 built" in sent
+    assert "Traceback" not in sent
+
+
+def test_on_a_terminal_a_failure_is_told_after_the_table(project: Project) -> None:
+    project.recipe("targets:\n  bad: {step: misbehave, params: {how: refuse}}\n")
+    code, sent = run_on_a_terminal(project, "-n", "2")
+    assert code == 1
+    assert sent.rstrip().endswith("small:bad: this input is not to my taste\r\n  fix: give me another")
+
+
+def test_a_reader_that_leaves_does_not_stop_the_build(project: Project) -> None:
+    process = project.start()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert "small:notes" in process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=30)
+    assert "Traceback" not in err
+    assert project.built() == ["first", "second", "third", "flat"]
+
+
+def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
+    step = own_project.package / "steps" / "write_text.py"
+    own_project.replace("    with (out", "    print('a library talks')\n    with (out", path=step)
+    ended = own_project.doit("first")
+    assert "a library talks" not in ended.out
+    assert (own_project.cache / "logs" / "small" / "first.log").read_text() == "a library talks\n"

@@ -1,0 +1,33 @@
+"""Two builds of the embedded recipe in two folders, under other circumstances: every artifact has the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def _manifests(folder: Path) -> dict[str, dict[str, object]]:
+    suffix = ".manifest.json"
+    return {path.name.removesuffix(suffix): json.loads(path.read_bytes()) for path in folder.glob(f".state/*{suffix}")}
+
+
+def test_every_artifact_has_the_same_bytes_in_another_folder_with_other_seeds_and_threads(
+    whole_recipe: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "quite another folder"
+    shutil.copytree(ROOT / "recipes", elsewhere / "recipes", ignore=shutil.ignore_patterns("making", "calibration"))
+    for name in ("dodo.py", "pyproject.toml", "pipeline.yaml"):
+        shutil.copyfile(ROOT / name, elsewhere / name)
+    environment = os.environ | {"PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "doit", "-n", "2"]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    here, there = _manifests(whole_recipe), _manifests(elsewhere / "cache" / whole_recipe.name)
+    assert len(here) >= 25
+    assert there == here

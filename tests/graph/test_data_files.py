@@ -1,0 +1,99 @@
+"""Contents arrive at their places, however they are copied."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifacts.graph.content import PIECE_BYTES, Content, FileRange
+from artifacts.graph.data_files import aligned, write_files
+
+
+@dataclass(frozen=True)
+class Bytes:
+    data: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+    def pieces(self) -> Iterator[memoryview]:
+        yield memoryview(self.data)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(np.random.default_rng(0).bytes(3 * PIECE_BYTES + 17))
+    return path
+
+
+def test_the_next_tensor_starts_at_a_cache_line() -> None:
+    assert [aligned(offset) for offset in (0, 1, 63, 64, 65)] == [0, 64, 64, 64, 128]
+
+
+def test_ranges_and_bytes_land_at_their_offsets_with_zeros_between(source: Path, tmp_path: Path) -> None:
+    whole = source.read_bytes()
+    long = 2 * PIECE_BYTES + 5
+    placed: list[tuple[int, Content]] = [
+        (0, FileRange(source, 7, 64)),
+        (64, FileRange(source, 71, 100)),  # follows in both files
+        (192, FileRange(source, 171, 20)),  # follows in one
+        (256, Bytes(b"in memory")),
+        (265, FileRange(source, 100, long)),
+        (265 + long, FileRange(tmp_path / "other", 0, 3)),
+    ]
+    (tmp_path / "other").write_bytes(b"end")
+    write_files({tmp_path / "a": placed, tmp_path / "b": placed[:1], tmp_path / "c": []})
+    expected = whole[7:171] + bytes(28) + whole[171:191] + bytes(44) + b"in memory" + whole[100 : 100 + long] + b"end"
+    assert (tmp_path / "a").read_bytes() == expected
+    assert (tmp_path / "b").read_bytes() == whole[7:71]
+    assert (tmp_path / "c").read_bytes() == b""
+
+
+@pytest.mark.parametrize("refusal", [errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("copied_before", [0, 4096])
+def test_what_the_kernel_will_not_copy_is_copied_by_hand(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int, copied_before: int
+) -> None:
+    real = os.copy_file_range
+
+    def refuse(src: int, dst: int, count: int, offset_src: int, offset_dst: int) -> int:
+        if copied_before and offset_dst == 3:
+            return real(src, dst, min(count, copied_before), offset_src, offset_dst)
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    nbytes = 2 * PIECE_BYTES
+    write_files({tmp_path / "a": [(3, FileRange(source, 9, nbytes))]})
+    assert (tmp_path / "a").read_bytes() == bytes(3) + source.read_bytes()[9 : 9 + nbytes]
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_full_disk_is_not_swallowed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    def full(*_: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_files({tmp_path / str(index): [(0, FileRange(source, 0, 9))] for index in range(files)})
+
+
+def test_a_file_that_shrinks_meanwhile_is_an_error(source: Path, tmp_path: Path) -> None:
+    content = FileRange(source, 0, source.stat().st_size)
+    os.truncate(source, 100)
+    with pytest.raises(EOFError, match="'source' became shorter"):
+        write_files({tmp_path / "a": [(0, content)]})
+
+
+def test_no_file_is_overwritten(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        write_files({source: []})

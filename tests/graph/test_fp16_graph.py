@@ -1,0 +1,269 @@
+"""A graph is rewritten to float16 so that types agree wherever no Cast of its own stands in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
+
+from artifacts.errors import StepError
+from artifacts.graph.fp16_graph import Fp16Changes, Fp16Options, rewrite_to_fp16
+from artifacts.graph.fp16_values import Fp16Rounding
+
+FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
+Array = npt.NDArray[Any]
+
+
+def model_of(text: str, **weights: Array) -> ModelProto:
+    model = parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>\n' + text)
+    for node in model.graph.node:
+        node.name = node.output[0]
+    for name, values in weights.items():
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    return model
+
+
+def rewrite(
+    model: ModelProto, *blocked_ops: str, nodes: tuple[str, ...] = (), keep_io_types: bool = True
+) -> Fp16Changes:
+    options = Fp16Options(frozenset(blocked_ops), frozenset(nodes), keep_io_types)
+    return rewrite_to_fp16(model, options, Fp16Rounding(1e-7, 1e4))
+
+
+def run(model: ModelProto, **inputs: Array) -> list[Array]:
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return list(session.run(None, inputs))
+
+
+def casts(model: ModelProto) -> list[str]:
+    return [f"{n.input[0]} -> {n.output[0]}" for n in model.graph.node if n.op_type == "Cast"]
+
+
+def types(model: ModelProto) -> dict[str, int]:
+    infos = (*model.graph.input, *model.graph.output, *model.graph.value_info)
+    return {info.name: info.type.tensor_type.elem_type for info in infos} | {
+        tensor.name: tensor.data_type for tensor in model.graph.initializer
+    }
+
+
+X = np.linspace(-2, 2, 8, dtype=np.float32)
+CHAIN = "g (float[8] x) => (float[8] y) <float[8] middle> { middle = Mul(x, w)  y = Add(middle, v) }"
+
+
+def chain() -> ModelProto:
+    return model_of(CHAIN, w=X + 3, v=X)
+
+
+def test_inputs_and_outputs_stay_float32_behind_casts() -> None:
+    model = chain()
+    expected = run(model, x=X)[0]
+    assert rewrite(model) == Fp16Changes(tensors=2, casts=2)
+    assert casts(model) == ["x -> x_fp16", "y_fp16 -> y"]
+    assert types(model) == {
+        "x": FLOAT, "y": FLOAT, "x_fp16": FLOAT16, "y_fp16": FLOAT16, "middle": FLOAT16, "w": FLOAT16, "v": FLOAT16,
+    }  # fmt: skip
+    found = run(model, x=X)[0]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+def test_inputs_and_outputs_become_float16_where_that_is_wanted() -> None:
+    model = chain()
+    assert rewrite(model, keep_io_types=False) == Fp16Changes(tensors=2, casts=0)
+    (found,) = run(model, x=X.astype(np.float16))
+    assert found.dtype == np.float16
+
+
+@pytest.mark.parametrize("keep_io_types", [True, False])
+@pytest.mark.parametrize("block", [{"blocked_ops": ["Mul"]}, {"nodes": ("middle",)}])
+def test_a_blocked_node_computes_in_float32_with_its_weights(block: dict[str, Any], keep_io_types: bool) -> None:
+    model = chain()
+    changes = rewrite(model, *block.get("blocked_ops", ()), nodes=block.get("nodes", ()), keep_io_types=keep_io_types)
+    assert changes.tensors == 1
+    assert types(model)["w"] == FLOAT
+    assert types(model)["v"] == FLOAT16
+    ends = ["y_fp16 -> y"] if keep_io_types else []
+    starts = [] if keep_io_types else ["x -> x_fp32"]
+    assert casts(model) == [*starts, "middle -> middle_fp16", *ends]
+    run(model, x=X if keep_io_types else X.astype(np.float16))
+
+
+def test_neighbours_on_the_block_list_have_no_casts_between_them() -> None:
+    model = model_of("g (float[8] x) => (float[8] y) { a = Neg(x)  b = Exp(a)  c = Log(b)  y = Mul(c, w) }", w=X)
+    rewrite(model, "Exp", "Log")
+    assert casts(model) == ["x -> x_fp16", "a -> a_fp32", "c -> c_fp16", "y_fp16 -> y"]
+    run(model, x=X)
+
+
+def test_values_that_no_one_declared_are_cast_all_the_same() -> None:
+    """onnxconverter-common casts around a blocked node only what has a value_info."""
+    model = model_of("g (float[8] x) => (float[8] y) { a = Neg(x)  b = Max(a, w)  y = Mul(b, w2) }", w=X, w2=X)
+    assert not model.graph.value_info
+    rewrite(model, "Max")
+    run(model, x=X)
+
+
+def test_a_tensor_for_blocked_and_other_readers_stays_float32_and_is_cast_for_the_others() -> None:
+    model = model_of("g (float[8] x) => (float[8] y) { a = Mul(x, w)  b = Max(a, w)  y = Add(b, v) }", w=X, v=X)
+    rewrite(model, "Max")
+    assert types(model)["w"] == FLOAT
+    assert "w -> w_fp16" in casts(model)
+    run(model, x=X)
+
+
+@pytest.mark.parametrize(
+    "attribute", ["value = float[1] {2.5}", "value_float: float = 2.5", "value_floats: floats = [2.5]"]
+)
+@pytest.mark.parametrize(("blocked", "half"), [((), True), (("Mul",), False), (("Constant",), False)])
+def test_constants_of_every_kind_take_the_form_that_their_readers_want(
+    attribute: str, blocked: tuple[str, ...], half: bool
+) -> None:
+    text = f"g (float[8] x) => (float[8] y) {{ k = Constant<{attribute}>()  a = Mul(x, k)  y = Add(a, w) }}"
+    model = model_of(text, w=X)
+    expected = run(model, x=X)[0]
+    rewrite(model, *blocked)
+    np.testing.assert_allclose(run(model, x=X)[0], expected, atol=1e-2)
+    constant = next(node for node in model.graph.node if node.op_type == "Constant").attribute[0]
+    assert (constant.t.data_type == FLOAT16) == half
+
+
+def test_what_an_op_makes_by_itself_is_float16_too() -> None:
+    """ConstantOfShape makes float32 zeros unless told otherwise."""
+    text = "g (float[8] x) => (float[8] y) { s = Shape(x)  z = ConstantOfShape(s)  a = Add(x, z)  y = Mul(a, w) }"
+    model = model_of(text, w=X)
+    rewrite(model)
+    run(model, x=X)
+
+
+@pytest.mark.parametrize("blocked", [(), ("Add",), ("Mul",)])
+def test_an_output_of_the_model_that_is_read_inside_is_read_in_the_form_that_fits(blocked: tuple[str, ...]) -> None:
+    model = model_of("g (float[8] x) => (float[8] y, float[8] z) { y = Mul(x, w)  z = Add(y, v) }", w=X, v=X)
+    expected = run(model, x=X)
+    rewrite(model, *blocked)
+    for found, wanted in zip(run(model, x=X), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-2)
+
+
+BRANCHES = """
+g (float[8] x, bool c) => (float[8] y) {
+  a = Mul(x, w)
+  b = If(c) <
+    then_branch = yes () => (float[8] t) { t = Add(a, x) },
+    else_branch = no () => (float[8] e) { k = Constant<value = float[1] {0.5}>()  m = Max(a, k)  e = Mul(m, w) }
+  >
+  y = Add(b, v)
+}
+"""
+
+
+@pytest.mark.parametrize("blocked", [(), ("Max",), ("Add",), ("If",), ("If", "Max", "Mul")])
+@pytest.mark.parametrize("keep_io_types", [True, False])
+def test_bodies_are_rewritten_with_what_they_read_from_outside(blocked: tuple[str, ...], keep_io_types: bool) -> None:
+    expected = [run(model_of(BRANCHES, w=X, v=X), x=X, c=np.array(c))[0] for c in (True, False)]
+    model = model_of(BRANCHES, w=X, v=X)
+    rewrite(model, *blocked, keep_io_types=keep_io_types)
+    for condition, wanted in zip((True, False), expected, strict=True):
+        x = X if keep_io_types else X.astype(np.float16)
+        found = run(model, x=x, c=np.array(condition))[0]
+        assert found.dtype == (np.float32 if keep_io_types else np.float16)
+        np.testing.assert_allclose(found, wanted, atol=2e-2)
+
+
+LOOP = """
+g (float[8] x, int64 n) => (float[8] y) {
+  go = Constant<value = bool {1}>()
+  last = Loop(n, go, x) <
+    body = b (int64 i, bool on, float[8] state) => (bool still, float[8] next) {
+      still = Identity(on)
+      grown = Mul(state, w)
+      next = Max(grown, x)
+    }
+  >
+  y = Add(last, v)
+}
+"""
+
+
+@pytest.mark.parametrize("blocked", [(), ("Max",), ("Mul",), ("Loop",)])
+def test_the_state_of_a_loop_keeps_one_type(blocked: tuple[str, ...]) -> None:
+    expected = run(model_of(LOOP, w=X, v=X), x=X, n=np.array(3))[0]
+    model = model_of(LOOP, w=X, v=X)
+    rewrite(model, *blocked)
+    np.testing.assert_allclose(run(model, x=X, n=np.array(3))[0], expected, atol=5e-2)
+
+
+def test_an_input_with_a_default_keeps_both_in_one_type() -> None:
+    for keep_io_types in (True, False):
+        model = model_of("g (float[8] x, float[8] w) => (float[8] y) { a = Mul(x, w)  y = Add(a, v) }", w=X, v=X)
+        rewrite(model, keep_io_types=keep_io_types)
+        run(model, x=X if keep_io_types else X.astype(np.float16))
+
+
+INNER_CASTS = """
+g (int64 n, float[8] x) => (float[8] y) { f = Cast<to: int = 1>(n)  a = Mul(x, f)  y = Add(a, w) }
+"""
+
+
+def test_inner_casts_are_left_as_they_were_unless_they_are_blocked() -> None:
+    model = model_of(INNER_CASTS, w=X)
+    rewrite(model)
+    inner = next(node for node in model.graph.node if node.output[0] == "f")
+    assert inner.attribute[0].i == FLOAT
+    with pytest.raises(Exception, match="bound to different types"):
+        onnxruntime.InferenceSession(model.SerializeToString())
+    blocked = model_of(INNER_CASTS, w=X)
+    rewrite(blocked, "Cast")
+    np.testing.assert_allclose(run(blocked, n=np.array(3), x=X)[0], 3 * X + X, atol=1e-2)
+
+
+def test_integers_and_their_nodes_are_left_alone() -> None:
+    model = model_of("g (int64[8] n, float[8] x) => (int64[8] m, float[8] y) { m = Add(n, n)  y = Mul(x, w) }", w=X)
+    rewrite(model, "Add")
+    assert casts(model) == ["x -> x_fp16", "y_fp16 -> y"]
+
+
+def test_external_tensors_change_their_type_and_keep_their_reference() -> None:
+    model = chain()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="data")
+    rewrite(model)
+    assert tensor.data_type == FLOAT16
+    assert [entry.value for entry in tensor.external_data] == ["data"]
+
+
+def test_new_names_avoid_those_in_use() -> None:
+    model = model_of("g (float[8] x, float[8] x_fp16) => (float[8] y) { a = Mul(x, w)  y = Add(a, x_fp16) }", w=X)
+    rewrite(model)
+    run(model, x=X, x_fp16=X)
+
+
+@pytest.mark.parametrize(
+    ("model", "fact"),
+    [
+        (model_of("g (float16[8] x) => (float16[8] y) { y = Neg(x) }"), "float16 values already"),
+        (
+            model_of("g (float[8] x) => (float[8] y) { y = Mul(x, w) }", w=X.astype(np.float16)),
+            "float16 values already",
+        ),
+        (model_of("g (float[8] x) => (float[8] y) { y = Neg(x) }"), "0 tensors turned to float16"),
+        (model_of("g (int64[8] x) => (int64[8] y) { y = Neg(x) }"), "0 tensors turned to float16"),
+    ],
+)
+def test_a_model_with_nothing_to_convert_is_refused(model: ModelProto, fact: str) -> None:
+    with pytest.raises(StepError, match=fact):
+        rewrite(model)
+
+
+def test_functions_are_refused() -> None:
+    model = chain()
+    model.functions.append(helper.make_function("own", "f", [], ["c"], [], []))
+    with pytest.raises(StepError, match="function 'f': functions are not converted"):
+        rewrite(model)

@@ -1,0 +1,60 @@
+"""A model is run once, on inputs that fit any model of this family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import parser
+
+from artifacts.errors import StepError
+from artifacts.graph.trial_run import FRAMES, made_up_inputs, trial_run
+
+HEADER = '<ir_version: 8, opset_import: ["" : 17]> g '
+
+
+def session(text: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(parser.parse_model(HEADER + text).SerializeToString(), options)
+
+
+def test_an_encoder_gets_as_many_frames_as_it_is_told(encoder_fp32: Path) -> None:
+    inputs = made_up_inputs(onnxruntime.InferenceSession(encoder_fp32 / "encoder-model.onnx"))
+    assert inputs["audio_signal"].shape == (1, 128, FRAMES)
+    assert inputs["length"].tolist() == [FRAMES]
+    assert inputs["audio_signal"].std() > 0.5
+
+
+def test_a_decoder_joint_gets_one_row_of_states(decoder_joint_fp32: Path) -> None:
+    (path,) = decoder_joint_fp32.glob("*.onnx")
+    model = onnxruntime.InferenceSession(path)
+    inputs = made_up_inputs(model)
+    assert {array.shape[1] for array in inputs.values() if array.ndim == 3 and array.shape[0] == 2} == {1}
+    assert all(np.isfinite(output).all() for output in model.run(None, inputs))
+    trial_run(model, path.name)
+
+
+def test_fixed_axes_are_kept_and_lengths_fit_them() -> None:
+    inputs = made_up_inputs(
+        session("(float[2,3,5] x, int64[2] n) => (float[2,3,5] y) { m = Cast<to=1>(n) y = Neg(x) }")
+    )
+    assert inputs["x"].shape == (2, 3, 5)
+    assert inputs["n"].tolist() == [5, 5]
+
+
+def test_infinity_is_an_error_that_names_the_output() -> None:
+    model = session("(float[B,4] x) => (float[B,4] y, float[B,4] z) { y = Neg(x) zero = Sub(x, x) z = Div(x, zero) }")
+    with pytest.raises(StepError, match=r"m\.onnx: output 'z' is not finite"):
+        trial_run(model, "m.onnx")
+
+
+def test_a_model_that_does_not_run_is_an_error_that_quotes_the_runtime() -> None:
+    model = session("""(float[B,4] x) => (float[B,3] y) {
+        shape = Constant<value = int64[2] {-1, 3}>()
+        y = Reshape(x, shape)
+    }""")
+    with pytest.raises(StepError, match=r"m\.onnx: ONNX Runtime does not run it: .*Reshape"):
+        trial_run(model, "m.onnx")

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import StepError
+from artifacts.nemo.archive import CONFIG, WEIGHTS, open_archive
+
+FILES = {CONFIG: b"target: x\n", WEIGHTS: bytes(range(256)) * 20, "tokenizer.model": b"pieces" * 100}
+
+
+def _archive(prefix: str = "./") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(_folder(prefix))
+        for name, content in FILES.items():
+            member = tarfile.TarInfo(prefix + name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _folder(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name or ".")
+    member.type = tarfile.DIRTYPE
+    return member
+
+
+def _read_all(checkpoint: Path, folder: Path) -> dict[str, bytes]:
+    with open_archive(checkpoint) as archive:
+        archive.extract_all(folder)
+        assert archive.read(CONFIG) == FILES[CONFIG]
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
+@pytest.mark.parametrize("prefix", ["./", ""])
+def test_the_members_come_out_as_they_went_in(tmp_path: Path, prefix: str, pack: type[bytes]) -> None:
+    checkpoint, folder = tmp_path / "a.nemo", tmp_path / "out"
+    folder.mkdir()
+    checkpoint.write_bytes(pack(_archive(prefix)))
+    assert _read_all(checkpoint, folder) == FILES
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
+def test_an_archive_cut_anywhere_before_its_end_mark_is_told_in_two_lines(tmp_path: Path, pack: type[bytes]) -> None:
+    whole = pack(_archive())
+    with tarfile.open(fileobj=io.BytesIO(_archive())) as tar:
+        tar.getmembers()
+        end_mark = tar.offset
+    last = end_mark if pack is bytes else len(whole) - 1
+    checkpoint, folder = tmp_path / "a.nemo", tmp_path / "out"
+    folder.mkdir()
+    for size in range(0, last, 37):
+        checkpoint.write_bytes(whole[:size])
+        with pytest.raises(StepError) as raised:
+            _read_all(checkpoint, folder)
+        assert raised.value.fact.startswith("a.nemo: ")
+        assert raised.value.fix.startswith("fetch it again")
+        for path in folder.iterdir():
+            path.unlink()
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<html>" * 500])
+def test_what_is_no_archive_is_called_so(tmp_path: Path, content: bytes) -> None:
+    checkpoint = tmp_path / "a.nemo"
+    checkpoint.write_bytes(content)
+    with (
+        pytest.raises(StepError, match=r"a\.nemo: not a \.nemo checkpoint: no archive begins there"),
+        open_archive(checkpoint),
+    ):
+        pass
+
+
+def test_a_member_that_is_not_there_is_named(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "a.nemo"
+    checkpoint.write_bytes(_archive())
+    with open_archive(checkpoint) as archive, pytest.raises(StepError, match=r"no 'vocab\.txt' in the archive"):
+        archive.read("vocab.txt")

@@ -1,0 +1,105 @@
+"""A real HTTP server on the loopback: files with ranges and ETags, faults on demand, and the headers of the hub."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Asked(NamedTuple):
+    """One request, as it came in."""
+
+    method: str
+    path: str
+    range: str | None
+    token: str | None
+
+
+class FileServer:
+    """What is served, what goes wrong, and what was asked for."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.files: dict[str, bytes] = {}
+        self.answers: dict[str, tuple[int, dict[str, str]]] = {}  # path: status and headers, instead of the file
+        self.break_after: list[int] = []  # the next answers to GET end after so many bytes
+        self.pause_seconds = 0.0  # between two pieces of a file
+        self.asked: list[Asked] = []
+
+    def gets(self, path: str) -> list[Asked]:
+        """The GETs of one path."""
+        return [one for one in self.asked if one.method == "GET" and one.path == path]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    served: FileServer
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, with_body: bool) -> None:
+        wanted = self.headers.get("Range")
+        self.served.asked.append(Asked(self.command, self.path, wanted, self.headers.get("Authorization")))
+        if self.path in self.served.answers or self.path not in self.served.files:
+            status, headers = self.served.answers.get(self.path, (404, {}))
+            self._head(status, headers | {"Content-Length": "0"})
+            return
+        data = self.served.files[self.path]
+        etag = f'"{hashlib.sha256(data).hexdigest()}"'
+        headers = {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+        if self.headers.get("If-Range", etag) != etag:
+            start = 0
+        if start and start >= len(data):
+            self._head(416, headers | {"Content-Range": f"bytes */{len(data)}", "Content-Length": "0"})
+            return
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self._head(206 if start else 200, headers | {"Content-Length": str(len(data) - start)})
+        if with_body:
+            self._send(data[start:])
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _send(self, data: bytes) -> None:
+        allowed = self.served.break_after.pop(0) if self.served.break_after else len(data)
+        with contextlib.suppress(ConnectionError):  # the client may be killed
+            for start in range(0, allowed, 1 << 14):
+                self.wfile.write(data[start : min(start + (1 << 14), allowed)])
+                time.sleep(self.served.pause_seconds)
+        if allowed < len(data):
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class calls it so
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """A server of no files yet."""
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    served = FileServer(f"http://127.0.0.1:{httpd.server_address[1]}")
+    httpd.RequestHandlerClass = type("Handler", (_Handler,), {"served": served})
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield served
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()

@@ -1,0 +1,67 @@
+"""What the steps make of the embedded checkpoint, and the checkpoint itself as NeMo runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.asr.corpus import read_corpus
+
+
+@dataclass(frozen=True)
+class Exports:
+    """The artifacts of `run_exports.py`: `folder / target`, and once more, made elsewhere, `again / target`."""
+
+    folder: Path
+    again: Path
+    metrics: dict[str, Any]
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def exports(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """Everything exported twice, side by side: other folders, thread counts, PYTHONHASHSEED and current folder."""
+    settings = [("first", "0", "1"), ("second, with a longer name", "4711", "2")]
+    folders, runs = [], []
+    for name, seed, threads in settings:
+        base = tmp_path_factory.mktemp(name)
+        folders.append(base / "out")
+        folders[-1].mkdir()
+        script = Path(__file__).parent / "run_exports.py"
+        command = [sys.executable, "-W", "error", script, tiny_checkpoint, folders[-1]]
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
+        runs.append(
+            subprocess.Popen(
+                command, cwd=base, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        )
+    said = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said[0][1] + said[1][1]
+    return Exports(folders[0], folders[1], json.loads(said[0][0]), said[0][1] + said[1][1])
+
+
+@pytest.fixture(scope="session")
+def restored_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The embedded checkpoint, restored. Tests leave it as it is."""
+    from artifacts.nemo.checkpoint import restore
+
+    return restore(tiny_checkpoint, tmp_path_factory.mktemp("unpacked"))
+
+
+@pytest.fixture(scope="session")
+def speech(restored_model: Any, evaluation: Path) -> Any:
+    """Three utterances of unequal length as NeMo's features, in one batch: float32 [3, 128, T] and lengths [3]."""
+    import torch
+
+    corpus = read_corpus(evaluation, ("clean", "soft_endings", "long_20s"))
+    waveforms = [torch.from_numpy(corpus.waveform(utterance)) for utterance in corpus.spread(1)]
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+    return restored_model.preprocessor(input_signal=padded, length=lengths)

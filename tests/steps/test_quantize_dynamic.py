@@ -1,0 +1,259 @@
+"""Weights become 8 bits, what is heard stays, and nothing passes that was not quantised or was spoilt by it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper, parser
+from pydantic import ValidationError
+
+from artifacts.errors import StepError
+from artifacts.graph.model_file import consolidate, load_graph, save_graph
+from artifacts.steps import convert_fp16, quantize_dynamic
+from artifacts.steps.quantize_dynamic import Params
+
+Array = np.ndarray[Any, Any]
+Metrics = dict[str, float | int | str]
+Features = list[tuple[Array, Array]]
+
+TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[B,2] x) => (float[B,2] y)
+<float[2,2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }"""
+
+
+@pytest.fixture(scope="module")
+def int8_encoder(encoder_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Metrics]:
+    return quantize(encoder_fp32, tmp_path_factory.mktemp("int8"))
+
+
+def quantize(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
+    out.mkdir(exist_ok=True)
+    return out, quantize_dynamic.run(out, Params(**params), model=model)
+
+
+def onnx_file(folder: Path) -> Path:
+    (path,) = folder.glob("*.onnx")
+    return path
+
+
+def histogram(folder: Path) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(onnx_file(folder)).graph.node)
+
+
+def encode(folder: Path, features: Features) -> list[list[Array]]:
+    session = onnxruntime.InferenceSession(onnx_file(folder), providers=["CPUExecutionProvider"])
+    return [session.run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
+
+
+def strayed(found: list[list[Array]], expected: list[list[Array]]) -> float:
+    """1 - cosine of all encoder frames of all utterances."""
+    a, b = (np.concatenate([run[0].ravel() for run in runs]).astype(np.float64) for runs in (found, expected))
+    return 1 - float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def small_model(folder: Path, weight: object = None) -> Path:
+    folder.mkdir()
+    model = parser.parse_model(TEXT)
+    model.graph.node[0].name = "product"
+    if weight is not None:
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(weight, np.float32), "w"))
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("{}", True),
+        ('{"weight_type": "QInt8", "per_channel": true, "reduce_range": true}', True),
+        ('{"op_types": ["Conv", "MatMul"], "nodes_to_exclude": ["/layers.0/MatMul"]}', True),
+        ('{"weight_type": "QInt4"}', False),
+        ('{"op_types": []}', False),
+        ('{"op_types": ["Softmax"]}', False),
+        ('{"op_types": "MatMul"}', False),
+        ('{"per_channel": 1}', False),
+        ('{"per_chanel": true}', False),
+    ],
+)
+def test_params(text: str, good: bool) -> None:
+    if good:
+        Params.model_validate_json(text)
+    else:
+        with pytest.raises(ValidationError):
+            Params.model_validate_json(text)
+
+
+def test_every_weight_matmul_of_the_encoder_is_quantised_and_no_convolution(
+    encoder_fp32: Path, int8_encoder: tuple[Path, Metrics]
+) -> None:
+    folder, metrics = int8_encoder
+    before, after = histogram(encoder_fp32), histogram(folder)
+    weights = {tensor.name for tensor in onnx.load(onnx_file(encoder_fp32)).graph.initializer}
+    nodes = [
+        n for n in onnx.load(onnx_file(encoder_fp32)).graph.node if n.op_type == "MatMul" and n.input[1] in weights
+    ]
+    assert metrics["nodes_MatMulInteger"] == after["MatMulInteger"] == len(nodes) > 0
+    assert metrics["weights"] == len(nodes)
+    assert metrics["nodes_left_float"] == after["MatMul"] == before["MatMul"] - len(nodes)
+    assert after["Conv"] == before["Conv"]
+    assert "ConvInteger" not in after
+    assert metrics["bytes_after"] == onnx_file(folder).stat().st_size < 0.75 * onnx_file(encoder_fp32).stat().st_size
+
+
+def test_int8_hears_nearly_what_fp32_hears(
+    encoder_fp32: Path, int8_encoder: tuple[Path, Metrics], speech_features: Features
+) -> None:
+    found, expected = encode(int8_encoder[0], speech_features), encode(encoder_fp32, speech_features)
+    for (_, found_lengths), (_, lengths) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(found_lengths, lengths)
+    assert strayed(found, expected) < 5e-4
+
+
+def test_convolutions_stay_float_because_they_stray_furthest(
+    encoder_fp32: Path, int8_encoder: tuple[Path, Metrics], speech_features: Features, tmp_path: Path
+) -> None:
+    features = speech_features[:4]
+    expected = encode(encoder_fp32, features)
+    convolved, metrics = quantize(encoder_fp32, tmp_path / "out", op_types=("MatMul", "Conv"))
+    assert int(metrics["nodes_ConvInteger"]) > 0
+    assert strayed(encode(convolved, features), expected) > 4 * strayed(encode(int8_encoder[0], features), expected)
+
+
+@pytest.mark.parametrize("weight_type", ["QUInt8", "QInt8"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_decoder_joint_is_quantised_whole(
+    decoder_joint_fp32: Path, tmp_path: Path, weight_type: str, per_channel: bool
+) -> None:
+    out, metrics = quantize(decoder_joint_fp32, tmp_path / "out", weight_type=weight_type, per_channel=per_channel)
+    layers = histogram(decoder_joint_fp32)["LSTM"]
+    assert (metrics["nodes_DynamicQuantizeLSTM"], metrics["nodes_Gather"]) == (layers, 1)
+    assert (metrics["weights"], metrics["nodes_left_float"]) == (2 * layers + 1 + 3, 0)
+    assert int(metrics["bytes_after"]) < 0.35 * int(metrics["bytes_before"])
+    sessions = [onnxruntime.InferenceSession(onnx_file(folder)) for folder in (out, decoder_joint_fp32)]
+    inputs = {given.name: given for given in sessions[0].get_inputs()}
+    assert {n: (v.type, v.shape) for n, v in inputs.items()} == {
+        v.name: (v.type, v.shape) for v in sessions[1].get_inputs()
+    }
+    feeds = {name: feed(given.shape, given.type) for name, given in inputs.items()}
+    for found, expected in zip(*(session.run(None, feeds) for session in sessions), strict=True):
+        np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+def feed(shape: list[int | str], dtype: str) -> Array:
+    sizes = [size if isinstance(size, int) else 1 for size in shape]
+    if "int" in dtype:
+        return np.ones(sizes, dtype.removeprefix("tensor(").removesuffix(")"))
+    return np.random.default_rng(0).standard_normal(sizes).astype(np.float32)
+
+
+def test_excluded_nodes_stay_as_they_were(encoder_fp32: Path, tmp_path: Path) -> None:
+    model = onnx.load(onnx_file(encoder_fp32))
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    kept = next(node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights)
+    out, _ = quantize(encoder_fp32, tmp_path / "out", nodes_to_exclude=(kept.name,))
+    after = onnx.load(onnx_file(out))
+    assert kept in after.graph.node
+    assert weights[kept.input[1]] in after.graph.initializer
+
+
+def test_channels_get_scales_of_their_own(encoder_fp32: Path, tmp_path: Path) -> None:
+    out, _ = quantize(encoder_fp32, tmp_path / "out", per_channel=True, weight_type="QInt8", reduce_range=True)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(onnx_file(out)).graph.initializer}
+    names = [name for name in tensors if name.endswith("_quantized")]
+    assert names
+    for name in names:
+        assert tensors[name].dtype == np.int8
+        assert np.abs(tensors[name].astype(np.int16)).max() <= 64
+        assert tensors[name.replace("_quantized", "_scale")].shape == tensors[name].shape[-1:]
+
+
+def test_nothing_of_this_machine_or_the_quantiser_is_in_the_file(
+    encoder_fp32: Path, int8_encoder: tuple[Path, Metrics]
+) -> None:
+    model = onnx.load(onnx_file(int8_encoder[0]))
+    assert list(model.metadata_props) == list(onnx.load(onnx_file(encoder_fp32)).metadata_props)
+    assert not model.graph.value_info
+    data = onnx_file(int8_encoder[0]).read_bytes()
+    assert tempfile.gettempdir().encode() not in data
+    assert str(encoder_fp32.parent).encode() not in data
+
+
+def test_metadata_that_consumers_read_is_kept(tmp_path: Path) -> None:
+    source = small_model(tmp_path / "source")
+    model = load_graph(onnx_file(source))
+    helper.set_model_props(model, {"vocab_size": "64"})
+    onnx_file(source).unlink()
+    save_graph(model, source / "model.onnx")
+    out, _ = quantize(source, tmp_path / "out")
+    assert {prop.key: prop.value for prop in onnx.load(onnx_file(out)).metadata_props} == {"vocab_size": "64"}
+
+
+def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
+    encoder_fp32: Path, int8_encoder: tuple[Path, Metrics], tmp_path: Path
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    consolidate(onnx_file(encoder_fp32), source / "encoder-model.onnx", external=True)
+    before = digests(source)
+    script = (
+        "import sys; from pathlib import Path; from artifacts.steps import quantize_dynamic as step;"
+        "step.run(Path(sys.argv[2]), step.Params(), model=Path(sys.argv[1]))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-W", "error", "-c", script, str(source), str(out)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert digests(source) == before
+    assert digests(out) == digests(int8_encoder[0])
+
+
+def test_a_model_without_weights_of_these_types_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="0 nodes quantised of the types LSTM, Gather"):
+        quantize(small_model(tmp_path / "source"), tmp_path / "out", op_types=("LSTM", "Gather"))
+
+
+def test_a_quantised_model_is_refused(int8_encoder: tuple[Path, Metrics], tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"encoder-model\.onnx: quantised already: node '.+' is a "):
+        quantize(int8_encoder[0], tmp_path / "out")
+
+
+def test_an_fp16_model_is_refused(tmp_path: Path) -> None:
+    source, half = small_model(tmp_path / "source"), tmp_path / "half"
+    half.mkdir()
+    convert_fp16.run(half, convert_fp16.Params(), model=source)
+    with pytest.raises(StepError, match=r"model\.onnx: holds fp16 tensors"):
+        quantize(half, tmp_path / "out")
+
+
+def test_an_unknown_node_to_exclude_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"model\.onnx: no node is called 'prodct'") as caught:
+        quantize(small_model(tmp_path / "source"), tmp_path / "out", nodes_to_exclude=("prodct",))
+    assert caught.value.fix == "did you mean 'product'?"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([[1, 2], [3, np.inf]], "holds NaN or infinity"),
+        ([[1, 2], [3, np.nan]], "holds NaN or infinity"),
+        ([[1e-40, 2e-40], [0, 0]], "quantised to one single number"),
+    ],
+)
+def test_a_weight_that_does_not_survive_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
+    with pytest.raises(StepError, match=f"weight 'w': {message}"):
+        quantize(small_model(tmp_path / "source", numbers), tmp_path / "out")

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artifacts import code
+from artifacts.code import code_of
+from artifacts.digest import DigestMemory
+
+STEP = '''\
+"""A step."""
+from artifacts.kit.sums import add
+LIMIT = 3
+"""What a limit is."""
+
+class Params:
+    """Params."""
+    size: int = 1
+    """How large."""
+
+def run(out, params, *, model):
+    """Run it."""
+    # a comment
+    from artifacts.kit import late
+    total = add(params.size, LIMIT)
+    return late.show(total)
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of its own, called `artifacts`, with one step and one kit."""
+    package = tmp_path / "artifacts"
+    for folder in (package, package / "steps", package / "kit"):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+    (package / "steps" / "make.py").write_text(STEP)
+    (package / "kit" / "sums.py").write_text("def add(a, b):\n    return a + b\n\ndef other():\n    pass\n")
+    (package / "kit" / "late.py").write_text("import numpy\nfrom . import sums\ndef show(x):\n    return x\n")
+    (package / "kit" / "unused.py").write_text("X = 1\n")
+    (package / "errors.py").write_text("X = 1\n")
+    monkeypatch.setattr(code, "PACKAGE", package)
+    return package
+
+
+def look(package: Path) -> dict[str, dict[str, str]]:
+    """The digests as they are now."""
+    return code_of("artifacts.steps.make", DigestMemory(package.parent / "memory"))
+
+
+def test_every_definition_that_a_step_reaches_has_a_digest(package: Path) -> None:
+    found = look(package)
+    assert {module: sorted(names) for module, names in found.items()} == {
+        "artifacts.kit.late": ["module level", "show"],
+        "artifacts.kit.sums": ["add", "other"],
+        "artifacts.steps.make": ["LIMIT", "Params", "module level", "run"],
+    }
+    assert all(len(digest) == 16 for names in found.values() for digest in names.values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# a comment", "# another, longer comment"),
+        ('"""Run it."""', '"""Run it well.\n\n    At length.\n    """'),
+        ('"""A step."""', '"""Another step."""'),
+        ('"""How large."""', '"""How large, in bytes."""'),
+        ('"""What a limit is."""', '"""What the limit is."""'),
+        ("LIMIT = 3", "LIMIT  =  3"),
+        ("add(params.size, LIMIT)", "add(\n        params.size,\n        LIMIT,\n    )"),
+    ],
+)
+def test_words_for_readers_and_spaces_change_nothing(package: Path, old: str, new: str) -> None:
+    before = look(package)
+    (package / "steps" / "make.py").write_text(STEP.replace(old, new))
+    assert look(package) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("LIMIT = 3", "LIMIT = 4", {"LIMIT"}),
+        ("LIMIT = 3", "LIMIT = 3.0", {"LIMIT"}),
+        ("size: int = 1", "size: int = True", {"Params"}),
+        ("total = ", "whole = ", {"run"}),
+        ("*, model", "model", {"run"}),
+        ("import add", "import add as plus", {"module level"}),
+        ("add(params.size, LIMIT)", "add(LIMIT, params.size)", {"run"}),
+    ],
+)
+def test_a_changed_algorithm_changes_the_digest_of_its_definition(
+    package: Path, old: str, new: str, changed: set[str]
+) -> None:
+    before = look(package)["artifacts.steps.make"]
+    (package / "steps" / "make.py").write_text(STEP.replace(old, new, 1))
+    after = look(package)["artifacts.steps.make"]
+    assert {name for name in before | after if before.get(name) != after.get(name)} == changed
+
+
+def test_a_change_behind_the_step_shows_where_it_is(package: Path) -> None:
+    before = look(package)
+    (package / "kit" / "sums.py").write_text("def add(a, b):\n    return b + a\n\ndef other():\n    pass\n")
+    after = look(package)
+    assert after["artifacts.steps.make"] == before["artifacts.steps.make"]
+    assert after["artifacts.kit.sums"]["add"] != before["artifacts.kit.sums"]["add"]
+    assert after["artifacts.kit.sums"]["other"] == before["artifacts.kit.sums"]["other"]
+
+
+def test_what_a_step_does_not_reach_and_how_errors_read_are_not_its_code(package: Path) -> None:
+    before = look(package)
+    (package / "kit" / "unused.py").write_text("X = 2\n")
+    (package / "errors.py").write_text("X = 2\n")
+    (package / "steps" / "other.py").write_text("X = 2\n")
+    assert look(package) == before
+
+
+def test_code_that_runs_when_a_package_is_imported_counts(package: Path) -> None:
+    (package / "kit" / "__init__.py").write_text("import os\nos.environ['X'] = '1'\n")
+    assert "artifacts.kit" in look(package)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.errors import RecipeError
+from artifacts.marked_yaml import Marked, merge, read_yaml
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Reads a text as YAML, as from the file x.yaml."""
+    monkeypatch.chdir(tmp_path)
+
+    def read_text(text: str, name: str = "x.yaml") -> Marked:
+        Path(name).write_text(text)
+        return read_yaml(Path(name))
+
+    return read_text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1), ("-7", -7), ("010", 10), ("08", 8), ("1_000", 1000), ("1.5", 1.5), ("1e-7", 1e-7), (".5", 0.5),
+        ("1.", 1.0),
+        ("true", True), ("False", False), ("null", None), ("~", None), ("", None),
+        ("no", "no"), ("on", "on"), ("yes", "yes"), ("1.2.3", "1.2.3"), ("0x10", "0x10"), ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"), (".inf", ".inf"), ("'1'", "1"), ('"true"', "true"), ("1e", "1e"), ("-", [None]),
+    ],
+)  # fmt: skip
+def test_scalars_are_read_as_yaml_1_2_reads_them(read: Any, text: str, value: object) -> None:
+    found = read(f"key: {text}" if text != "-" else "key:\n -").value["key"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_every_value_knows_its_place(read: Any) -> None:
+    marked = read("a: 1\nb:\n  c: [x, yy]\n  d:\n")
+    assert str(marked.place(("a",))) == "x.yaml:1:4"
+    assert str(marked.place(("b", "c", 1))) == "x.yaml:3:10"
+    assert str(marked.place(("b", "c", "<key>"))) == "x.yaml:3:3"
+    assert str(marked.place(("b", "nothing", "here"))) == "x.yaml:3:3"
+    assert str(marked.place(())) == "x.yaml:1:1"
+
+
+def test_an_alias_is_the_value_it_names(read: Any) -> None:
+    assert read("a: &x {n: 1}\nb: *x\n").value == {"a": {"n": 1}, "b": {"n": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("a: 1\na: 2\n", "x.yaml:2:1: the key 'a' is given twice"),
+        ("a: [1\n", "x.yaml:2:1: not YAML: did not find expected ',' or ']'"),
+        ("a: 'open\n", "x.yaml:2:1: not YAML: found unexpected end of stream"),
+        ("a: b: c\n", "x.yaml:1:5: not YAML: mapping values are not allowed in this context"),
+        ("a: *nothing\n", "x.yaml:1:4: not YAML: found undefined alias"),
+        ("a: 1\n---\nb: 2\n", "x.yaml:2:1: not YAML: but found another document"),
+        ("a: \x07\n", "x.yaml: not YAML: "),
+        ("? [1]\n: 2\n", "x.yaml:1:3: a key must be a word"),
+        ("a: !!binary aGk=\n", "x.yaml:1:4: 'aGk=' is no !!binary known here"),
+        ("a: !!float .inf\n", "x.yaml:1:4: '.inf' is no !!float known here"),
+        ("a: !!int many\n", "x.yaml:1:4: 'many' is no !!int known here"),
+        ("a: &x\n  b: *x\n", "x.yaml:1:4: nested more than 50 deep"),
+    ],
+)
+def test_what_is_not_yaml_is_told_with_its_place(read: Any, text: str, fact: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(text)
+    assert caught.value.fact.startswith(fact)
+    assert caught.value.fix
+
+
+def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such file"):
+        read_yaml(tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="cannot be read: 'utf-8' codec"):
+        read_yaml(tmp_path / "x.yaml")
+    with pytest.raises(RecipeError, match=r"cannot be read: .*Is a directory"):
+        read_yaml(tmp_path)
+
+
+def test_an_empty_file_is_nothing(read: Any) -> None:
+    assert read("# only a comment\n").value is None
+    assert str(read("").place(("a", "b"))) == "x.yaml:1:1"
+
+
+def test_a_merge_joins_mappings_and_replaces_the_rest(read: Any) -> None:
+    base = read("a: {x: 1, y: [1, 2]}\nb: 2\nc: 3\n", "base.yaml")
+    over = read("a: {y: [3], z: 4}\nc: null\nd: {e: 5}\n", "over.yaml")
+    merged = merge(base, over)
+    assert merged.value == {"a": {"x": 1, "y": [3], "z": 4}, "b": 2, "d": {"e": 5}}
+    assert base.value["c"] == 3
+
+
+def test_a_merged_value_has_the_place_where_it_was_written(read: Any) -> None:
+    base = read("a: {x: 1, y: {deep: 1}}\nb: 2\n", "base.yaml")
+    over = read("# comment\na:\n  y: 3\n", "over.yaml")
+    merged = merge(base, over)
+    assert str(merged.place(("a", "x"))) == "base.yaml:1:8"
+    assert str(merged.place(("a", "y"))) == "over.yaml:3:6"
+    assert str(merged.place(("a", "y", "deep"))) == "over.yaml:3:6", "what was replaced has no place"
+    assert str(merged.place(("b",))) == "base.yaml:2:4"

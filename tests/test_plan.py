@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import RecipeError
+from artifacts.plan import Job, Plan, SourceJob, known_steps, load_plan
+from small_model import MODEL_RECIPE, write_pipeline
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+def plan_of(recipe: str = MODEL_RECIPE) -> Plan:
+    """The plan of a project with this recipe."""
+    write_pipeline(recipe)
+    return load_plan()
+
+
+def test_a_job_knows_all_that_decides_its_bytes() -> None:
+    job = plan_of().jobs["small:shards"]
+    assert isinstance(job, Job)
+    assert (job.full_name, job.step, job.is_layout) == ("small:shards", "shard_weights", False)
+    assert job.params == {"max_shard_bytes": 40000}
+    assert job.inputs == {"model": "small:model"}
+    assert set(job.tools) == {"onnx", "protobuf"}
+    assert job.doc.startswith("Spread a model's weights over files")
+    assert str(job.place("params", "max_shard_bytes")) == "recipes/small.yaml:7:31"
+    assert str(job.place()) == "recipes/small.yaml:4:3"
+
+
+def test_defaults_are_filled_in_before_anything_is_decided() -> None:
+    job = plan_of().jobs["small:again"]
+    assert isinstance(job, Job)
+    assert job.params == {"max_shard_bytes": 1_500_000_000}
+
+
+def test_inputs_come_before_what_needs_them_else_the_recipe_s_order_is_kept() -> None:
+    recipe = MODEL_RECIPE.replace("targets:\n", "targets:\n  last: {step: shard_weights, inputs: {model: again}}\n")
+    assert list(plan_of(recipe).jobs) == [f"small:{name}" for name in ("model", "shards", "again", "last", "flat")]
+
+
+def test_a_word_means_a_target_of_the_default_recipe_or_of_the_one_it_names() -> None:
+    plan = plan_of()
+    assert plan.resolve("shards") == plan.resolve("small:shards") == "small:shards"
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [("shard", "did you mean 'shards'?"), ("small:shard", "did you mean 'small:shards'?"),
+     ("smal", "did you mean 'small'?"), ("qqqqqq", "see them all with: doit list --all")],
+)  # fmt: skip
+def test_an_unknown_word_is_answered_with_the_nearest(word: str, fix: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        plan_of().resolve(word)
+    assert (caught.value.fact, caught.value.fix) == (f"no target is called '{word}'", fix)
+
+
+def test_what_is_selected_comes_with_all_that_it_needs() -> None:
+    plan = plan_of()
+    assert plan.selected(["again"]) == ["small:model", "small:shards", "small:again"]
+    assert plan.selected(["model", "shards"]) == ["small:model", "small:shards"]
+    assert plan.selected([]) == plan.selected(["small"]) == list(plan.jobs)
+
+
+def test_a_source_is_a_job_without_a_step() -> None:
+    job = plan_of().jobs["small:model"]
+    assert isinstance(job, SourceJob)
+    assert job.doc == "Source: model"
+
+
+def test_recipes_have_names_of_their_own() -> None:
+    write_pipeline()
+    Path("recipes/other.yaml").write_text("extends: small.yaml\ntargets: {again: null}\nlayouts: null\n")
+    text = Path("pipeline.yaml").read_text()
+    Path("pipeline.yaml").write_text(text.replace("recipes:\n", "recipes:\n  other: recipes/other.yaml\n"))
+    plan = load_plan()
+    assert plan.selected(["other"]) == ["other:model", "other:shards"]
+    assert plan.resolve("other:shards") == "other:shards"
+    with pytest.raises(RecipeError, match="'other:again'"):
+        plan.resolve("other:again")
+
+
+def test_the_steps_are_the_files_in_their_folder() -> None:
+    assert "shard_weights" in known_steps()
+    assert "__init__" not in known_steps()
+
+
+def test_a_tool_without_a_pin_is_told() -> None:
+    write_pipeline()
+    Path("pipeline.yaml").write_text(Path("pipeline.yaml").read_text().replace("  protobuf", "  # protobuf"))
+    with pytest.raises(RecipeError) as caught:
+        load_plan()
+    assert caught.value.fact == (
+        "pipeline.yaml: tools: 'protobuf', which decides the bytes of step 'shard_weights', is not pinned"
+    )
+    assert caught.value.fix.startswith("add its version, as in \"protobuf: '")

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from artifacts import report as module
+from artifacts.build import Outcome
+from artifacts.report import Report, print_summary, size_text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.23 kB"), (12345, "12.3 kB"), (999_400, "999 kB"),
+     (5_908_480, "5.91 MB"), (2_438_000_000, "2.44 GB"), (123_456_000_000, "123.46 GB")],
+)  # fmt: skip
+def test_sizes_read_as_people_read_them(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+def test_what_happens_is_said_in_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report()
+    report.started("x:encoder", ["params.a: 1 -> 2", "tools.onnx: 1 -> 2"])
+    report.ended(Outcome("x:encoder", "built", 5_908_480, 1.26))
+    report.ended(Outcome("x:other", "unchanged", 10))
+    report.ended(Outcome("x:third", "restored", 10))
+    report.close()
+    assert capsys.readouterr().out == (
+        "build    x:encoder: params.a: 1 -> 2\n"
+        "                    tools.onnx: 1 -> 2\n"
+        "built    x:encoder  5.91 MB, 1.3 s\n"
+        "restored x:third  10 B\n"
+    )
+
+
+def test_progress_in_plain_lines_is_sparse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report()
+    report.started("x:encoder", [])
+    for done in range(100):
+        report.progressed("x:encoder", "converting tensors", done, 100)
+    assert capsys.readouterr().out == "build    x:encoder: it is not in the store\n"
+    monkeypatch.setattr(module, "PLAIN_SECONDS", 0.0)
+    report.progressed("x:encoder", "converting tensors", 42, 100)
+    report.progressed("x:source", "fetching, bytes", 5, None)
+    report.progressed("x:source", "thinking", None, None)
+    assert capsys.readouterr().out == (
+        "         x:encoder: converting tensors 42 of 100\n"
+        "         x:source: fetching, bytes 5\n"
+        "         x:source: thinking\n"
+    )
+
+
+def test_after_the_end_nothing_is_shown_any_more(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PLAIN_SECONDS", 0.0)
+    report = Report()
+    report.close()
+    report.progressed("x:encoder", "still at work", 1, 2)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_with_nothing_to_do_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary([Outcome("x:a", "unchanged", 1), Outcome("x:b", "unchanged", 1)], 0.04)
+    assert capsys.readouterr().out == "2 targets, all unchanged (0.0 s)\n"
+
+
+def test_the_table_has_a_row_for_each_target(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        Outcome("x:a", "built", 2_438_000_000, 61.25, 900_000_000, {"max_abs_difference": 1.25e-5, "casts": 12}),
+        Outcome("x:b", "not tried"),
+        Outcome("x:c", "failed"),
+    ]
+    print_summary(rows, 62)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any(
+        re.fullmatch(r"x:a +built +2.44 GB +61.2 +900 MB +max_abs_difference 1.25e-05, casts 12", line)
+        for line in lines
+    )
+    assert "x:b      not tried" in lines
+    assert lines[-1] == "1 built, 1 not tried, 1 failed (62.0 s)"
+
+
+def test_word_error_rates_have_a_table_of_their_own_by_slice(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        Outcome("x:wer_fp32", "built", 1, metrics={"wer_percent_clean": 1.0, "wer_percent_noisy": 5.125, "words": 300}),
+        Outcome("x:wer_int8", "unchanged", 1, metrics={"wer_percent_clean": 1.5}),
+    ]
+    print_summary(rows, 1)
+    out = capsys.readouterr().out
+    assert re.search(r"slice +x:wer_fp32 +x:wer_int8", out)
+    assert re.search(r"clean +1.00 +1.50", out)
+    assert re.search(r"noisy +5.12 *$", out, flags=re.MULTILINE)
+    assert "words 300" in out

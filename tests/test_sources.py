@@ -1,0 +1,149 @@
+"""What lies on this disk, and how it is pinned. What is fetched is tried in end_to_end/test_sources.py."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from artifacts.digest import DigestMemory
+from artifacts.errors import RecipeError, StoreError
+from artifacts.recipe import LoadedRecipe, load_recipe
+from artifacts.sources import Found, describe, find_source, look_for_source, partial_folder, pinned_digest
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder, which is the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("recipes/speech").mkdir(parents=True)
+    Path("recipes/model.nemo").write_bytes(b"model")
+    return tmp_path
+
+
+def load(sources: str) -> LoadedRecipe:
+    """A recipe with these sources."""
+    Path("recipes/x.yaml").write_text(f"sources: {sources}\ntargets: {{t: {{step: s}}}}\n")
+    return load_recipe("x", Path("recipes/x.yaml"))
+
+
+def find(loaded: LoadedRecipe, name: str) -> Found:
+    """Find a source, or fail as a build would."""
+    return find_source(loaded, name, DigestMemory(Path("cache/m")), Path("cache/downloads"), lambda _done, _total: None)
+
+
+def look(loaded: LoadedRecipe, name: str) -> Found | None:
+    """Look for a source, and change nothing."""
+    return look_for_source(loaded, name, DigestMemory(Path("cache/m")), Path("cache/downloads"))
+
+
+def test_a_file_is_its_bytes_whatever_its_name() -> None:
+    Path("recipes/other.nemo").write_bytes(b"model")
+    loaded = load("{a: {file: model.nemo}, b: {file: other.nemo}}")
+    assert find(loaded, "a").content == find(loaded, "b").content == hashlib.sha256(b"model").hexdigest()
+    assert find(loaded, "a").path == Path("recipes/model.nemo").absolute()
+
+
+def test_a_folder_is_its_files_with_their_names() -> None:
+    loaded = load("{s: {folder: speech}}")
+    Path("recipes/speech/sub").mkdir()
+    Path("recipes/speech/sub/a.flac").write_bytes(b"a")
+    first = find(loaded, "s")
+    assert list(first.manifest["files"]) == ["sub/a.flac"]
+    Path("recipes/speech/sub/a.flac").rename("recipes/speech/sub/b.flac")
+    with pytest.raises(StoreError, match="has sha256"):
+        find(loaded, "s")
+    Path("recipes/x.lock.yaml").unlink()
+    assert find(loaded, "s").content != first.content
+
+
+def test_the_first_use_locks_and_the_lock_is_held() -> None:
+    loaded = load("{a: {file: model.nemo}}")
+    assert look(loaded, "a") is None, "looking locks nothing"
+    assert not Path("recipes/x.lock.yaml").exists()
+    content = find(loaded, "a").content
+    assert pinned_digest(loaded, "a") == (content, Path("recipes/x.lock.yaml"))
+    assert look(loaded, "a") == find(loaded, "a")
+    Path("recipes/model.nemo").write_bytes(b"other")
+    for attempt in (find, look):
+        with pytest.raises(StoreError) as caught:
+            attempt(loaded, "a")
+        assert caught.value.fact.startswith("recipes/x.yaml:1:11: sources.a: 'recipes/model.nemo' has sha256 ")
+        assert caught.value.fact.endswith(f"recipes/x.lock.yaml pins {content}")
+
+
+def test_the_recipe_s_own_pin_needs_no_lock() -> None:
+    digest = hashlib.sha256(b"model").hexdigest()
+    loaded = load(f"{{a: {{file: model.nemo, sha256: {digest}}}}}")
+    assert find(loaded, "a").content == digest
+    assert pinned_digest(loaded, "a") == (digest, Path("recipes/x.yaml"))
+    assert not Path("recipes/x.lock.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("sources", "fact", "fix"),
+    [
+        ("{a: {file: none.nemo}}", "no file at 'recipes/none.nemo'", "put the file there"),
+        ("{a: {file: none.nemo, hint: ask}}", "no file at 'recipes/none.nemo'", "ask"),
+        ("{a: {file: speech}}", "no file at 'recipes/speech'", "put the file there"),
+        ("{a: {folder: none}}", "no folder at 'recipes/none'", "put the folder there"),
+        ("{a: {folder: model.nemo}}", "no folder at 'recipes/model.nemo'", "put the folder there"),
+        ("{a: {folder: speech}}", "the folder 'recipes/speech' is empty", "put its files there"),
+    ],
+)
+def test_what_is_missing_is_told_with_the_way_to_get_it(sources: str, fact: str, fix: str) -> None:
+    loaded = load(sources)
+    for attempt in (find, look):
+        with pytest.raises(StoreError) as caught:
+            attempt(loaded, "a")
+        assert caught.value.fact == f"recipes/x.yaml:1:11: sources.a: {fact}"
+        assert caught.value.fix == fix
+    assert not Path("recipes/x.lock.yaml").exists()
+
+
+@pytest.mark.parametrize("lock", ["sources: [a]\n", "sources: {a: {sha256: 12}}\n", "a: b\n", "{", "sources: {a: }\n"])
+def test_a_lock_file_that_is_none_is_told(lock: str) -> None:
+    loaded = load("{a: {file: model.nemo}}")
+    Path("recipes/x.lock.yaml").write_text(lock)
+    with pytest.raises(RecipeError, match=r"recipes/x.lock.yaml:\d+:\d+: "):
+        find(loaded, "a")
+
+
+def test_sources_that_are_found_at_once_are_all_locked() -> None:
+    names = [f"s{index}" for index in range(8)]
+    for name in names:
+        Path(f"recipes/{name}.nemo").write_text(name)
+    loaded = load(f"{{{', '.join(f'{name}: {{file: {name}.nemo}}' for name in names)}}}")
+    threads = [threading.Thread(target=find, args=(loaded, name)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(pinned_digest(loaded, name)[0] == hashlib.sha256(name.encode()).hexdigest() for name in names)
+
+
+def test_a_source_is_described_in_a_few_words() -> None:
+    loaded = load("{a: {file: f}, b: {folder: d}, c: {url: 'https://host/x.bin'}, d: {hf: o/n@r, file: sub/f}}")
+    assert [describe(source) for source in loaded.recipe.sources.values()] == [
+        "Source: f", "Source: d", "Source: https://host/x.bin", "Source: sub/f of o/n@r",
+    ]  # fmt: skip
+
+
+def test_each_address_has_its_own_place_for_what_is_under_way() -> None:
+    loaded = load(
+        "{a: {url: 'https://host/x'}, b: {url: 'https://host/y'}, c: {hf: o/n@r, file: x}, d: {hf: o/n@q, file: x}}"
+    )
+    assert len({partial_folder(source, Path()) for source in loaded.recipe.sources.values()}) == 4
+
+
+def test_an_untouched_file_is_not_read_twice() -> None:
+    loaded = load("{a: {file: model.nemo}}")
+    time.sleep(0.15)
+    find(loaded, "a")
+    memory = DigestMemory(Path("cache/m"))
+    read: list[Path] = []
+    memory.remember(Path("recipes/model.nemo"), "sha256", read.append)
+    assert not read
