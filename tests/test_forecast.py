@@ -20,10 +20,12 @@ def foretell(*words: str) -> dict[str, tuple[str, list[str]]]:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_source_that_lies_here_is_found_and_locked_then_left() -> None:
-    assert foretell("model") == {"model": ("found", ["it is not locked yet"])}
+def test_a_source_that_lies_here_is_found_until_a_step_has_read_it_then_left() -> None:
     build = Build(load_plan(), Quiet(), lambda: 1 << 30)
+    assert foretell("model") == {"model": ("found", ["it is not locked yet"])}
     build.make("small:model")
+    assert foretell("model") == {"model": ("found", ["it is not locked yet"])}
+    build.make("small:shards")
     build.close()
     assert foretell("model") == {"model": ("left", [])}
 

@@ -12,7 +12,15 @@ import pytest
 from artifacts.digest import DigestMemory
 from artifacts.errors import RecipeError, StoreError
 from artifacts.recipe import LoadedRecipe, load_recipe
-from artifacts.sources import Found, describe, find_source, look_for_source, partial_folder, pinned_digest
+from artifacts.sources import (
+    Found,
+    describe,
+    find_source,
+    lock_source,
+    look_for_source,
+    partial_folder,
+    pinned_digest,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -54,17 +62,15 @@ def test_a_folder_is_its_files_with_their_names() -> None:
     first = find(loaded, "s")
     assert list(first.manifest["files"]) == ["sub/a.flac"]
     Path("recipes/speech/sub/a.flac").rename("recipes/speech/sub/b.flac")
-    with pytest.raises(StoreError, match="has sha256"):
-        find(loaded, "s")
-    Path("recipes/x.lock.yaml").unlink()
     assert find(loaded, "s").content != first.content
 
 
-def test_the_first_use_locks_and_the_lock_is_held() -> None:
+def test_a_lock_is_held() -> None:
     loaded = load("{a: {file: model.nemo}}")
-    assert look(loaded, "a") is None, "looking locks nothing"
-    assert not Path("recipes/x.lock.yaml").exists()
     content = find(loaded, "a").content
+    assert look(loaded, "a") is None
+    assert not Path("recipes/x.lock.yaml").exists(), "neither looking nor finding locks what a step may yet refuse"
+    lock_source(loaded, "a", content)
     assert pinned_digest(loaded, "a") == (content, Path("recipes/x.lock.yaml"))
     assert look(loaded, "a") == find(loaded, "a")
     Path("recipes/model.nemo").write_bytes(b"other")
@@ -75,10 +81,18 @@ def test_the_first_use_locks_and_the_lock_is_held() -> None:
         assert caught.value.fact.endswith(f"recipes/x.lock.yaml pins {content}")
 
 
+def test_what_was_locked_to_other_bytes_meanwhile_is_refused() -> None:
+    loaded = load("{a: {file: model.nemo}}")
+    lock_source(loaded, "a", "1" * 64)
+    with pytest.raises(StoreError, match=f"'recipes/model.nemo' has sha256 {'2' * 64}, .*x.lock.yaml pins {'1' * 64}"):
+        lock_source(loaded, "a", "2" * 64)
+    assert pinned_digest(loaded, "a")[0] == "1" * 64
+
+
 def test_the_recipe_s_own_pin_needs_no_lock() -> None:
     digest = hashlib.sha256(b"model").hexdigest()
     loaded = load(f"{{a: {{file: model.nemo, sha256: {digest}}}}}")
-    assert find(loaded, "a").content == digest
+    lock_source(loaded, "a", find(loaded, "a").content)
     assert pinned_digest(loaded, "a") == (digest, Path("recipes/x.yaml"))
     assert not Path("recipes/x.lock.yaml").exists()
 
@@ -112,12 +126,13 @@ def test_a_lock_file_that_is_none_is_told(lock: str) -> None:
         find(loaded, "a")
 
 
-def test_sources_that_are_found_at_once_are_all_locked() -> None:
+def test_sources_that_are_used_at_once_are_all_locked() -> None:
     names = [f"s{index}" for index in range(8)]
     for name in names:
         Path(f"recipes/{name}.nemo").write_text(name)
     loaded = load(f"{{{', '.join(f'{name}: {{file: {name}.nemo}}' for name in names)}}}")
-    threads = [threading.Thread(target=find, args=(loaded, name)) for name in names]
+    digests = {name: find(loaded, name).content for name in names}
+    threads = [threading.Thread(target=lock_source, args=(loaded, name, digests[name])) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:

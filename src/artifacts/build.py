@@ -19,7 +19,7 @@ from artifacts.memory_budget import MemoryBudget
 from artifacts.plan import Job, Plan, SourceJob
 from artifacts.publish import is_published, publish
 from artifacts.run_step import GIB, StepCrashError, run_step
-from artifacts.sources import find_source
+from artifacts.sources import find_source, local_source, lock_source, pinned_digest
 from artifacts.store import Action, content_of, manifest_of, total_bytes
 
 
@@ -61,6 +61,7 @@ class Build:
         self.store = self.there.store
         self.journal = Journal(self.there.cache / "journal.jsonl")
         self.outcomes: dict[str, Outcome] = {}
+        self._unlocked: set[str] = set()
         self._listener = listener
         self._free_bytes = free_bytes
         self._budget: MemoryBudget | None = None
@@ -68,13 +69,16 @@ class Build:
         self._setup_lock = threading.Lock()
 
     def is_current(self, full_name: str) -> bool:
-        """Whether a target is as its recipe wants it, by looking only. True is remembered as its outcome."""
+        """Whether a target is as its recipe wants it. True is remembered as its outcome, and its sources are locked."""
+        job = self.plan.jobs[full_name]
         try:
             manifest = self.there.current(full_name)
-        except OSError:
+            if manifest is None:
+                return False
+            if isinstance(job, Job):
+                self._lock_sources(job)
+        except (OSError, ArtifactsError):
             return False  # who makes the target meets the same error, and reports it
-        if manifest is None:
-            return False
         key = self.there.pointer(full_name).key
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
@@ -128,6 +132,11 @@ class Build:
             self._listener.progressed(name, "fetching, bytes", done, total or None)
 
         found = find_source(job.loaded, job.name, self.store.memory, self.there.downloads, progress)
+        if pinned_digest(job.loaded, job.name)[0] is None:
+            if any(name in other.inputs.values() for other in self.plan.jobs.values() if isinstance(other, Job)):
+                self._unlocked.add(name)
+            else:
+                lock_source(job.loaded, job.name, found.content)  # no step will read it, and none refuse it
         self.there.pointer(name).note(found.manifest)
         self.there.known[name] = Known(found.path, found.content)
         return Outcome(name, "found", total_bytes(found.manifest), time.monotonic() - started)
@@ -146,10 +155,18 @@ class Build:
                 what = "unchanged" if self.there.shown(job, key, action) else "restored"
             why = self.there.why_restored(job, identity)
             size = self._show(job, key, action)
+        self._lock_sources(job)
         if what == "restored":
             self.journal.write(Entry(job.full_name, what, key, why, job.step, size))
         seconds, peak = (action.seconds, action.peak_bytes) if what == "built" else (0.0, 0)
         return Outcome(job.full_name, what, size, seconds, peak, action.metrics)
+
+    def _lock_sources(self, job: Job) -> None:
+        """A step could use these bytes: from now on the sources that no pin holds are held to them."""
+        for name in job.inputs.values():
+            source = self.plan.jobs[name]
+            if isinstance(source, SourceJob) and name in self._unlocked:
+                lock_source(source.loaded, source.name, self.there.known[name].content)
 
     def _show(self, job: Job, key: str, action: Action) -> int:
         """Let the target's path show an artifact, and lay a layout out. Returns its bytes."""
@@ -196,9 +213,11 @@ class Build:
         for given, name in job.inputs.items():
             source = self.plan.jobs[name]
             if isinstance(source, SourceJob):
-                before = self.there.known[name]
-                found = self.there.source(source)
-                if found is None or found.content != before.content:
+                local = source.loaded.recipe.sources[source.name].is_local
+                found = (
+                    local_source(source.loaded, source.name, self.store.memory) if local else self.there.source(source)
+                )
+                if found is None or found.content != self.there.known[name].content:
                     raise StoreError(f"input '{given}' ({name}) changed while the step read it", "run again")
         if self.there.identity(job) != identity:
             raise StoreError(f"the code of step '{job.step}' changed while it ran", "run again")

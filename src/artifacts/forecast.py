@@ -48,7 +48,7 @@ def _source(there: Lookup, job: SourceJob) -> tuple[str, list[str]]:
         return "missing", [error.fact]
     source = job.loaded.recipe.sources[job.name]
     pin, _ = pinned_digest(job.loaded, job.name)
-    if source.hf is None and source.url is None:
+    if source.is_local:
         return "found", ["it is not locked yet"]
     if pin is not None:
         there.known[job.full_name] = Known(there.downloads / pin, pin)

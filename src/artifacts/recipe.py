@@ -42,6 +42,11 @@ class Source(_Declared):
     sha256: Sha256 | None = None
     hint: str | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine already: nothing has to be fetched."""
+        return self.hf is None and self.url is None
+
     @model_validator(mode="after")
     def _check_kind(self) -> Source:
         given = [kind for kind in ("file", "folder", "url") if getattr(self, kind) is not None]

@@ -1,7 +1,8 @@
 """Where bytes come from that no step makes: files, folders, URLs, Hugging Face repositories; each held to a sha256.
 
-A source is pinned by the recipe, or by the recipe's lock file, which is written on first use. Downloads go to
-`cache/downloads/<sha256>/`, resume where they broke off, and are never made twice.
+A source is pinned by the recipe, or by the recipe's lock file. A download is locked on arrival; a local file or folder
+only once a step has read it, so that a damaged one that every step refuses is not what the right one is held to.
+Downloads go to `cache/downloads/<sha256>/`, resume where they broke off, and are never made twice.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def look_for_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downl
     """
     source = loaded.recipe.sources[name]
     pin, _ = pinned_digest(loaded, name)
-    if source.hf is None and source.url is None:
-        found = _local(loaded, name, memory)
-        return _held(loaded, name, found, str(loaded.source_path(name))) if pin is not None else None
+    if source.is_local:
+        found = local_source(loaded, name, memory)
+        return found if pin is not None else None
     if pin is None:
         return None
     path = downloads / pin / _file_name(source)
@@ -56,28 +57,55 @@ def look_for_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downl
 
 
 def find_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, progress: Progress) -> Found:
-    """The source's bytes, downloaded if they have to be, held to their pin; an unpinned source is locked.
+    """The source's bytes, downloaded if they have to be, held to their pin; an unpinned download is locked.
 
     Raises `StoreError` for what is missing, cannot be fetched, or has another digest than its pin.
     """
-    source = loaded.recipe.sources[name]
-    if source.hf is not None or source.url is not None:
-        return _downloaded(loaded, name, memory, downloads, progress)
+    if loaded.recipe.sources[name].is_local:
+        return local_source(loaded, name, memory)
+    return _downloaded(loaded, name, memory, downloads, progress)
+
+
+def local_source(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
+    """A file or folder as it is now, held to its pin if it has one; changes nothing.
+
+    Raises `StoreError` for what is missing or has another digest than its pin.
+    """
     found = _local(loaded, name, memory)
-    return _held(loaded, name, found, str(loaded.source_path(name)), lock=True)
+    if pinned_digest(loaded, name)[0] is not None:
+        _hold(loaded, name, found.content)
+    return found
 
 
-def _held(loaded: LoadedRecipe, name: str, found: Found, shown: str, *, lock: bool = False) -> Found:
+def lock_source(loaded: LoadedRecipe, name: str, content: str) -> None:
+    """Pin an unpinned source to this content digest from now on; one that is pinned already is left.
+
+    Raises `StoreError` if it has been locked to other bytes meanwhile.
+    """
+    if loaded.recipe.sources[name].sha256 is not None:
+        return
+    with loaded.file.open("rb") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)  # two sources may be used for the first time at once
+        locked = _read_lock(loaded.lock_file)
+        if name not in locked:
+            body = yaml.safe_dump(
+                {"sources": {name: {"sha256": value} for name, value in sorted({**locked, name: content}.items())}}
+            )
+            write_atomically(loaded.lock_file, (LOCK_HEADER + body).encode())
+            log.info("%s: sources.%s is now locked to sha256 %s", loaded.lock_file, name, content)
+    _hold(loaded, name, content)
+
+
+def _hold(loaded: LoadedRecipe, name: str, content: str) -> None:
     pin, pinned_by = pinned_digest(loaded, name)
-    if pin is None and lock:
-        _write_lock(loaded, name, found.content)
-    elif found.content != pin:
+    if content != pin:
+        source = loaded.recipe.sources[name]
+        shown = loaded.source_path(name) if source.is_local else " of ".join(reversed(_address(source)))
         change = "take its line out of" if pinned_by == loaded.lock_file else "change the pin in"
         raise StoreError(
-            f"{_where(loaded, name)}: '{shown}' has sha256 {found.content}, {pinned_by} pins {pin}",
+            f"{_where(loaded, name)}: '{shown}' has sha256 {content}, {pinned_by} pins {pin}",
             f"put the pinned bytes back, or {change} {pinned_by} if the new ones are meant",
         )
-    return found
 
 
 def pinned_digest(loaded: LoadedRecipe, name: str) -> tuple[str | None, Path]:
@@ -157,7 +185,10 @@ def _downloaded(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads
         arrived.replace(place)
         memory.note(place, digest)
         # Kept even if it is not what is pinned: where the pin is wrong, a corrected one finds it.
-        return _held(loaded, name, _single(place, memory), " of ".join(reversed(_address(source))), lock=True)
+        if pin is None:
+            lock_source(loaded, name, digest)
+        _hold(loaded, name, digest)
+        return _single(place, memory)
 
 
 class _Pin(BaseModel):
@@ -174,12 +205,3 @@ def _read_lock(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     return {name: pin.sha256 for name, pin in validate(_Lock, read_yaml(path)).sources.items()}
-
-
-def _write_lock(loaded: LoadedRecipe, name: str, digest: str) -> None:
-    with loaded.file.open("rb") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # two sources may be found for the first time at once
-        locked = {**_read_lock(loaded.lock_file), name: digest}
-        body = yaml.safe_dump({"sources": {name: {"sha256": value} for name, value in sorted(locked.items())}})
-        write_atomically(loaded.lock_file, (LOCK_HEADER + body).encode())
-    log.info("%s: sources.%s is now locked to sha256 %s", loaded.lock_file, name, digest)

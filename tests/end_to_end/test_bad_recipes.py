@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -232,6 +233,41 @@ def test_a_source_with_another_sha256_is_refused(project: Project) -> None:
         ended.err,
     )
     assert not (project.root / "recipes" / "small.lock.yaml").exists()
+
+
+def test_a_source_that_every_step_refuses_is_not_locked(project: Project) -> None:
+    """Else a damaged checkpoint would be what the right one is held to."""
+    lock = project.root / "recipes" / "small.lock.yaml"
+    notes = project.root / "recipes" / "notes.txt"
+    recipe = (
+        "sources: {notes: {file: notes.txt}}\n"
+        "targets: {t: {step: misbehave, inputs: {source: notes}, params: {how: HOW}}}\n"
+    )
+    project.recipe(recipe.replace("HOW", "refuse"))
+    notes.write_text("damaged\n")
+    assert project.doit().code == 1
+    assert not lock.exists()
+    notes.write_text("the right notes\n")
+    project.recipe(recipe.replace("HOW", "talk much"))
+    ended = project.doit()
+    assert ended.code == 0, ended.err
+    assert hashlib.sha256(b"the right notes\n").hexdigest() in lock.read_text()
+    assert "unchanged" in project.doit().out
+    assert project.built() == ["t"]
+
+
+def test_a_target_that_is_there_already_locks_what_it_was_made_from(project: Project) -> None:
+    lock = project.root / "recipes" / "small.lock.yaml"
+    project.recipe(
+        "sources: {notes: {file: notes.txt}}\n"
+        "targets: {t: {step: misbehave, inputs: {source: notes}, params: {how: talk much}}}\n"
+    )
+    assert project.doit().code == 0
+    locked = lock.read_text()
+    lock.unlink()
+    assert project.doit().code == 0
+    assert lock.read_text() == locked
+    assert project.built() == ["t"]
 
 
 def test_a_source_is_held_to_the_lock_file_once_it_was_used(built_project: Project) -> None:
