@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
 import pytest
 
 from artifacts.asr.corpus import Corpus, read_corpus
+from artifacts.nemo.quiet import quiet
 
 
 @pytest.fixture(scope="session")
@@ -18,14 +17,12 @@ def speech(evaluation: Path) -> Corpus:
 @pytest.fixture(scope="session")
 def nemo_transcripts(tiny_checkpoint: Path, speech: Corpus) -> dict[str, str]:
     """What NeMo itself makes of each utterance: id → text."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of NeMo's own imports and loaders
+    with quiet():
         import torch
         from nemo.collections.asr.models import EncDecRNNTBPEModel
 
         # Two threads are no faster for a model of this size, and on busy cores many times slower.
         torch.set_num_threads(1)
-        logging.getLogger("nemo_logger").setLevel(logging.ERROR)
         model = EncDecRNNTBPEModel.restore_from(str(tiny_checkpoint), map_location="cpu").eval()
         waveforms = [speech.waveform(utterance) for utterance in speech.utterances]
         hypotheses = model.transcribe(waveforms, batch_size=1, verbose=False)

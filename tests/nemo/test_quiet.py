@@ -23,6 +23,15 @@ def test_what_nemo_says_becomes_a_debug_record(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_level_that_somebody_set_hides_nothing_and_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, logger="nemo_logger")
+    caplog.set_level(logging.DEBUG, logger="artifacts.nemo.quiet")
+    with quiet():
+        logging.getLogger("nemo_logger").warning("no GPU here")
+    assert "nemo_logger: no GPU here" in caplog.messages
+    assert logging.getLogger("nemo_logger").level == logging.ERROR
+
+
 def test_afterwards_all_is_as_before() -> None:
     with quiet():
         pass

@@ -41,9 +41,11 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def _redirected(name: str) -> Iterator[None]:
     logger = logging.getLogger(name)
-    handlers, propagate = logger.handlers, logger.propagate
+    handlers, propagate, level = logger.handlers, logger.propagate, logger.level
     logger.handlers, logger.propagate = [_ToDebug()], False
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
