@@ -5,6 +5,7 @@ Artifacts are built once by `doit`, in this checkout's own cache: what an earlie
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +41,12 @@ TARGETS = (
 )
 
 Features = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with Control-C ignored, and every child would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_doit(*words: str) -> None:
