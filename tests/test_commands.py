@@ -58,7 +58,7 @@ def test_a_project_in_which_nothing_was_built_can_be_asked(capsys: pytest.Captur
         capsys.readouterr().out == "small:shards will be built:\n  it was never built\n  small:model is found first\n"
     )
     assert PlanRun().execute({}, []) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "1 found, 3 built"
+    assert capsys.readouterr().out.splitlines()[-1] == "1 to find, 3 to build"
     assert Verify().execute({}, []) == 0
     assert capsys.readouterr().out == "0 of 0 targets intact, 0 B read\n"
     assert Gc().execute({}, []) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from doit import doit_cmd
 from doit.cmd_base import Command
 from doit.cmd_run import Run as DoitRun
+from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
 from artifacts.errors import ArtifactsError, RecipeError, disk_error
@@ -21,6 +23,15 @@ from artifacts.upkeep import drop_unneeded, verify
 
 INTERRUPTED = 130
 
+PLANNED = {
+    "left": "leave",
+    "found": "find",
+    "fetched": "fetch",
+    "restored": "restore",
+    "built": "build",
+    "built?": "build?",
+}
+
 IN_WORDS = {
     "built?": "will be built, or left if its inputs come out as they were",
     "missing": "is missing",
@@ -28,7 +39,22 @@ IN_WORDS = {
 }
 
 
-class Run(DoitRun):  # type: ignore[misc]  # doit has no types
+class _Options(Command):  # type: ignore[misc]  # doit has no types
+    """A command whose bad options are told in two lines."""
+
+    def parse_execute(self, in_args: list[str]) -> Any:
+        """Parse, then execute. doit's own message quotes all of its parser."""
+        try:
+            return super().parse_execute(in_args)
+        except CmdParseError as error:
+            lines = str(error).splitlines()
+            unknown = re.match(r"Error parsing \w+: (.*?) \(parsing options: ", lines[0])
+            named = re.match(r"Error parsing parameter ('\w+')", lines[0])
+            fact = unknown[1] if unknown else f"{named[1]}: {lines[-1]}" if named else lines[0]
+            raise InvalidCommand(f"{fact}\n  fix: see the options with: doit help {self.name}") from None
+
+
+class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
     """`doit run`, and `doit` alone: workers are threads, and an unknown target is answered with the nearest one."""
 
     name = "run"
@@ -110,7 +136,7 @@ class Strace(_Refused):
     instead = "read a step's inputs in its recipe; what it printed is in cache/logs/"
 
 
-class _PlanCommand(Command):  # type: ignore[misc]  # as above
+class _PlanCommand(_Options):
     """A command that needs the plan and no tasks."""
 
     doc_usage = "[TARGET ...]"
@@ -179,10 +205,16 @@ class PlanRun(_PlanCommand):
             known = ""
             if row.last is not None and row.what.startswith("built"):
                 known = f"{row.last.seconds:8.1f} s  {size_text(row.last.peak_bytes):>8}"
-            print(f"{row.what:<10}{row.target:<{width}}  {known:<20}  {row.why[0] if row.why else ''}".rstrip())
+            verb, reason = PLANNED.get(row.what, row.what), row.why[0] if row.why else ""
+            print(f"{verb:<10}{row.target:<{width}}  {known:<20}  {reason}".rstrip())
         counts = {what: sum(row.what == what for row in rows) for what in dict.fromkeys(row.what for row in rows)}
         last = [row.last for row in rows if row.last is not None and row.what.startswith("built")]
-        print(", ".join(f"{count} {what}" for what, count in counts.items()))
+        print(
+            ", ".join(
+                f"{count} to {PLANNED[what]}" if what in PLANNED else f"{count} {what}"
+                for what, count in counts.items()
+            )
+        )
         if last:
             seconds, peak = sum(entry.seconds for entry in last), max(entry.peak_bytes for entry in last)
             print(f"by earlier runs at most {seconds:.0f} s one by one, peak {size_text(peak)}")

@@ -111,20 +111,20 @@ def test_plan_changes_nothing_in_a_project_that_is_half_built(built_project: Pro
 
 def test_plan_walks_through_the_whole_graph(project: Project) -> None:
     assert planned(project) == {
-        "notes": "found", "first": "built", "second": "built", "third": "built", "flat": "built",
+        "notes": "find", "first": "build", "second": "build", "third": "build", "flat": "build",
     }  # fmt: skip
     project.doit("second")
     assert planned(project) == {
-        "notes": "found", "first": "left", "second": "left", "third": "built", "flat": "built",
+        "notes": "find", "first": "leave", "second": "leave", "third": "build", "flat": "build",
     }  # fmt: skip
-    assert planned(project, "second") == {"first": "left", "second": "left"}
+    assert planned(project, "second") == {"first": "leave", "second": "leave"}
 
 
 def test_plan_tells_what_is_built_for_certain_from_what_may_be_left(built_project: Project) -> None:
     built_project.replace("text: one", "text: two")
     built_project.replace("suffix: .", "suffix: '!'")
     assert planned(built_project) == {
-        "notes": "left", "first": "built", "second": "built?", "third": "built", "flat": "built?",
+        "notes": "leave", "first": "build", "second": "build?", "third": "build", "flat": "build?",
     }  # fmt: skip
     said = built_project.doit("why", "third").out
     assert '.suffix: "." -> "!"\n  small:second may be built first\n' in said
@@ -135,7 +135,7 @@ def test_plan_knows_what_would_be_restored(built_project: Project) -> None:
     built_project.doit()
     built_project.replace("upper: false", "upper: true")
     assert planned(built_project) == {
-        "notes": "left", "first": "left", "second": "restored", "third": "restored", "flat": "restored",
+        "notes": "leave", "first": "leave", "second": "restore", "third": "restore", "flat": "restore",
     }  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_plan_knows_seconds_and_memory_from_earlier_runs(project: Project) -> No
     project.doit()
     project.replace("lines: 3", "lines: 4")
     said = project.doit("plan").out
-    row = re.search(r"^built +small:first +([\d.]+) s +([\d.]+) MB", said, flags=re.MULTILINE)
+    row = re.search(r"^build +small:first +([\d.]+) s +([\d.]+) MB", said, flags=re.MULTILINE)
     assert row is not None
     assert 0.3 <= float(row[1]) < 5
     assert 10 < float(row[2]) < 200

@@ -246,7 +246,7 @@ def test_a_source_is_followed_to_where_it_moved(project: Project, server: FileSe
 
 def test_plan_fetches_nothing(project: Project, server: FileServer) -> None:
     use(project, server, KINDS["url"][0], pin=SHA256)
-    assert re.search(r"^fetched +small:notes", project.doit("plan", "small").out, flags=re.MULTILINE)
+    assert re.search(r"^fetch +small:notes", project.doit("plan", "small").out, flags=re.MULTILINE)
     assert server.asked == []
 
 
