@@ -208,21 +208,6 @@ def test_an_unknown_target_is_answered_with_the_nearest(built_project: Project) 
         )
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--jobs", "2"), "option --jobs not recognized\n  fix: see the options with: doit help run"),
-        (("-n", "two"), "'num_process': invalid literal for int() with base 10: 'two'\n  fix: see the options with: "),
-        (("plan", "--all"), "option --all not recognized\n  fix: see the options with: doit help plan"),
-    ],
-)
-def test_a_bad_option_is_told_in_two_lines(built_project: Project, words: tuple[str, ...], said: str) -> None:
-    ended = built_project.doit(*words)
-    assert ended.code == 3
-    assert ended.err.startswith(f"ERROR: {said}"), ended.err
-    assert len(ended.err.splitlines()) == 2
-
-
 def test_a_missing_source_says_where_it_is_expected_and_how_to_get_it(project: Project) -> None:
     project.replace("file: notes.txt", "file: model.nemo\n    hint: fetch it from example.org/models")
     project.replace(
