@@ -240,6 +240,22 @@ def test_an_fp16_model_is_refused(tmp_path: Path) -> None:
         quantize(half, tmp_path / "out")
 
 
+@pytest.mark.parametrize("external", [False, True])
+def test_a_weight_in_a_constant_is_quantised_too(tmp_path: Path, external: bool) -> None:
+    source, moved = small_model(tmp_path / "source", np.arange(1024).reshape(2, 512)), tmp_path / "moved"
+    model = onnx.load(source / "model.onnx")
+    constant = helper.make_node("Constant", [], ["w"], value=model.graph.initializer[0])
+    del model.graph.initializer[:]
+    model.graph.node.insert(0, constant)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 512
+    moved.mkdir()
+    save_graph(model, moved / "model.onnx", external=external)
+    assert (moved / "model.onnx.data").is_file() == external
+    out, metrics = quantize(moved, tmp_path / "out")
+    assert (metrics["weights"], metrics["nodes_left_float"]) == (1, 0)
+    assert (metrics["nodes_MatMulInteger"], histogram(out)["Constant"]) == (1, 0)
+
+
 def test_an_unknown_node_to_exclude_is_named_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"model\.onnx: no node is called 'prodct'") as caught:
         quantize(small_model(tmp_path / "source"), tmp_path / "out", nodes_to_exclude=("prodct",))

@@ -13,15 +13,12 @@ smaller.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from artifacts.errors import StepError
 from artifacts.params import StepParams
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
 
@@ -46,7 +43,8 @@ class Params(StepParams):
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
     """Write the quantised model to `out` under its name, in one file below 1.5 GB, and run it once.
 
-    Metrics: weights quantised, nodes that read them by op, nodes of `op_types` left float, bytes before and after.
+    Metrics: weights quantised, nodes that read them by op, nodes of `op_types` left float, the ops whose number
+    changed, bytes before and after.
     Raises StepError for a model that cannot be read, is not fp32, is quantised already or has weights with NaN or
     infinity, for a name in `nodes_to_exclude` that no node has, or if no node was quantised, a weight did not survive
     it, or the result does not run with finite numbers.
@@ -56,14 +54,19 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     from artifacts.asr.sessions import open_session
     from artifacts.graph.int8 import check_finite, check_quantized, count_readers
     from artifacts.graph.model_file import check_model, find_model, load_graph, save_graph
+    from artifacts.graph.op_counts import changed_ops, op_counts
+    from artifacts.graph.quantizer_input import check_excluded, check_float_model
     from artifacts.graph.strip_docs import strip_docs
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
+    from artifacts.graph.weight_matmuls import constants_to_initializers
 
     source = find_model(model)
     target = out / source.name
     before = load_graph(source)
-    _check_input(before, source.name, params)
+    check_float_model(before, source.name)
+    check_excluded(params.nodes_to_exclude, before, source.name)
+    constants_to_initializers(before)
     with TensorReader(source) as original:
         check_finite(before, original, {*params.op_types, "Gemm"})
     with TemporaryDirectory(dir=out) as scratch:
@@ -81,6 +84,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         del after.graph.value_info[:]  # types that values had before
         del after.metadata_props[:]  # notes of the quantiser to itself
         after.metadata_props.extend(before.metadata_props)
+        ops = changed_ops(op_counts(before), op_counts(after))
         floats = set(params.op_types) - {"Gather"}  # most Gathers read shapes
         nodes_left_float = sum(node.op_type in floats for node in after.graph.node)
         save_graph(after, target, source_folder=quantized.parent)
@@ -88,28 +92,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     trial_run(open_session(target, threads=1), target.name)
     counts = {f"nodes_{op_type}": count for op_type, count in sorted(readers.items())}
     sizes = {"bytes_before": _size_bytes(model), "bytes_after": _size_bytes(out)}
-    return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **sizes}
-
-
-def _check_input(model: ModelProto, name: str, params: Params) -> None:
-    from difflib import get_close_matches
-
-    from onnx import TensorProto
-
-    from artifacts.graph.int8 import quantized_node
-    from artifacts.graph.model_file import iter_tensors
-
-    node = quantized_node(model)
-    if node is not None:
-        raise StepError(f"{name}: quantised already: node '{node.name}' is a {node.op_type}", "give the fp32 model")
-    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in iter_tensors(model)):
-        raise StepError(f"{name}: holds fp16 tensors", "give the fp32 model")
-    known = {node.name for node in model.graph.node}
-    for excluded in params.nodes_to_exclude:
-        if excluded not in known:
-            near = get_close_matches(excluded, sorted(known), n=1)
-            fix = f"did you mean '{near[0]}'?" if near else f"name nodes of {name} in nodes_to_exclude"
-            raise StepError(f"{name}: no node is called '{excluded}'", fix)
+    return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **ops, **sizes}
 
 
 def _quantize(source: Path, scratch: Path, params: Params) -> Path:
@@ -120,11 +103,13 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     from artifacts.graph.model_file import load_graph, save_graph
+    from artifacts.graph.weight_matmuls import constants_to_initializers
 
     copy, result = scratch / "float" / source.name, scratch / "quantized" / source.name
     copy.parent.mkdir()
     result.parent.mkdir()
     model = load_graph(source)
+    constants_to_initializers(model)  # it quantises no weight that is a Constant
     add_pre_process_metadata(model)  # else it warns that shapes should be inferred first, which it then does itself
     save_graph(model, copy, source_folder=source.parent)
     before, tempfile.tempdir = tempfile.tempdir, str(scratch)
