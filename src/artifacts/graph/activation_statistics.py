@@ -1,0 +1,91 @@
+"""What a model's activations were like on speech, channel by channel: written by calibration, read by quantisers.
+
+`statistics.json` lists the values and says what they were measured on; `statistics.npz` holds their arrays, which are
+read one value at a time: at 0.6 billion parameters they are some 200 MB.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from artifacts.errors import StepError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+INDEX_NAME = "statistics.json"
+ARRAYS_NAME = "statistics.npz"
+
+
+@dataclass(frozen=True)
+class ActivationStatistics:
+    """One value `[..., C]` over all frames of a corpus; a channel is an index of its last axis."""
+
+    value: str
+    frames: int
+    low: NDArray[np.float32]
+    """`[C]`: the exact smallest number of each channel."""
+    high: NDArray[np.float32]
+    """`[C]`: the exact largest."""
+    percentile: NDArray[np.float32]
+    """`[C]`: a percentile of the magnitudes of each channel."""
+    clip: float
+    """The same percentile of the magnitudes of all channels together."""
+    rows: NDArray[np.float32]
+    """`[R, C]`: frames as they were, evenly spread over the corpus."""
+
+    @property
+    def abs_max(self) -> NDArray[np.float32]:
+        """`[C]`: the exact largest magnitude of each channel."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+
+class StatisticsReader:
+    """The statistics of a folder; each value's arrays are read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises StepError if the folder holds none."""
+        index, arrays = folder / INDEX_NAME, folder / ARRAYS_NAME
+        if not (index.is_file() and arrays.is_file()):
+            raise StepError(f"{folder.name}: holds no {INDEX_NAME} and {ARRAYS_NAME}", "give a calibrated target")
+        self._arrays = arrays
+        content = json.loads(index.read_text(encoding="utf-8"))
+        self._frames: dict[str, int] = {entry["value"]: entry["frames"] for entry in content["values"]}
+        self._places = {value: place for place, value in enumerate(self._frames)}
+        self.measured: dict[str, float | int | str] = content["measured"]
+
+    @property
+    def values(self) -> list[str]:
+        """The names of the values, in the order in which they were written."""
+        return list(self._frames)
+
+    def read(self, value: str) -> ActivationStatistics:
+        """One value's statistics. Raises StepError for a value that was not measured."""
+        if value not in self._places:
+            raise StepError(f"no statistics of the value '{value}'", "calibrate on this very model")
+        place = self._places[value]
+        with np.load(self._arrays, allow_pickle=False) as arrays:
+            fields = {name: arrays[f"{place}.{name}"] for name in ("low", "high", "percentile", "clip", "rows")}
+        clip = float(fields.pop("clip"))
+        return ActivationStatistics(value, self._frames[value], clip=clip, **fields)
+
+
+def write_statistics(
+    folder: Path, statistics: Iterable[ActivationStatistics], measured: Mapping[str, float | int | str]
+) -> None:
+    """Write both files. `measured` says on what and how: seconds, recordings, a digest of the speech, settings."""
+    values, arrays = [], {}
+    for place, one in enumerate(statistics):
+        values.append({"value": one.value, "frames": one.frames, "channels": len(one.low)})
+        for name in ("low", "high", "percentile", "rows"):
+            arrays[f"{place}.{name}"] = getattr(one, name)
+        arrays[f"{place}.clip"] = np.float32(one.clip)
+    np.savez(folder / ARRAYS_NAME, allow_pickle=False, **arrays)
+    index = {"measured": dict(measured), "values": values}
+    (folder / INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
