@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.graph.activation_statistics import ActivationStatistics, StatisticsReader, write_statistics
+from artifacts.graph.activation_statistics import (
+    MODEL_KEY,
+    ActivationStatistics,
+    StatisticsReader,
+    digest_model,
+    write_statistics,
+)
+from artifacts.graph.model_file import consolidate
+from small_model import write_model
 
 NAMES = ("/layers.0/norm/out", "/layers.0/linear:1 \N{GREEK SMALL LETTER ALPHA}")
 
@@ -59,6 +67,22 @@ def test_a_value_that_was_not_measured_is_an_error(folder: Path) -> None:
     assert caught.value.fix == "calibrate on this very model"
 
 
+def test_statistics_of_another_model_are_refused_also_where_only_its_data_file_differs(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    path = tmp_path / "model" / "encoder-model.onnx"
+    (tmp_path / "large").mkdir()
+    consolidate(path, large := tmp_path / "large" / "encoder-model.onnx", external=True)
+    write_statistics(tmp_path, [statistics(NAMES[0])], {MODEL_KEY: digest_model(large)})
+    reader = StatisticsReader(tmp_path)
+    reader.check_model(large)
+    data = bytearray((tmp_path / "large" / "encoder-model.onnx.data").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "large" / "encoder-model.onnx.data").write_bytes(data)
+    for other in (path, large):
+        with pytest.raises(StepError, match=r"encoder-model\.onnx: the statistics are those of another model"):
+            reader.check_model(other)
+
+
 @pytest.mark.parametrize("missing", ["statistics.json", "statistics.npz"])
 def test_a_folder_without_statistics_is_an_error(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
@@ -69,13 +93,14 @@ def test_a_folder_without_statistics_is_an_error(folder: Path, missing: str) -> 
 def test_the_bytes_are_the_same_whenever_they_are_written(folder: Path, tmp_path: Path) -> None:
     # Without a clock, another hash seed and another time zone.
     script = (
-        "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[1]); time.localtime = None\n"
+        "import sys, time; from pathlib import Path; sys.path[:0] = sys.argv[1:3]; time.localtime = None\n"
         "import test_activation_statistics as t\n"
-        "t.write_statistics(Path(sys.argv[2]), [t.statistics(t.NAMES[0]), t.statistics(t.NAMES[1], 5)],"
+        "t.write_statistics(Path(sys.argv[3]), [t.statistics(t.NAMES[0]), t.statistics(t.NAMES[1], 5)],"
         " {'seconds': 12.5, 'speech': 'ab'})"
     )
     (tmp_path / "again").mkdir()
-    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "again")]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", script, str(here), str(here.parent), str(tmp_path / "again")]
     subprocess.run(command, env={"PYTHONHASHSEED": "9", "TZ": "Asia/Tokyo"}, check=True)
     for name in ("statistics.json", "statistics.npz"):
         assert digest(folder / name) == digest(tmp_path / "again" / name)

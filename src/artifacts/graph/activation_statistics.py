@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from artifacts.digest import digest_file, digest_json
 from artifacts.errors import StepError
+from artifacts.graph.external_data import reference_of
+from artifacts.graph.model_file import load_graph
+from artifacts.graph.tensors import is_external, iter_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEX_NAME = "statistics.json"
 ARRAYS_NAME = "statistics.npz"
+MODEL_KEY = "model_sha256"
+"""Under it `measured` holds the digest of the model."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,14 @@ class StatisticsReader:
         """The names of the values, in the order in which they were written."""
         return list(self._frames)
 
+    def check_model(self, path: Path) -> None:
+        """Raises StepError if the statistics were measured on another model than the one at `path`.
+
+        A smoothed model has the values of the one it was made from by name, and other numbers in them.
+        """
+        if self.measured.get(MODEL_KEY, digest := digest_model(path)) != digest:
+            raise StepError(f"{path.name}: the statistics are those of another model", "calibrate on this very model")
+
     def read(self, value: str) -> ActivationStatistics:
         """One value's statistics. Raises StepError for a value that was not measured."""
         if value not in self._places:
@@ -76,10 +90,16 @@ class StatisticsReader:
         return ActivationStatistics(value, self._frames[value], clip=clip, **fields)
 
 
+def digest_model(path: Path) -> str:
+    """The sha256, in hex, of the digests of a model's file and of its data files."""
+    locations = {reference_of(tensor).location for tensor in iter_tensors(load_graph(path)) if is_external(tensor)}
+    return digest_json([digest_file(file) for file in (path, *(path.parent / name for name in sorted(locations)))])
+
+
 def write_statistics(
     folder: Path, statistics: Iterable[ActivationStatistics], measured: Mapping[str, float | int | str]
 ) -> None:
-    """Write both files. `measured` says on what and how: seconds, recordings, a digest of the speech, settings."""
+    """Write both files. `measured` says on what and how: the model's digest, seconds, recordings, settings."""
     values, arrays = [], {}
     for place, one in enumerate(statistics):
         values.append({"value": one.value, "frames": one.frames, "channels": len(one.low)})

@@ -77,7 +77,7 @@ def run(out: Path, params: Params, *, model: Path, preprocessor: Path, corpus: P
     from artifacts.asr.frontend import Preprocessor
     from artifacts.asr.recordings import SpeechDigest, recordings, shares
     from artifacts.asr.sessions import open_session, require_values
-    from artifacts.graph.activation_statistics import write_statistics
+    from artifacts.graph.activation_statistics import MODEL_KEY, digest_model, write_statistics
     from artifacts.graph.model_file import find_model
     from artifacts.graph.running_statistics import RunningStatistics
 
@@ -124,7 +124,8 @@ def run(out: Path, params: Params, *, model: Path, preprocessor: Path, corpus: P
     }
     largest = _OutlierRatio()
     statistics = (largest.see(one.result(params.percentile)) for one in running)
-    write_statistics(out, statistics, metrics | {"percentile": params.percentile})
+    measured = metrics | {"percentile": params.percentile, MODEL_KEY: digest_model(source)}
+    write_statistics(out, statistics, measured)
     return metrics | {"outlier_ratio_max": largest.ratio, "outlier_ratio_value": largest.value}
 
 
