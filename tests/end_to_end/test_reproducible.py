@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+MEASURED_AGAIN = ("wer_int8", "size_int8")
+"""One of each kind: measuring takes most of the time, and what is measured is compared anyway."""
 
 
 def _manifests(folder: Path) -> dict[str, dict[str, object]]:
@@ -21,13 +23,15 @@ def test_every_artifact_has_the_same_bytes_in_another_folder_with_other_seeds_an
     whole_recipe: Path, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "quite another folder"
-    shutil.copytree(ROOT / "recipes", elsewhere / "recipes", ignore=shutil.ignore_patterns("making", "calibration"))
+    shutil.copytree(ROOT / "recipes", elsewhere / "recipes", ignore=shutil.ignore_patterns("making"))
     for name in ("dodo.py", "pyproject.toml", "pipeline.yaml"):
         shutil.copyfile(ROOT / name, elsewhere / name)
     environment = os.environ | {"PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
-    command = [sys.executable, "-m", "doit", "-n", "2"]
+    here = _manifests(whole_recipe)
+    again = [name for name in sorted(here) if not name.startswith(("wer_", "size_")) or name in MEASURED_AGAIN]
+    assert len(again) >= 25
+    command = [sys.executable, "-m", "doit", "-n", "2", *(f"{whole_recipe.name}:{name}" for name in again)]
     done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    here, there = _manifests(whole_recipe), _manifests(elsewhere / "cache" / whole_recipe.name)
-    assert len(here) >= 25
-    assert there == here
+    there = _manifests(elsewhere / "cache" / whole_recipe.name)
+    assert there == {name: here[name] for name in again}

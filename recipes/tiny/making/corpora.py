@@ -60,8 +60,9 @@ CORPORA = {
             Slice("noisy_minus_3db", 66, (-3.0, -3.0)),
             Slice("soft_endings", 66, (22.0, 28.0), (1, 2), (18.0, 25.0)),
         ),
-        # What happens in one long row decides many words at once: the longer the rows, the more of them.
-        long_seconds={20: 1, 60: 1, 120: 4, 240: 4},
+        # What happens at one place of a long row may decide a whole sentence: one order has too few such places to tell
+        # a loss from chance.
+        long_seconds={20: 4, 60: 4, 120: 4, 240: 4},
         seconds_joined=480,
     ),
     "calibration": Corpus(

@@ -1,0 +1,128 @@
+"""What each quantised form costs in words: of the embedded checkpoint, and of it with an outlier channel put in.
+
+The whole evaluation is transcribed with each form, and the tables are printed, slice by slice. One place of a recording
+that tips over decides up to a sentence, in either direction: what a slice loses is known to within its scatter, the
+standard error of the rows' differences to fp32. A slice may pass its bound by as much as chance explains (two standard
+errors); all of the speech together may not, nor may a slice that is large enough to tell.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from conftest import ROOT, run_doit
+
+FORMS = ("fp32", "int8", "int8_smoothquant", "int8_dynamic")
+LONG = ("long_60s", "long_120s", "long_240s")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Points of word error rate more than fp32, and its standard error."""
+
+    points: float
+    scatter: float
+
+    def is_within(self, bound: float) -> bool:
+        """Whether the loss may be within the bound: for sure if the scatter is small beside it, else by chance."""
+        return self.points <= (bound if 2 * self.scatter <= bound else bound + 2 * self.scatter)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Each form's word error rate in percent by slice, `total` among them, and what it loses against fp32."""
+
+    wer: dict[str, dict[str, float]]
+    loss: dict[str, dict[str, Loss]]
+
+
+Measure = Callable[[str], Measured]
+
+
+@pytest.fixture(scope="session")
+def measure() -> Measure:
+    """Measures the forms of a recipe."""
+
+    def measure(recipe: str) -> Measured:
+        run_doit("-n", "2", *(f"{recipe}:wer_{form}" for form in FORMS))
+        rows = {form: _rows(recipe, form) for form in FORMS}
+        slices = [*dict.fromkeys(row["slice"] for row in rows["fp32"]), "total"]
+        return Measured(
+            {form: {name: _wer(rows[form], name) for name in slices} for form in FORMS},
+            {form: {name: _loss(rows[form], rows["fp32"], name) for name in slices} for form in FORMS},
+        )
+
+    return measure
+
+
+def _rows(recipe: str, form: str) -> list[dict[str, str]]:
+    path = ROOT / "cache" / recipe / f"wer_{form}" / "hypotheses.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _errors(row: dict[str, str]) -> int:
+    return sum(int(row[kind]) for kind in ("substitutions", "deletions", "insertions"))
+
+
+def _words(rows: list[dict[str, str]], name: str) -> int:
+    return sum(len(row["text"].split()) for row in rows if name in (row["slice"], "total"))
+
+
+def _wer(rows: list[dict[str, str]], name: str) -> float:
+    return 100 * sum(_errors(row) for row in rows if name in (row["slice"], "total")) / _words(rows, name)
+
+
+def _loss(rows: list[dict[str, str]], before: list[dict[str, str]], name: str) -> Loss:
+    more = [
+        _errors(row) - _errors(old) for row, old in zip(rows, before, strict=True) if name in (row["slice"], "total")
+    ]
+    words = _words(rows, name)
+    return Loss(100 * sum(more) / words, 100 * (len(more) * statistics.variance(more)) ** 0.5 / words)
+
+
+def _show(capsys: pytest.CaptureFixture[str], recipe: str, found: Measured) -> None:
+    with capsys.disabled():
+        print(f"\n\n  {recipe}, WER in %    fp32{''.join(f'{form:>24}' for form in FORMS[1:])}")
+        for name, wer in found.wer["fp32"].items():
+            cells = ((found.wer[form][name], found.loss[form][name]) for form in FORMS[1:])
+            shown = "".join(f"{value:>10.2f} {loss.points:+6.2f} ±{loss.scatter:5.2f}" for value, loss in cells)
+            print(f"  {name:<18}{wer:10.2f}{shown}")
+
+
+@pytest.mark.parametrize("form", ["int8", "int8_smoothquant"])
+def test_block_quantised_and_smoothed_forms_hold_their_words_on_every_slice(measure: Measure, form: str) -> None:
+    loss = measure("tiny").loss[form]
+    assert loss["total"].points <= 0.3
+    assert [name for name, one in loss.items() if not one.is_within(0.3)] == []
+
+
+@pytest.mark.parametrize(("form", "bound"), [("int8", 1.0), ("int8_smoothquant", 0.5)])
+def test_they_hold_them_with_an_outlier_channel_too(measure: Measure, form: str, bound: float) -> None:
+    loss = measure("tiny-outliers").loss[form]
+    assert loss["total"].points <= bound / 2
+    assert [name for name, one in loss.items() if not one.is_within(bound)] == []
+
+
+def test_an_outlier_channel_changes_no_word_of_fp32_and_ruins_stock_int8(
+    measure: Measure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, outliers = measure("tiny"), measure("tiny-outliers")
+    _show(capsys, "tiny", plain)
+    _show(capsys, "tiny-outliers", outliers)
+    assert outliers.wer["fp32"] == plain.wer["fp32"]
+    assert plain.loss["int8_dynamic"]["total"].points < 1
+    ruined = outliers.loss["int8_dynamic"]
+    assert ruined["total"].points >= 10
+    assert min(ruined[name].points for name in LONG) >= 10
+
+
+def test_a_loss_that_is_beyond_chance_is_not_within_the_bound() -> None:
+    assert Loss(0.3, 0.1).is_within(0.3)
+    assert not Loss(0.31, 0.1).is_within(0.3)
+    assert Loss(0.6, 0.2).is_within(0.3)
+    assert not Loss(0.8, 0.2).is_within(0.3)
