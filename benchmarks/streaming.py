@@ -1,8 +1,10 @@
-"""Times what streams against what it is held to: shard_weights and cp, convert_fp16 and reading and writing as much.
+"""Times what streams against what it is held to: shard_weights and cp; fp16 and the quantisers that need no speech, and
+reading their input and writing as many bytes as their output.
 
     python benchmarks/streaming.py                    # 2.42 GB, three pairs; needs 6 GB of disk
     python benchmarks/streaming.py --gigabytes 0.2    # a quick look
-    python benchmarks/streaming.py --peers            # the libraries too, once each; needs 8 GB of memory
+    python benchmarks/streaming.py --peers            # the libraries too, once each; needs 10 GB of memory
+    python benchmarks/streaming.py --only NAME ...    # some contestants; nothing is kept
 
 Each contestant is a process of its own. "process s" is the time seen from outside, "step s" that of the work alone:
 what starting Python and importing libraries takes does not grow with the model. Baseline and contestant take turns;
@@ -24,12 +26,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
 MODEL = "encoder-model.onnx"
 MAX_SHARD_BYTES = 1_500_000_000
-LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxconverter-common", "onnxruntime", "protobuf")
+LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnx-shrink-ray", "onnxconverter-common", "onnxruntime", "protobuf")
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -62,12 +65,60 @@ def onnx_ir(source: Path, out: Path) -> None:
     ir.save(model, out / MODEL, external_data=f"{MODEL}.data", max_shard_size_bytes=MAX_SHARD_BYTES)
 
 
+def quantize_weights(source: Path, out: Path) -> None:
+    from artifacts.steps import quantize_weights as step
+
+    step.run(out, step.Params(), model=source)
+
+
+def round_weights(source: Path, out: Path) -> None:
+    from artifacts.steps import round_weights as step
+
+    step.run(out, step.Params(), model=source)
+
+
+def quantize_nbits(source: Path, out: Path) -> None:
+    from artifacts.steps import quantize_nbits as step
+
+    step.run(out, step.Params(), model=source)
+
+
+def quantize_dynamic(source: Path, out: Path) -> None:
+    from artifacts.steps import quantize_dynamic as step
+
+    step.run(out, step.Params(), model=source)
+
+
+def onnxruntime_nbits(source: Path, out: Path) -> None:
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(
+        onnx.load(source / MODEL), bits=8, block_size=32, is_symmetric=True, accuracy_level=4
+    )
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(out / MODEL), use_external_data_format=True)
+
+
+def shrink_ray_weights(source: Path, out: Path) -> None:
+    import onnx
+    from onnx_shrink_ray.shrink import quantize_weights
+
+    onnx.save(quantize_weights(onnx.load(source / MODEL)), out / MODEL)
+
+
 Command = Callable[[Path, Path], list[str]]
 
 KIT = ("artifacts.graph.model_file", "artifacts.graph.tensor_writer")
 CHILDREN: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "shard_weights": (shard_weights, ("artifacts.steps.shard_weights", *KIT)),
     "convert_fp16": (convert_fp16, ("artifacts.steps.convert_fp16", *KIT, "artifacts.graph.fp16_graph")),
+    "quantize_weights": (quantize_weights, ("artifacts.steps.quantize_weights", *KIT)),
+    "round_weights": (round_weights, ("artifacts.steps.round_weights", *KIT)),
+    "quantize_nbits": (quantize_nbits, ("artifacts.steps.quantize_nbits", *KIT)),
+    "quantize_dynamic": (quantize_dynamic, ("artifacts.steps.quantize_dynamic", *KIT, "onnxruntime.quantization")),
+    "onnxruntime_nbits": (onnxruntime_nbits, ("onnxruntime.quantization.matmul_nbits_quantizer", "onnx_ir")),
+    "shrink_ray_weights": (shrink_ray_weights, ("onnx_shrink_ray.shrink",)),
     "onnx_ir": (onnx_ir, ("onnx_ir",)),
     "onnxconverter_common": (
         onnxconverter_common,
@@ -81,11 +132,42 @@ def cp(source: Path, out: Path) -> list[str]:
     return ["cp", "-r", str(source), str(out)]
 
 
-def read_and_write_half(source: Path, out: Path) -> list[str]:
-    data = source / f"{MODEL}.data"
-    half = data.stat().st_size // 2
-    write = f"dd if=/dev/zero of='{out}/data' bs=1M iflag=count_bytes count={half} status=none"
-    return ["sh", "-c", f"cat '{data}' > /dev/null && {write}"]
+def read_and_write(part: float) -> Command:
+    """Read the model's data, and write `part` as many bytes."""
+
+    def command(source: Path, out: Path) -> list[str]:
+        data = source / f"{MODEL}.data"
+        count = int(data.stat().st_size * part)
+        write = f"dd if=/dev/zero of='{out}/data' bs=1M iflag=count_bytes count={count} status=none"
+        return ["sh", "-c", f"cat '{data}' > /dev/null && {write}"]
+
+    return command
+
+
+BASELINES: dict[str, Command] = {
+    "cp": cp,
+    "read, write all": read_and_write(1.0),
+    "read, write half": read_and_write(0.5),
+    "read, write quarter": read_and_write(0.25),
+}
+
+CONTESTS = {
+    "shard_weights": "cp",
+    "convert_fp16": "read, write half",
+    "quantize_weights": "read, write quarter",
+    "round_weights": "read, write all",
+    "quantize_nbits": "read, write quarter",
+}
+"""Each contestant's baseline."""
+
+PEERS = {
+    "onnx_ir": "cp",
+    "onnxconverter_common": "read, write half",
+    "shrink_ray_weights": "read, write quarter",
+    "onnxruntime_nbits": "read, write quarter",
+    "quantize_dynamic": "read, write quarter",
+}
+"""The libraries, and the step of ours that is a library's. What is not installed is left out, and said to be."""
 
 
 def timed(command: list[str], out: Path) -> Run:
@@ -119,15 +201,15 @@ def be_child(name: str, source: Path, out: Path) -> None:
     print(json.dumps({"step_seconds": seconds, "peak_bytes": peak, "own_bytes": peak - of_files}))
 
 
-def compare(name: str, baseline: Command, pairs: int, source: Path, out: Path) -> dict[str, object]:
+def compare(name: str, baseline: str, pairs: int, source: Path, out: Path) -> dict[str, object]:
     """Baseline and contestant in turns: medians of their seconds, and of the ratios within a pair."""
     theirs, ours = [], []
     for _ in range(pairs):
-        theirs.append(timed(baseline(source, out), out))
+        theirs.append(timed(BASELINES[baseline](source, out), out))
         ours.append(timed([sys.executable, __file__, "--child", name, str(source), str(out)], out))
-        said = f"{baseline.__name__} {theirs[-1]['wall_seconds']:.2f} s, {name} {ours[-1]['wall_seconds']:.2f} s"
+        said = f"{baseline} {theirs[-1]['wall_seconds']:.2f} s, {name} {ours[-1]['wall_seconds']:.2f} s"
         print(said, file=sys.stderr, flush=True)
-    row: dict[str, object] = {"contestant": name, "baseline": baseline.__name__, "pairs": pairs}
+    row: dict[str, object] = {"contestant": name, "baseline": baseline, "pairs": pairs}
     row["baseline_seconds"] = round(median(run["wall_seconds"] for run in theirs), 2)
     for key, against in (
         ("wall_seconds", "wall_seconds"),
@@ -161,6 +243,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+def is_installed(name: str) -> bool:
+    """Whether a peer can be run here; it is said if not."""
+    library = CHILDREN[name][1][-1].partition(".")[0]
+    if find_spec(library) is None:
+        print(f"{name}: left out, {library} is not installed", file=sys.stderr)
+        return False
+    return True
+
+
 def main() -> None:
     from synthetic_encoder import write_encoder  # the children do without
 
@@ -169,11 +260,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="runs of each pair (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where to work (the system's temporary folder)")
     parser.add_argument("--peers", action="store_true", help="the libraries too, once each")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these contestants alone")
     parser.add_argument("--date", help="kept with the results")
     arguments = parser.parse_args()
-    contests = [("shard_weights", cp, arguments.pairs), ("convert_fp16", read_and_write_half, arguments.pairs)]
+    contests = [(name, baseline, arguments.pairs) for name, baseline in CONTESTS.items()]
     if arguments.peers:
-        contests += [("onnx_ir", cp, 1), ("onnxconverter_common", read_and_write_half, 1)]
+        contests += [(name, baseline, 1) for name, baseline in PEERS.items() if is_installed(name)]
+    if arguments.only:
+        contests = [contest for contest in contests if contest[0] in arguments.only]
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         source, out = Path(folder, "source"), Path(folder, "out")
         source.mkdir()
@@ -187,7 +281,8 @@ def main() -> None:
         "versions": versions(),
         "rows": rows,
     }
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if not arguments.only:
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(table(rows))
 
 

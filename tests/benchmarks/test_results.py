@@ -1,0 +1,56 @@
+"""The figures that are kept are those of all contestants at full size, in one run, within what each was held to.
+
+Seconds are compared with those of the peers in that run, and not with the disk's: processors and disks differ.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+MIB = 2**20
+
+PEAK_MIB = {
+    "shard_weights": 100,
+    "convert_fp16": 100,
+    "quantize_weights": 150,
+    "round_weights": 150,
+    "quantize_nbits": 1536,
+}
+TIMES_AS_FAST = {
+    ("shard_weights", "onnx_ir"): 1.5,
+    ("convert_fp16", "onnxconverter_common"): 5,
+    ("quantize_weights", "shrink_ray_weights"): 5,
+    ("quantize_nbits", "quantize_dynamic"): 1.5,
+}
+
+
+def kept(name: str) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((BENCHMARKS / name).read_text(encoding="utf-8"))
+    return results
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, Any]]:
+    results = kept("results.json")
+    assert results["model_bytes"] > 2.4e9
+    return {row["contestant"]: row for row in results["rows"]}
+
+
+@pytest.mark.parametrize(("contestant", "mib"), PEAK_MIB.items())
+def test_what_streams_holds_little_memory(rows: dict[str, dict[str, Any]], contestant: str, mib: int) -> None:
+    assert rows[contestant]["peak_bytes"] <= mib * MIB
+
+
+@pytest.mark.parametrize(("pair", "times"), TIMES_AS_FAST.items())
+def test_it_is_faster_than_its_peer(rows: dict[str, dict[str, Any]], pair: tuple[str, str], times: float) -> None:
+    ours, theirs = (rows[name]["wall_seconds"] for name in pair)
+    assert theirs >= times * ours
+
+
+def test_block_quantisation_takes_less_than_a_minute(rows: dict[str, dict[str, Any]]) -> None:
+    assert rows["quantize_nbits"]["wall_seconds"] <= 60
