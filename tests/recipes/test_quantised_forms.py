@@ -96,7 +96,7 @@ def _show(capsys: pytest.CaptureFixture[str], recipe: str, found: Measured) -> N
 
 @pytest.mark.parametrize("form", ["int8", "int8_smoothquant"])
 def test_block_quantised_and_smoothed_forms_hold_their_words_on_every_slice(measure: Measure, form: str) -> None:
-    loss = measure("tiny").loss[form]
+    loss = measure("tiny-forms").loss[form]
     assert loss["total"].points <= 0.3
     assert [name for name, one in loss.items() if not one.is_within(0.3)] == []
 
@@ -111,8 +111,8 @@ def test_they_hold_them_with_an_outlier_channel_too(measure: Measure, form: str,
 def test_an_outlier_channel_changes_no_word_of_fp32_and_ruins_stock_int8(
     measure: Measure, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain, outliers = measure("tiny"), measure("tiny-outliers")
-    _show(capsys, "tiny", plain)
+    plain, outliers = measure("tiny-forms"), measure("tiny-outliers")
+    _show(capsys, "tiny-forms", plain)
     _show(capsys, "tiny-outliers", outliers)
     assert outliers.wer["fp32"] == plain.wer["fp32"]
     assert plain.loss["int8_dynamic"]["total"].points < 1
