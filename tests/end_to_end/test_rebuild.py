@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -14,27 +15,33 @@ from small_project import Project, make_project
 HEAVY = ("numpy", "onnx", "onnxruntime", "torch", "nemo", "soundfile", "huggingface_hub", "rich", "ssl")
 
 
-def quickest(project: Project, *words: str, limit_seconds: float) -> float:
-    """The wall time of `doit`, the best of some runs: the machine may be busy with other things."""
-    seconds = []
+IMPORTING = [sys.executable, "-c", "import doit.doit_cmd, pydantic, yaml"]
+IMPORTING_SECONDS = 0.1
+"""What that takes on a machine for which the limits are meant: a slower or a busier one is given more."""
+
+
+def is_quick(project: Project, *words: str, limit_seconds: float) -> bool:
+    """Whether the wall time of `doit`, at best, is within the limit."""
     for _ in range(8):
+        started = time.monotonic()
+        subprocess.run(IMPORTING, check=True)
+        slowness = max(1.0, (time.monotonic() - started) / IMPORTING_SECONDS)
         ended = project.doit(*words)
         assert ended.code == 0, ended.err
-        seconds.append(ended.seconds)
-        if ended.seconds <= limit_seconds:
-            break
-    return min(seconds)
+        if ended.seconds <= limit_seconds * slowness:
+            return True
+    return False
 
 
 def test_a_second_run_does_nothing_in_half_a_second(built_project: Project) -> None:
     before = built_project.files()
-    assert quickest(built_project, limit_seconds=0.5) <= 0.5
+    assert is_quick(built_project, limit_seconds=0.5)
     assert built_project.files() == before
     assert "5 targets, all unchanged" in built_project.doit().out
 
 
 def test_listing_takes_less_than_four_tenths_of_a_second(built_project: Project) -> None:
-    assert quickest(built_project, "list", limit_seconds=0.4) <= 0.4
+    assert is_quick(built_project, "list", limit_seconds=0.4)
     listed = built_project.doit("list").out
     assert "second   Change the case of a text.\n" in listed
     assert "flat " in listed
