@@ -70,6 +70,6 @@ def test_memory_is_the_same_after_one_pass_and_after_ten(recordings: list[Array]
         after_one = tracemalloc.get_traced_memory()[0]
         for frames in recordings * 9:
             running.add(frames.min(axis=0), frames.max(axis=0), len(frames), frames, keep=16)
-        assert tracemalloc.get_traced_memory()[0] < after_one + 1000
+        assert tracemalloc.get_traced_memory()[0] < after_one + 10_000  # a pass is 100 kB
     finally:
         tracemalloc.stop()
