@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +159,9 @@ class _PlanCommand(_Options):
         except KeyboardInterrupt:
             return INTERRUPTED
 
+    @abstractmethod
     def work(self, plan: Plan, words: list[str]) -> int:
         """What the command does. Returns the exit code."""
-        raise NotImplementedError
 
 
 class Why(_PlanCommand):

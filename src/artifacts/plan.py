@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,11 @@ def load_plan(path: Path = PIPELINE_FILE) -> Plan:
     return Plan(pipeline, jobs)
 
 
-def known_steps() -> list[str]:
+@cache
+def known_steps() -> tuple[str, ...]:
     """The names of all steps: the files in `artifacts/steps/`."""
     folder = Path(__file__).parent / "steps"
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
 
 
 def _check_names(pipeline: Pipeline, loaded: LoadedRecipe) -> None:

@@ -72,7 +72,7 @@ def loose_file(places_model: ModelProto, tmp_path: Path) -> Path:
     path = tmp_path / "loose" / "model.onnx"
     path.parent.mkdir()
     model = deepcopy(places_model)
-    model.graph.node[0].doc_string = "/home/someone/encoder.py(17): forward"
+    model.graph.node[0].doc_string = "/somewhere/else/encoder.py(17): forward"
     onnx.save(
         model,
         path,

@@ -13,7 +13,7 @@ from onnx import ModelProto, helper, parser, version_converter
 
 from artifacts.errors import StepError
 from artifacts.graph.activation_taps import PREFIX, Tap, add_taps
-from artifacts.graph.weight_matmuls import constants_to_initializers, weight_matmuls
+from artifacts.graph.weight_matmuls import matrices_to_initializers, weight_matmuls
 
 Array = npt.NDArray[Any]
 Features = list[tuple[Array, Array]]
@@ -36,7 +36,7 @@ def run(model: ModelProto, feeds: dict[str, Array], outputs: list[str]) -> dict[
 @pytest.fixture
 def encoder(encoder_fp32: Path) -> ModelProto:
     model = onnx.load(encoder_fp32 / "encoder-model.onnx")
-    constants_to_initializers(model)
+    matrices_to_initializers(model)
     return model
 
 

@@ -19,7 +19,7 @@ from artifacts.graph.model_file import find_model, load_graph
 from artifacts.graph.nbits_graph import NBitsChanges, rewrite_to_nbits
 from artifacts.graph.nbits_values import BlockFormat, quantize_blocks
 from artifacts.graph.tensor_writer import write_model
-from artifacts.graph.weight_matmuls import constants_to_initializers
+from artifacts.graph.weight_matmuls import matrices_to_initializers
 
 GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -243,7 +243,7 @@ def test_the_model_is_bit_for_bit_that_of_onnx_runtimes_quantiser(
 ) -> None:
     source: Path = request.getfixturevalue(target)
     model = load_graph(find_model(source))
-    constants_to_initializers(model)
+    matrices_to_initializers(model)
     onnx.save(model, tmp_path / "input.onnx")
     chosen: list[tuple[Any, int, bool, int]] = [
         (8, 32, True, 4), (8, 64, False, 0), (4, 32, False, 4), (4, 128, True, 0), (4, 16, True, 4),

@@ -37,7 +37,7 @@ def test_percentiles_lie_below_the_largest_and_near_those_of_all_frames(recordin
     everything = np.abs(np.concatenate(recordings))
     found = heard(recordings, 16, 2).result(99)
     assert (found.percentile <= found.abs_max).all()
-    np.testing.assert_allclose(found.percentile, np.percentile(everything, 99, axis=0), rtol=0.12)
+    np.testing.assert_allclose(found.percentile, np.percentile(everything, 99, axis=0), rtol=0.125)  # half a bin
     assert found.clip == pytest.approx(float(np.percentile(everything, 99)), rel=0.02)
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parser
 
 from artifacts.graph.model_file import load_graph, save_graph
-from artifacts.graph.weight_matmuls import constants_to_initializers, weight_matmuls
+from artifacts.graph.weight_matmuls import matrices_to_initializers, weight_matmuls
 
 GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -49,7 +49,7 @@ def test_a_weight_is_a_float_matrix_on_the_right(model: ModelProto) -> None:
 
 
 def test_a_weight_in_a_constant_is_found_once_it_is_an_initializer(model: ModelProto) -> None:
-    constants_to_initializers(model)
+    matrices_to_initializers(model)
     assert [(found.weight.name, found.sizes) for found in weight_matmuls(model)] == [("w", (4, 5)), ("b", (5, 3))]
     assert "Constant" not in {node.op_type for node in model.graph.node}
     np.testing.assert_array_equal(numpy_helper.to_array(model.graph.initializer[-1]), MATRIX)
@@ -64,7 +64,7 @@ def test_constants_that_are_no_float_matrices_stay(model: ModelProto) -> None:
     foreign = helper.make_node("Constant", [], ["foreign"], domain="else.where", value=numpy_helper.from_array(MATRIX))
     model.graph.node.append(foreign)
     kept = list(model.graph.node)[-4:]
-    constants_to_initializers(model)
+    matrices_to_initializers(model)
     assert list(model.graph.node)[-4:] == kept
     assert [tensor.name for tensor in model.graph.initializer] == ["w", "vector", "b"]
 
@@ -76,7 +76,7 @@ def test_external_constants_stay_where_they_are(loose_file: Path, tmp_path: Path
     assert places
     values = {node.output[0]: node.attribute[0].t for node in onnx.load(loose_file).graph.node if not node.input}
     expected = numpy_helper.to_array(values[constant.output[0]])
-    constants_to_initializers(model)
+    matrices_to_initializers(model)
     moved = next(tensor for tensor in model.graph.initializer if tensor.name == "constant")
     assert [(entry.key, entry.value) for entry in moved.external_data] == places
     save_graph(model, tmp_path / "model.onnx", source_folder=loose_file.parent, external=False)

@@ -9,16 +9,17 @@ no value may have another reader than the path, nor be an output of the model. R
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from artifacts.graph.content import stored_content
 from artifacts.graph.matrix_content import ScaledContent, matrix_sizes
+from artifacts.graph.node_order import read_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +101,7 @@ class _Rewriter:
             self._constants.pop(value.name, None)
         self._readers: dict[str, list[NodeProto]] = {}
         for node in model.graph.node:
-            for name in dict.fromkeys((*node.input, *_read_in_bodies(node))):
+            for name in dict.fromkeys(read_names(node)):
                 self._readers.setdefault(name, []).append(node)
         self._muls: dict[str, NodeProto] = {}  # by the output of a node that it is to precede
         self.factors: dict[str, _Factors] = {}
@@ -232,17 +233,3 @@ def _attribute(node: NodeProto, name: str, default: Any) -> Any:
         if attribute.name == name:
             return helper.get_attribute_value(attribute)
     return default
-
-
-def _read_in_bodies(node: NodeProto) -> Iterator[str]:
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
-        for body in bodies:
-            yield from _read_in(body)
-
-
-def _read_in(graph: GraphProto) -> Iterator[str]:
-    yield from (value.name for value in graph.output)
-    for node in graph.node:
-        yield from node.input
-        yield from _read_in_bodies(node)

@@ -15,6 +15,7 @@ from math import prod
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from artifacts.errors import StepError
+from artifacts.graph.constants import constants_to_initializers
 from artifacts.graph.node_order import bodies, read_names
 
 
@@ -56,7 +57,7 @@ def _in_graph(graph: GraphProto, min_elements: int, excluded: frozenset[str]) ->
     for node in graph.node:
         for name in dict.fromkeys(read_names(node)):
             reading.setdefault(name, []).append(node)
-    _constants_to_initializers(graph, min_elements)
+    constants_to_initializers(graph, lambda value: _is_large(value, min_elements))
     for tensor in graph.initializer:
         nodes = reading.get(tensor.name, [])
         free = tensor.name not in inputs and not any(node.name in excluded for node in nodes)
@@ -75,18 +76,6 @@ def _readers(node: NodeProto, name: str) -> Iterator[Reader]:
     for body in bodies(node):
         for inner in body.node:
             yield from _readers(inner, name)
-
-
-def _constants_to_initializers(graph: GraphProto, min_elements: int) -> None:
-    for node in [node for node in graph.node if _is_constant(node) and _is_large(node.attribute[0].t, min_elements)]:
-        tensor = graph.initializer.add()
-        tensor.CopyFrom(node.attribute[0].t)
-        tensor.name = node.output[0]
-        graph.node.remove(node)
-
-
-def _is_constant(node: NodeProto) -> bool:
-    return node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.attribute[0].name == "value"
 
 
 def _is_large(tensor: TensorProto, min_elements: int) -> bool:

@@ -26,7 +26,16 @@ from artifacts.graph.tensor_reader import TensorReader
 from artifacts.graph.tensor_writer import PROTOBUF_LIMIT_BYTES, stored_tensors, write_model
 from artifacts.graph.tensors import is_external, iter_tensors
 
-__all__ = ["TensorReader", "check_model", "consolidate", "find_model", "iter_tensors", "load_graph", "save_graph"]
+__all__ = [
+    "TensorReader",
+    "check_model",
+    "consolidate",
+    "find_model",
+    "iter_tensors",
+    "load_graph",
+    "model_bytes",
+    "save_graph",
+]
 
 INLINE_LIMIT_BYTES = 1_500_000_000
 """A model whose tensors need more goes into two files. Protobuf ends at 2^31, browsers' buffers a little earlier."""
@@ -41,6 +50,11 @@ def find_model(folder: Path) -> Path:
         names = ", ".join(f"'{path.name}'" for path in models) or "none"
         raise StepError(f"{folder.name}: one .onnx file is expected, found {names}", "give the folder of one model")
     return models[0]
+
+
+def model_bytes(folder: Path) -> int:
+    """The bytes of all files of a model's folder."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def load_graph(path: Path) -> ModelProto:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from onnx import TensorProto, helper
 
+from artifacts.graph.constants import drop_unread
 from artifacts.graph.content import Content, stored_content
 from artifacts.graph.external_data import Reference, refer
 from artifacts.graph.nbits_values import BlockFormat, BlockQuantizer, NBitsContent, Part
-from artifacts.graph.node_order import read_names
 from artifacts.graph.tensor_writer import Stored, stored_tensors
 from artifacts.graph.weight_matmuls import WeightMatMul, weight_matmuls
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import ModelProto
 
 DOMAIN = "com.microsoft"
 
@@ -62,9 +62,7 @@ def rewrite_to_nbits(
             contents[name] = content
     for found in matmuls:
         _rewrite(found, form, accuracy_level)
-    read = {name for node in model.graph.node for name in read_names(node)}
-    read.update(value.name for value in model.graph.output)
-    _drop(model.graph, weights.keys() - read)
+    drop_unread(model.graph, weights.keys())
     if matmuls and DOMAIN not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     stored = [(place, contents.get(place.tensor.name, content)) for place, content in stored_tensors(model, folder)]
@@ -87,9 +85,3 @@ def _rewrite(found: WeightMatMul, form: BlockFormat, accuracy_level: int) -> Non
     if accuracy_level:  # 0 is what it means to have none
         attributes["accuracy_level"] = accuracy_level
     node.attribute.extend(helper.make_attribute(name, value) for name, value in sorted(attributes.items()))
-
-
-def _drop(graph: GraphProto, names: Collection[str]) -> None:
-    for values in (graph.initializer, graph.input, graph.value_info):
-        for index in reversed([index for index, value in enumerate(values) if value.name in names]):
-            del values[index]

@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from artifacts.errors import StepError
 from artifacts.graph.activation_statistics import StatisticsReader
 from artifacts.graph.calibrated_matmuls import read_calibrated
+from artifacts.graph.constants import drop_unread
 from artifacts.graph.content import stored_content
 from artifacts.graph.matrix_content import Int8Content
 from artifacts.graph.quantized_error import Trial, activation_scale, column_scales, quantized_rows, relative_errors
@@ -84,7 +85,7 @@ def quantize_matmuls(
         copies[-1].CopyFrom(node)
     del model.graph.node[:]
     model.graph.node.extend(copies)
-    _drop_unread(model, {one.matmul.weight.name for one in matmuls})
+    drop_unread(model.graph, {one.matmul.weight.name for one in matmuls})
     return rewriter.contents
 
 
@@ -151,9 +152,3 @@ class _Rewriter:
 
     def _add(self, name: str, numbers: NDArray[np.generic]) -> None:
         self._graph.initializer.add().CopyFrom(numpy_helper.from_array(numbers, name))
-
-
-def _drop_unread(model: ModelProto, names: set[str]) -> None:
-    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name in names - read]:
-        model.graph.initializer.remove(tensor)

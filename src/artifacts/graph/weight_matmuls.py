@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto
 
+from artifacts.graph.constants import constants_to_initializers
+
 
 @dataclass(frozen=True)
 class WeightMatMul:
@@ -43,21 +45,6 @@ def weight_matmuls(model: ModelProto) -> list[WeightMatMul]:
     ]
 
 
-def constants_to_initializers(model: ModelProto) -> None:
-    """Turn each Constant of the top graph that holds a float32 matrix (or more axes) into an initializer of its name.
-
-    Quantisers look for weights among the initializers alone. External data stay where they are.
-    """
-    weights = [node for node in model.graph.node if _is_weight(node)]
-    for node in weights:
-        tensor = model.graph.initializer.add()
-        tensor.CopyFrom(node.attribute[0].t)
-        tensor.name = node.output[0]
-        model.graph.node.remove(node)
-
-
-def _is_weight(node: NodeProto) -> bool:
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or node.attribute[0].name != "value":
-        return False
-    value = node.attribute[0].t
-    return len(value.dims) >= 2 and value.data_type == TensorProto.FLOAT
+def matrices_to_initializers(model: ModelProto) -> None:
+    """Turn each Constant of the top graph that holds a float32 matrix (or more axes) into an initializer."""
+    constants_to_initializers(model.graph, lambda value: len(value.dims) >= 2 and value.data_type == TensorProto.FLOAT)

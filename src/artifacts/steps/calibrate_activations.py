@@ -134,11 +134,11 @@ def _write_tapped(source: Path, target: Path, most_rows: int, row_step: int) -> 
     from artifacts.graph.activation_taps import add_taps
     from artifacts.graph.model_file import load_graph, save_graph
     from artifacts.graph.quantizer_input import check_float_model
-    from artifacts.graph.weight_matmuls import constants_to_initializers, weight_matmuls
+    from artifacts.graph.weight_matmuls import matrices_to_initializers, weight_matmuls
 
     model = load_graph(source)
     check_float_model(model, source.name)
-    constants_to_initializers(model)
+    matrices_to_initializers(model)
     channels = {matmul.activation: matmul.sizes[0] for matmul in weight_matmuls(model)}
     if not channels:
         raise StepError(

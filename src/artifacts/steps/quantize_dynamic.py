@@ -53,20 +53,20 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
 
     from artifacts.asr.sessions import open_session
     from artifacts.graph.int8 import check_finite, check_quantized, count_readers
-    from artifacts.graph.model_file import check_model, find_model, load_graph, save_graph
+    from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes, save_graph
     from artifacts.graph.op_counts import changed_ops, op_counts
     from artifacts.graph.quantizer_input import check_excluded, check_float_model
     from artifacts.graph.strip_docs import strip_docs
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
-    from artifacts.graph.weight_matmuls import constants_to_initializers
+    from artifacts.graph.weight_matmuls import matrices_to_initializers
 
     source = find_model(model)
     target = out / source.name
     before = load_graph(source)
     check_float_model(before, source.name)
     check_excluded(params.nodes_to_exclude, before, source.name)
-    constants_to_initializers(before)
+    matrices_to_initializers(before)
     with TensorReader(source) as original:
         check_finite(before, original, {*params.op_types, "Gemm"})
     with TemporaryDirectory(dir=out) as scratch:
@@ -91,7 +91,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     check_model(target)
     trial_run(open_session(target, threads=1), target.name)
     counts = {f"nodes_{op_type}": count for op_type, count in sorted(readers.items())}
-    sizes = {"bytes_before": _size_bytes(model), "bytes_after": _size_bytes(out)}
+    sizes = {"bytes_before": model_bytes(model), "bytes_after": model_bytes(out)}
     return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **ops, **sizes}
 
 
@@ -103,13 +103,13 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     from artifacts.graph.model_file import load_graph, save_graph
-    from artifacts.graph.weight_matmuls import constants_to_initializers
+    from artifacts.graph.weight_matmuls import matrices_to_initializers
 
     copy, result = scratch / "float" / source.name, scratch / "quantized" / source.name
     copy.parent.mkdir()
     result.parent.mkdir()
     model = load_graph(source)
-    constants_to_initializers(model)  # it quantises no weight that is a Constant
+    matrices_to_initializers(model)  # it quantises no weight that is a Constant
     add_pre_process_metadata(model)  # else it warns that shapes should be inferred first, which it then does itself
     save_graph(model, copy, source_folder=source.parent)
     before, tempfile.tempdir = tempfile.tempdir, str(scratch)
@@ -127,7 +127,3 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     finally:
         tempfile.tempdir = before
     return result
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())

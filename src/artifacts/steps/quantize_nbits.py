@@ -55,20 +55,20 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
 
     from artifacts.asr.sessions import open_session
     from artifacts.graph.inline_writer import write_inline
-    from artifacts.graph.model_file import INLINE_LIMIT_BYTES, check_model, find_model, load_graph
+    from artifacts.graph.model_file import INLINE_LIMIT_BYTES, check_model, find_model, load_graph, model_bytes
     from artifacts.graph.nbits_graph import rewrite_to_nbits
     from artifacts.graph.nbits_values import BlockFormat
     from artifacts.graph.op_counts import changed_ops, op_counts
     from artifacts.graph.quantizer_input import check_excluded, check_float_model
     from artifacts.graph.tensor_writer import write_model
     from artifacts.graph.trial_run import trial_run
-    from artifacts.graph.weight_matmuls import constants_to_initializers
+    from artifacts.graph.weight_matmuls import matrices_to_initializers
 
     source = find_model(model)
     graph = load_graph(source)
     check_float_model(graph, source.name)
     check_excluded(params.nodes_to_exclude, graph, source.name)
-    constants_to_initializers(graph)
+    matrices_to_initializers(graph)
     before = op_counts(graph)
     form = BlockFormat(params.bits, params.block_size, params.symmetric)
     changes = rewrite_to_nbits(graph, model, form, params.accuracy_level, params.nodes_to_exclude)
@@ -95,10 +95,6 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         "weights": changes.weights,
         "nodes_left_float": after["MatMul"] + after["Gemm"],
         **changed_ops(before, after),
-        "bytes_before": _size_bytes(model),
-        "bytes_after": _size_bytes(out),
+        "bytes_before": model_bytes(model),
+        "bytes_after": model_bytes(out),
     }
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())

@@ -59,13 +59,13 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     from artifacts.graph.activation_statistics import StatisticsReader
     from artifacts.graph.calibrated_matmuls import matmuls_by_value
     from artifacts.graph.matrix_content import write_replaced
-    from artifacts.graph.model_file import check_model, find_model, load_graph
+    from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.op_counts import changed_ops, op_counts
     from artifacts.graph.quantized_error import weight_limit
     from artifacts.graph.quantizer_input import check_excluded, check_float_model
     from artifacts.graph.static_int8 import measure_matmuls, quantize_matmuls
     from artifacts.graph.trial_run import trial_run
-    from artifacts.graph.weight_matmuls import constants_to_initializers
+    from artifacts.graph.weight_matmuls import matrices_to_initializers
 
     source, limit = find_model(model), weight_limit(params.reduce_range)
     target = out / source.name
@@ -73,7 +73,7 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     check_float_model(graph, source.name)
     check_excluded(params.nodes_to_exclude, graph, source.name)
     ops_before = op_counts(graph)
-    constants_to_initializers(graph)
+    matrices_to_initializers(graph)
     readers = matmuls_by_value(graph, params.nodes_to_exclude)
     measured = StatisticsReader(statistics)
     measured.check_model(source)
@@ -101,8 +101,8 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
         "mean_error": sum(one.error for one in kept) / len(kept),
         "largest_error": max(one.error for one in kept),
         **ops,
-        "bytes_before": _size_bytes(model),
-        "bytes_after": _size_bytes(out),
+        "bytes_before": model_bytes(model),
+        "bytes_after": model_bytes(out),
     }
 
 
@@ -112,7 +112,3 @@ def _write_report(path: Path, kept: Sequence[StaticMatMul], worst: Sequence[Stat
         for title, nodes in (("quantized", kept), ("left_float", worst))
     }
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())

@@ -51,7 +51,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     from artifacts.graph.dequantize_nodes import check_opset, dequantize
     from artifacts.graph.large_weights import large_weights
     from artifacts.graph.levelled_content import Int8Content, largest_error
-    from artifacts.graph.model_file import check_model, find_model, load_graph
+    from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.op_counts import changed_ops, op_counts
     from artifacts.graph.quantizer_input import check_excluded, check_float_model
     from artifacts.graph.replaced_weights import replace_contents
@@ -92,7 +92,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     if not external:
         _run_once(target)
     changes = changed_ops(ops, op_counts(graph))
-    sizes = {"bytes_before": _size_bytes(model), "bytes_after": _size_bytes(out)}
+    sizes = {"bytes_before": model_bytes(model), "bytes_after": model_bytes(out)}
     return {"tensors": len(weights), **changes, "largest_error": largest_error(contents), **sizes}
 
 
@@ -101,7 +101,3 @@ def _run_once(path: Path) -> None:
     from artifacts.graph.trial_run import trial_run
 
     trial_run(open_session(path, threads=1), path.name)
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())

@@ -45,7 +45,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     from artifacts.graph.content import stored_content
     from artifacts.graph.large_weights import large_weights
     from artifacts.graph.levelled_content import RoundedContent, largest_error
-    from artifacts.graph.model_file import check_model, find_model, load_graph
+    from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.quantizer_input import check_excluded, check_float_model
     from artifacts.graph.replaced_weights import replace_contents
     from artifacts.graph.tensor_writer import stored_tensors, write_model
@@ -79,7 +79,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     check_model(target)
     if not external:
         _run_once(target)
-    sizes = {"bytes_before": _size_bytes(model), "bytes_after": _size_bytes(out)}
+    sizes = {"bytes_before": model_bytes(model), "bytes_after": model_bytes(out)}
     return {"tensors": moved, "largest_error": largest_error(contents), **sizes}
 
 
@@ -88,7 +88,3 @@ def _run_once(path: Path) -> None:
     from artifacts.graph.trial_run import trial_run
 
     trial_run(open_session(path, threads=1), path.name)
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())

@@ -58,17 +58,17 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     from artifacts.graph.calibrated_matmuls import matmuls_by_value
     from artifacts.graph.fold_scales import EXPLICIT_MUL, ScaledValue, fold_scales
     from artifacts.graph.matrix_content import write_replaced
-    from artifacts.graph.model_file import check_model, find_model, load_graph
+    from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.op_counts import changed_ops, op_counts
     from artifacts.graph.quantizer_input import check_excluded, check_float_model
-    from artifacts.graph.weight_matmuls import constants_to_initializers
+    from artifacts.graph.weight_matmuls import matrices_to_initializers
 
     source = find_model(model)
     graph = load_graph(source)
     check_float_model(graph, source.name)
     check_excluded(params.nodes_to_exclude, graph, source.name)
     ops_before = op_counts(graph)
-    constants_to_initializers(graph)
+    matrices_to_initializers(graph)
     readers = matmuls_by_value(graph, params.nodes_to_exclude)
     measured = StatisticsReader(statistics)
     measured.check_model(source)
@@ -98,8 +98,8 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
         "mean_error_before": sum(one.error_before for one in chosen.values()) / len(chosen),
         "mean_error": sum(one.error for one in chosen.values()) / len(chosen),
         **ops,
-        "bytes_before": _size_bytes(model),
-        "bytes_after": _size_bytes(out),
+        "bytes_before": model_bytes(model),
+        "bytes_after": model_bytes(out),
     }
 
 
@@ -130,7 +130,3 @@ def _write_report(
         for value, one in chosen.items()
     ]
     path.write_text(json.dumps({"values": values}, indent=1) + "\n", encoding="utf-8")
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
