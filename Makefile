@@ -22,6 +22,7 @@ lint: .venv/ready
 	    { echo "error: $(PYTHON) is not Python 3.11"; echo "  fix: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up .venv (some 2.5 GB, a few minutes the first time)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
 	    torch==2.13.0 --editable '.[onnx,nemo,consumers,dev]'
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true  # pip compiles on one core; some files are templates
 	@touch $@

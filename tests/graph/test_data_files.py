@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -97,3 +99,44 @@ def test_a_file_that_shrinks_meanwhile_is_an_error(source: Path, tmp_path: Path)
 def test_no_file_is_overwritten(source: Path, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         write_files({source: []})
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Bytes that are there once as many contents as there are parties are read at the same time."""
+
+    barrier: Barrier
+
+    @property
+    def nbytes(self) -> int:
+        return 1
+
+    def pieces(self) -> Iterator[memoryview]:
+        self.barrier.wait(timeout=60)
+        yield memoryview(b"m")
+
+
+def test_of_one_file_two_contents_are_computed_at_the_same_time(tmp_path: Path) -> None:
+    barrier = Barrier(2)
+    write_files({tmp_path / "a": [(0, Meeting(barrier)), (1, Meeting(barrier))]})
+    assert (tmp_path / "a").read_bytes() == b"mm"
+
+
+def test_after_a_content_that_fails_the_others_are_not_computed(tmp_path: Path) -> None:
+    read: list[int] = []
+
+    @dataclass(frozen=True)
+    class Numbered:
+        number: int
+        nbytes: int = 1
+
+        def pieces(self) -> Iterator[memoryview]:
+            read.append(self.number)
+            if self.number == 0:
+                raise ValueError("it is damaged")
+            time.sleep(0.01)
+            yield memoryview(b"n")
+
+    with pytest.raises(ValueError, match="it is damaged"):
+        write_files({tmp_path / "a": [(number, Numbered(number)) for number in range(1000)]})
+    assert len(read) < 100

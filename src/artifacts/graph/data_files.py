@@ -2,7 +2,8 @@
 
 Ranges that follow each other both in their file and in the new one are copied by the kernel in one go
 (`copy_file_range`): no byte passes through this process, and a file system that can share blocks does. That takes the
-time of `cp`. What is written does not depend on the threads: every place is known beforehand.
+time of `cp`. What is computed on its way takes longer than its writing: of one file, several contents at a time.
+What is written does not depend on the threads: every place is known beforehand.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from artifacts.graph.content import Content, FileRange
@@ -18,8 +20,9 @@ from artifacts.graph.content import Content, FileRange
 ALIGNMENT_BYTES = 64
 """Tensors start at multiples of a cache line: runtimes map the file and compute on it as it is."""
 
-FILES_AT_ONCE = 2
-"""Two files are copied in less time than one after the other. Into one file the kernel lets a single thread write."""
+THREADS = 2
+"""Two files are copied in less time than one after the other. Into one file the kernel lets a single thread write; the
+other computes meanwhile. More would hold more memory than the disk repays."""
 
 Placed = tuple[int, Content]
 """An offset in bytes, and what goes there."""
@@ -36,17 +39,26 @@ def aligned(offset_bytes: int) -> int:
 def write_files(files: Mapping[Path, Sequence[Placed]]) -> None:
     """Write each file's contents, which are in the order of their offsets and do not overlap. Gaps become zeros.
 
-    Raises FileExistsError if one of the files is there already.
+    Contents are read in threads: two that share anything see to it themselves.
+    Raises FileExistsError if one of the files is there already, and whatever the first content that fails raises.
     """
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        for written in [pool.submit(_write_file, path, placed) for path, placed in files.items()]:
-            written.result()
+    with ExitStack() as opened:
+        targets = {path: opened.enter_context(path.open("xb", buffering=0)).fileno() for path in files}
+        tasks = [[(targets[path], *each) for each in _joined(placed)] for path, placed in files.items()]
+        if len(tasks) == 1:
+            tasks = [[each] for each in tasks[0]]
+        pool = opened.enter_context(ThreadPoolExecutor(THREADS))
+        writing = [pool.submit(_write_all, task) for task in tasks]
+        try:
+            for written in writing:
+                written.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _write_file(path: Path, placed: Sequence[Placed]) -> None:
-    with path.open("xb", buffering=0) as file:
-        for offset, content in _joined(placed):
-            _write(content, file.fileno(), offset)
+def _write_all(task: Sequence[tuple[int, int, Content]]) -> None:
+    for target, offset, content in task:
+        _write(content, target, offset)
 
 
 def _joined(placed: Sequence[Placed]) -> Iterator[Placed]:

@@ -8,8 +8,9 @@ infinities and NaN stay.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fp16Rounding:
-    """Converts arrays, and counts what it moved to the bounds so far."""
+    """Converts arrays, and counts what it moved to the bounds so far; in any number of threads."""
 
     min_positive_val: float
     max_finite_val: float
     raised: int = 0
     lowered: int = 0
+    _counting: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def convert(self, values: NDArray[np.float32]) -> NDArray[np.float16]:
         """The float16 of each value, in a new array of the same shape."""
@@ -57,8 +59,9 @@ class Fp16Rounding:
         magnitudes = np.abs(values)
         small = (magnitudes > 0) & (magnitudes < low)
         large = (magnitudes > high) & np.isfinite(magnitudes)
-        self.raised += int(small.sum())
-        self.lowered += int(large.sum())
+        with self._counting:
+            self.raised += int(small.sum())
+            self.lowered += int(large.sum())
         bounded = np.where(small, low, np.where(large, high, magnitudes))
         return np.copysign(bounded, values).astype(np.float16)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -88,26 +89,31 @@ def _check_scales(scales: NDArray[np.float32], weight: NDArray[np.float32], form
 
 @dataclass
 class BlockQuantizer:
-    """Quantises `weights` weights when their parts are read, and holds the last one: it is written part by part."""
+    """Quantises `weights` weights when their parts are read, and holds the last one: it is written part by part.
+
+    One at a time, in however many threads parts are read: a weight and its blocks are the memory that this takes.
+    """
 
     form: BlockFormat
     weights: int
     _seen: set[str] = field(default_factory=set, init=False)
     _name: str | None = field(default=None, init=False)
     _blocks: Blocks | None = field(default=None, init=False)
+    _busy: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def blocks(self, name: str, source: Content, sizes: tuple[int, int]) -> Blocks:
         """The weight `name` [K, N], whose float32 bytes are `source`. Raises StepError as `quantize_blocks` does."""
-        if self._blocks is None or self._name != name:
-            self._blocks = None  # its memory first
-            weight = read_floats(source).reshape(sizes)
-            try:
-                self._blocks, self._name = quantize_blocks(weight, self.form), name
-            except StepError as error:
-                raise StepError(f"weight '{name}': {error.fact}", error.fix) from None
-            self._seen.add(name)
-            log.info("quantising weights", extra={"done": len(self._seen), "total": self.weights})
-        return self._blocks
+        with self._busy:
+            if self._blocks is None or self._name != name:
+                self._blocks = None  # its memory first
+                weight = read_floats(source).reshape(sizes)
+                try:
+                    self._blocks, self._name = quantize_blocks(weight, self.form), name
+                except StepError as error:
+                    raise StepError(f"weight '{name}': {error.fact}", error.fix) from None
+                self._seen.add(name)
+                log.info("quantising weights", extra={"done": len(self._seen), "total": self.weights})
+            return self._blocks
 
 
 @dataclass(frozen=True)
