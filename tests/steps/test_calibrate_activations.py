@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -25,9 +24,9 @@ from artifacts.graph.weight_matmuls import weight_matmuls
 from artifacts.steps import calibrate_activations
 from artifacts.steps.calibrate_activations import Params
 from calibration_cases import copy_corpus, rewrite, save, with_scaled_channel
+from quantised_models import Metrics, digests
 
 Array = npt.NDArray[np.float32]
-Metrics = dict[str, Any]
 
 CLEAN = Params(slices=("clean",), long_seconds=None, percentile=99.0)
 
@@ -272,5 +271,3 @@ def calibrate(model: Path, inputs: dict[str, Path], out: Path, **params: Any) ->
     return calibrate_activations.run(out, Params(**params), **(inputs | {"model": model}))
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -22,10 +18,7 @@ from artifacts.errors import StepError
 from artifacts.graph.model_file import consolidate
 from artifacts.steps import convert_fp16, inject_outliers, quantize_dynamic
 from artifacts.steps.inject_outliers import Params
-
-Array = np.ndarray[Any, Any]
-Metrics = dict[str, float | int | str]
-Features = list[tuple[Array, Array]]
+from quantised_models import Array, Features, Metrics, digests, encode, onnx_file, run_elsewhere, strayed
 
 TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[B,3] x) => (float[B,2] y)
 <float[3] gamma = {1, 2, 1}, float[3] beta = {0, 1, 0}, float[3,2] w = {1, 2, 3, 4, 5, 6}> {
@@ -44,28 +37,8 @@ def inject(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
     return out, inject_outliers.run(out, Params(**params), model=model)
 
 
-def onnx_file(folder: Path) -> Path:
-    (path,) = folder.glob("*.onnx")
-    return path
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
 def weights(folder: Path) -> dict[str, Array]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(onnx_file(folder)).graph.initializer}
-
-
-def encode(folder: Path, features: Features) -> list[list[Array]]:
-    session = onnxruntime.InferenceSession(onnx_file(folder), providers=["CPUExecutionProvider"])
-    return [session.run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
-
-
-def strayed(found: list[Array], expected: list[Array]) -> float:
-    """1 - cosine of all encoder frames of an utterance."""
-    a, b = (runs[0].ravel().astype(np.float64) for runs in (found, expected))
-    return 1 - float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 def small_model(folder: Path, text: str = TEXT, numbers: Mapping[str, object] = MappingProxyType({})) -> Path:
@@ -166,7 +139,8 @@ def test_dynamic_int8_falls_apart_and_the_more_the_longer_the_recording_is(
         out = tmp_path / name
         out.mkdir()
         quantize_dynamic.run(out, quantize_dynamic.Params.model_validate({}), model=model)
-        drifts.append([strayed(*pair) for pair in zip(encode(out, features), expected, strict=True)])
+        found = encode(out, features)
+        drifts.append([strayed([run], [other]) for run, other in zip(found, expected, strict=True)])
     (plain_short, plain_long), (short, long) = drifts
     assert max(plain_short, plain_long) < 1e-3
     assert short > 20 * plain_short
@@ -223,17 +197,9 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    out.mkdir()
     consolidate(onnx_file(encoder_fp32), source / "encoder-model.onnx", external=True)
     before = digests(source)
-    script = (
-        "import sys; from pathlib import Path; from artifacts.steps import inject_outliers as step;"
-        "step.run(Path(sys.argv[2]), step.Params(), model=Path(sys.argv[1]))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error", "-c", script, str(source), str(out)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stderr == ""
+    run_elsewhere(inject_outliers, out, {"model": source})
     assert digests(source) == before
     again = tmp_path / "again"
     again.mkdir()

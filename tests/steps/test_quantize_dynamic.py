@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +10,25 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper, numpy_helper, parser
+from onnx import helper, numpy_helper
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
 from artifacts.graph.model_file import consolidate, load_graph, save_graph
 from artifacts.steps import convert_fp16, quantize_dynamic
 from artifacts.steps.quantize_dynamic import Params
-
-Array = np.ndarray[Any, Any]
-Metrics = dict[str, float | int | str]
-Features = list[tuple[Array, Array]]
-
-TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[B,2] x) => (float[B,2] y)
-<float[2,2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }"""
+from quantised_models import (
+    Array,
+    Features,
+    Metrics,
+    digests,
+    encode,
+    histogram,
+    onnx_file,
+    product_model,
+    run_elsewhere,
+    strayed,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,40 +39,6 @@ def int8_encoder(encoder_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -
 def quantize(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
     out.mkdir(exist_ok=True)
     return out, quantize_dynamic.run(out, Params(**params), model=model)
-
-
-def onnx_file(folder: Path) -> Path:
-    (path,) = folder.glob("*.onnx")
-    return path
-
-
-def histogram(folder: Path) -> Counter[str]:
-    return Counter(node.op_type for node in onnx.load(onnx_file(folder)).graph.node)
-
-
-def encode(folder: Path, features: Features) -> list[list[Array]]:
-    session = onnxruntime.InferenceSession(onnx_file(folder), providers=["CPUExecutionProvider"])
-    return [session.run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
-
-
-def strayed(found: list[list[Array]], expected: list[list[Array]]) -> float:
-    """1 - cosine of all encoder frames of all utterances."""
-    a, b = (np.concatenate([run[0].ravel() for run in runs]).astype(np.float64) for runs in (found, expected))
-    return 1 - float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
-def small_model(folder: Path, weight: object = None) -> Path:
-    folder.mkdir()
-    model = parser.parse_model(TEXT)
-    model.graph.node[0].name = "product"
-    if weight is not None:
-        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(weight, np.float32), "w"))
-    onnx.save(model, folder / "model.onnx")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -193,7 +159,7 @@ def test_nothing_of_this_machine_or_the_quantiser_is_in_the_file(
 
 
 def test_metadata_that_consumers_read_is_kept(tmp_path: Path) -> None:
-    source = small_model(tmp_path / "source")
+    source = product_model(tmp_path / "source")
     model = load_graph(onnx_file(source))
     helper.set_model_props(model, {"vocab_size": "64"})
     onnx_file(source).unlink()
@@ -207,24 +173,16 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    out.mkdir()
     consolidate(onnx_file(encoder_fp32), source / "encoder-model.onnx", external=True)
     before = digests(source)
-    script = (
-        "import sys; from pathlib import Path; from artifacts.steps import quantize_dynamic as step;"
-        "step.run(Path(sys.argv[2]), step.Params(), model=Path(sys.argv[1]))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error", "-c", script, str(source), str(out)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stderr == ""
+    run_elsewhere(quantize_dynamic, out, {"model": source})
     assert digests(source) == before
     assert digests(out) == digests(int8_encoder[0])
 
 
 def test_a_model_without_weights_of_these_types_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StepError, match="0 nodes quantised of the types LSTM, Gather"):
-        quantize(small_model(tmp_path / "source"), tmp_path / "out", op_types=("LSTM", "Gather"))
+        quantize(product_model(tmp_path / "source"), tmp_path / "out", op_types=("LSTM", "Gather"))
 
 
 def test_a_quantised_model_is_refused(int8_encoder: tuple[Path, Metrics], tmp_path: Path) -> None:
@@ -233,7 +191,7 @@ def test_a_quantised_model_is_refused(int8_encoder: tuple[Path, Metrics], tmp_pa
 
 
 def test_an_fp16_model_is_refused(tmp_path: Path) -> None:
-    source, half = small_model(tmp_path / "source"), tmp_path / "half"
+    source, half = product_model(tmp_path / "source"), tmp_path / "half"
     half.mkdir()
     convert_fp16.run(half, convert_fp16.Params(), model=source)
     with pytest.raises(StepError, match=r"model\.onnx: holds fp16 tensors"):
@@ -242,7 +200,7 @@ def test_an_fp16_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("external", [False, True])
 def test_a_weight_in_a_constant_is_quantised_too(tmp_path: Path, external: bool) -> None:
-    source, moved = small_model(tmp_path / "source", np.arange(1024).reshape(2, 512)), tmp_path / "moved"
+    source, moved = product_model(tmp_path / "source", np.arange(1024).reshape(2, 512)), tmp_path / "moved"
     model = onnx.load(source / "model.onnx")
     constant = helper.make_node("Constant", [], ["w"], value=model.graph.initializer[0])
     del model.graph.initializer[:]
@@ -258,7 +216,7 @@ def test_a_weight_in_a_constant_is_quantised_too(tmp_path: Path, external: bool)
 
 def test_an_unknown_node_to_exclude_is_named_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"model\.onnx: no node is called 'prodct'") as caught:
-        quantize(small_model(tmp_path / "source"), tmp_path / "out", nodes_to_exclude=("prodct",))
+        quantize(product_model(tmp_path / "source"), tmp_path / "out", nodes_to_exclude=("prodct",))
     assert caught.value.fix == "did you mean 'product'?"
 
 
@@ -272,4 +230,4 @@ def test_an_unknown_node_to_exclude_is_named_with_the_nearest(tmp_path: Path) ->
 )
 def test_a_weight_that_does_not_survive_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
     with pytest.raises(StepError, match=f"weight 'w': {message}"):
-        quantize(small_model(tmp_path / "source", numbers), tmp_path / "out")
+        quantize(product_model(tmp_path / "source", numbers), tmp_path / "out")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +17,7 @@ from artifacts.graph.model_file import consolidate, find_model, load_graph
 from artifacts.graph.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_dynamic, quantize_nbits
 from artifacts.steps.quantize_nbits import Params
-
-Array = np.ndarray[Any, Any]
-Metrics = dict[str, float | int | str]
-Features = list[tuple[Array, Array]]
-
-TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[B,2] x) => (float[B,2] y)
-<float[2,2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }"""
+from quantised_models import Array, Features, Metrics, digests, encode, product_model, run_elsewhere, strayed
 
 
 def quantize(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
@@ -43,31 +33,6 @@ def encoder_8(encoder_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 @pytest.fixture(scope="module")
 def encoder_4(encoder_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Metrics]:
     return quantize(encoder_fp32, tmp_path_factory.mktemp("4 bits"), bits=4)
-
-
-def encode(folder: Path, features: Features) -> list[list[Array]]:
-    session = onnxruntime.InferenceSession(find_model(folder), providers=["CPUExecutionProvider"])
-    return [session.run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
-
-
-def strayed(found: list[list[Array]], expected: list[list[Array]]) -> float:
-    """1 - cosine of all encoder frames of all utterances."""
-    a, b = (np.concatenate([run[0].ravel() for run in runs]).astype(np.float64) for runs in (found, expected))
-    return 1 - float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
-def small_model(folder: Path, weight: object = None) -> Path:
-    folder.mkdir()
-    model = parser.parse_model(TEXT)
-    model.graph.node[0].name = "product"
-    if weight is not None:
-        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(weight, np.float32), "w"))
-    onnx.save(model, folder / "model.onnx")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -206,7 +171,7 @@ def test_excluded_nodes_stay_as_they_were(encoder_fp32: Path, tmp_path: Path) ->
 
 
 def test_a_weight_in_a_constant_is_quantised_too(tmp_path: Path) -> None:
-    source = small_model(tmp_path / "source")
+    source = product_model(tmp_path / "source")
     model = onnx.load(source / "model.onnx")
     constant = onnx.helper.make_node("Constant", [], ["w"], value=model.graph.initializer[0])
     model.graph.node.insert(0, constant)
@@ -222,17 +187,9 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    out.mkdir()
     consolidate(find_model(encoder_fp32), source / "encoder-model.onnx", external=True)
     before = digests(source)
-    script = (
-        "import sys; from pathlib import Path; from artifacts.steps import quantize_nbits as step;"
-        "step.run(Path(sys.argv[2]), step.Params(), model=Path(sys.argv[1]))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error", "-c", script, str(source), str(out)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stderr == ""
+    run_elsewhere(quantize_nbits, out, {"model": source})
     assert digests(source) == before
     assert digests(out) == digests(encoder_8[0])
     assert str(tmp_path).encode() not in find_model(out).read_bytes()
@@ -248,13 +205,14 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
 )
 def test_a_weight_that_does_not_survive_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
     with pytest.raises(StepError, match=rf"model\.onnx: weight 'w': {message}"):
-        quantize(small_model(tmp_path / "source", numbers), tmp_path / "out")
+        quantize(product_model(tmp_path / "source", numbers), tmp_path / "out")
 
 
 def test_a_model_that_does_not_run_to_finite_numbers_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    source = small_model(tmp_path / "source")
+    source = product_model(tmp_path / "source")
+    head = '<ir_version: 8, opset_import: ["" : 17]> g (float[B,2] x) => (float[B,2] y)'
     body = "<float zero = {0}, float[2,2] w = {1, 2, 3, 4}> { a = MatMul(x, w) y = Div(a, zero) }"
-    onnx.save(parser.parse_model(TEXT.splitlines()[0] + body), source / "model.onnx")
+    onnx.save(parser.parse_model(head + body), source / "model.onnx")
     with pytest.raises(StepError, match=r"model\.onnx: output 'y' is not finite"):
         quantize(source, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
@@ -276,7 +234,7 @@ def tensors(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_model_without_weights_to_quantise_is_refused(tmp_path: Path) -> None:
-    source = small_model(tmp_path / "source")
+    source = product_model(tmp_path / "source")
     with pytest.raises(StepError, match=r"model\.onnx: 0 MatMuls quantised"):
         quantize(source, tmp_path / "out", nodes_to_exclude=("product",))
     with pytest.raises(StepError, match=r"no node is called 'prodct'") as caught:
@@ -289,7 +247,7 @@ def test_a_model_that_is_quantised_or_halved_already_is_refused(
 ) -> None:
     half = tmp_path / "half"
     half.mkdir()
-    convert_fp16.run(half, convert_fp16.Params(), model=small_model(tmp_path / "source"))
+    convert_fp16.run(half, convert_fp16.Params(), model=product_model(tmp_path / "source"))
     for source, message in (
         (encoder_8[0], "quantised already: node '.+_Q8' is a MatMulNBits"),
         (half, "holds fp16 tensors"),

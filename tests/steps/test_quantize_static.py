@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,10 +23,7 @@ from artifacts.graph.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_static
 from artifacts.steps.quantize_static import Params
 from calibrated_speech import Speech
-
-Array = np.ndarray[Any, Any]
-Metrics = dict[str, float | int | str]
-Features = list[tuple[Array, Array]]
+from quantised_models import Array, Features, Metrics, digests, onnx_file, run_elsewhere
 
 FIRST = "/pre_encode/out/MatMul"
 
@@ -59,11 +52,6 @@ def quantize(model: Path, statistics: Path, out: Path, **params: Any) -> tuple[P
     return out, quantize_static.run(out, Params(**params), model=model, statistics=statistics)
 
 
-def onnx_file(folder: Path) -> Path:
-    (path,) = folder.glob("*.onnx")
-    return path
-
-
 def encode(folder: Path, features: Features, names: list[str] | None = None) -> list[list[Array]]:
     session = onnxruntime.InferenceSession(onnx_file(folder), providers=["CPUExecutionProvider"])
     return [session.run(names, {"audio_signal": audio, "length": length}) for audio, length in features]
@@ -73,10 +61,6 @@ def strayed(found: list[list[Array]], expected: list[list[Array]]) -> float:
     """||found - expected||² / ||expected||² of all encoder frames of all utterances."""
     a, b = (np.concatenate([run[0].ravel() for run in runs]).astype(np.float64) for runs in (found, expected))
     return float(np.square(a - b).sum() / np.square(b).sum())
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture
@@ -235,21 +219,12 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
 ) -> None:
     source, here, there = (tmp_path / name for name in ("source", "here", "there"))
     source.mkdir()
-    there.mkdir()
     consolidate(onnx_file(smoothed[0]), source / "encoder-model.onnx", external=True)
     before = digests(source)
     statistics = speech.statistics(source)
     quantize(source, statistics, here, exclude_worst=2)
     assert {"encoder-model.onnx", "encoder-model.onnx.data", "quantized_nodes.json"} == set(digests(here))
-    script = (
-        "import sys; from pathlib import Path; from artifacts.steps import quantize_static as step;"
-        "step.run(Path(sys.argv[3]), step.Params(exclude_worst=2), model=Path(sys.argv[1]), "
-        "statistics=Path(sys.argv[2]))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error", "-c", script, str(source), str(statistics), str(there)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stderr == ""
+    run_elsewhere(quantize_static, there, {"model": source, "statistics": statistics}, exclude_worst=2)
     assert digests(there) == digests(here)
     assert digests(source) == before
 

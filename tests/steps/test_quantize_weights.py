@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, numpy_helper, parser
+from onnx import TensorProto, parser
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
@@ -22,14 +21,9 @@ from artifacts.graph.model_file import consolidate
 from artifacts.graph.trial_run import made_up_inputs
 from artifacts.steps import convert_fp16, quantize_weights, round_weights
 from artifacts.steps.quantize_weights import Params
+from quantised_models import Array, Features, Metrics, digests, onnx_file, product_model, run_elsewhere, strayed
 
-Array = np.ndarray[Any, Any]
-Metrics = dict[str, float | int | str]
-Features = list[tuple[Array, Array]]
 MIB = 1 << 20
-
-TEXT = """<ir_version: 8, opset_import: ["" : OPSET]> g (float[B,2] x) => (float[B,2] y)
-<float[2,2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }"""
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +34,6 @@ def small_encoder(encoder_fp32: Path, tmp_path_factory: pytest.TempPathFactory) 
 def quantize(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
     out.mkdir(exist_ok=True)
     return out, quantize_weights.run(out, Params(**params), model=model)
-
-
-def onnx_file(folder: Path) -> Path:
-    (path,) = folder.glob("*.onnx")
-    return path
 
 
 def session(folder: Path, *, as_written: bool = True) -> onnxruntime.InferenceSession:
@@ -59,26 +48,6 @@ def session(folder: Path, *, as_written: bool = True) -> onnxruntime.InferenceSe
 def encode(folder: Path, features: Features, *, as_written: bool = True) -> list[list[Array]]:
     run = session(folder, as_written=as_written).run
     return [run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
-
-
-def strayed(found: list[list[Array]], expected: list[list[Array]]) -> float:
-    """1 - cosine of all encoder frames of all utterances."""
-    a, b = (np.concatenate([run[0].ravel() for run in runs]).astype(np.float64) for runs in (found, expected))
-    return 1 - float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
-def small_model(folder: Path, weight: object = None, *, opset: int = 17) -> Path:
-    folder.mkdir()
-    model = parser.parse_model(TEXT.replace("OPSET", str(opset)))
-    model.graph.node[0].name = "product"
-    if weight is not None:
-        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(weight, np.float32), "w"))
-    onnx.save(model, folder / "model.onnx")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -217,15 +186,7 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
     source.mkdir()
     consolidate(onnx_file(encoder_fp32), source / "encoder-model.onnx", external=external)
     before = digests(source)
-    script = (
-        "import sys; from pathlib import Path; from artifacts.steps import quantize_weights as step;"
-        "step.run(Path(sys.argv[2]), step.Params(per_channel=True), model=Path(sys.argv[1]))"
-    )
-    (tmp_path / "elsewhere").mkdir()
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error", "-c", script, str(source), str(tmp_path / "elsewhere")]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stderr == ""
+    run_elsewhere(quantize_weights, tmp_path / "elsewhere", {"model": source}, per_channel=True)
     assert digests(source) == before
     assert digests(tmp_path / "elsewhere") == digests(quantize(source, tmp_path / "here", per_channel=True)[0])
 
@@ -268,12 +229,12 @@ print(int(status["VmHWM"].split()[0]) * 1024)
 )
 def test_a_weight_that_does_not_survive_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
     with pytest.raises(StepError, match=rf"model\.onnx: weight 'w': .*{message}"):
-        quantize(small_model(tmp_path / "source", numbers), tmp_path / "out", min_elements=3)
+        quantize(product_model(tmp_path / "source", numbers), tmp_path / "out", min_elements=3)
 
 
 def test_a_uniform_weight_stays_exactly_what_it_is(tmp_path: Path) -> None:
     for number in (0, 0.1, -1e-20):
-        source = small_model(tmp_path / f"source {number}", np.full((2, 2), number))
+        source = product_model(tmp_path / f"source {number}", np.full((2, 2), number))
         out, metrics = quantize(source, tmp_path / f"out {number}", min_elements=3)
         assert metrics["largest_error"] == 0
         np.testing.assert_array_equal(
@@ -284,7 +245,7 @@ def test_a_uniform_weight_stays_exactly_what_it_is(tmp_path: Path) -> None:
 def test_what_cannot_be_quantised_is_refused(small_encoder: tuple[Path, Metrics], tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"encoder-model\.onnx: quantised already: node '.+' is a DequantizeLinear"):
         quantize(small_encoder[0], tmp_path / "twice")
-    source = small_model(tmp_path / "source")
+    source = product_model(tmp_path / "source")
     (tmp_path / "half").mkdir()
     convert_fp16.run(tmp_path / "half", convert_fp16.Params(), model=source)
     with pytest.raises(StepError, match=r"model\.onnx: holds fp16 tensors"):
@@ -294,7 +255,7 @@ def test_what_cannot_be_quantised_is_refused(small_encoder: tuple[Path, Metrics]
     with pytest.raises(StepError, match=r"model\.onnx: no node is called 'prodct'") as caught:
         quantize(source, tmp_path / "excluded", min_elements=3, nodes_to_exclude=("prodct",))
     assert caught.value.fix == "did you mean 'product'?"
-    old = small_model(tmp_path / "old", opset=12)
+    old = product_model(tmp_path / "old", opset=12)
     quantize(old, tmp_path / "whole", min_elements=3)
     with pytest.raises(StepError, match=r"model\.onnx: opset 12 has no DequantizeLinear with a scale for each channel"):
         quantize(old, tmp_path / "by channel", min_elements=3, per_channel=True)

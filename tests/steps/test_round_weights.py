@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper, parser
 from pydantic import ValidationError
@@ -21,14 +19,9 @@ from artifacts.errors import StepError
 from artifacts.graph.model_file import consolidate
 from artifacts.steps import convert_fp16, quantize_dynamic, round_weights
 from artifacts.steps.round_weights import Params
+from quantised_models import Array, Features, Metrics, digests, encode, onnx_file, product_model, run_elsewhere, strayed
 
-Array = np.ndarray[Any, Any]
-Metrics = dict[str, float | int | str]
-Features = list[tuple[Array, Array]]
 MIB = 1 << 20
-
-TEXT = """<ir_version: 8, opset_import: ["" : 9]> g (float[B,2] x) => (float[B,2] y)
-<float[2,2] w = {1, 2, 3, 4.5}> { y = MatMul(x, w) }"""
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +34,6 @@ def rounded(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
     return out, round_weights.run(out, Params(**params), model=model)
 
 
-def onnx_file(folder: Path) -> Path:
-    (path,) = folder.glob("*.onnx")
-    return path
-
-
 def large_tensors(folder: Path) -> dict[str, Array]:
     """Initializers and Constants by name."""
     graph = onnx.load(onnx_file(folder)).graph
@@ -56,31 +44,6 @@ def large_tensors(folder: Path) -> dict[str, Array]:
         for name, tensor in named
         if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) > 16384
     }
-
-
-def encode(folder: Path, features: Features) -> Array:
-    session = onnxruntime.InferenceSession(onnx_file(folder), providers=["CPUExecutionProvider"])
-    runs = [session.run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
-    return np.concatenate([frames.ravel() for frames, _ in runs]).astype(np.float64)
-
-
-def strayed(a: Array, b: Array) -> float:
-    """1 - cosine."""
-    return 1 - float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
-def small_model(folder: Path, weight: object = None) -> Path:
-    folder.mkdir()
-    model = parser.parse_model(TEXT)
-    model.graph.node[0].name = "product"
-    if weight is not None:
-        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(weight, np.float32), "w"))
-    onnx.save(model, folder / "model.onnx")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -147,15 +110,7 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
     source.mkdir()
     consolidate(onnx_file(encoder_fp32), source / "encoder-model.onnx", external=external)
     before = digests(source)
-    script = (
-        "import sys; from pathlib import Path; from artifacts.steps import round_weights as step;"
-        "step.run(Path(sys.argv[2]), step.Params(), model=Path(sys.argv[1]))"
-    )
-    (tmp_path / "elsewhere").mkdir()
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error", "-c", script, str(source), str(tmp_path / "elsewhere")]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stderr == ""
+    run_elsewhere(round_weights, tmp_path / "elsewhere", {"model": source})
     assert digests(source) == before
     here, _ = rounded(source, tmp_path / "here")
     assert digests(tmp_path / "elsewhere") == digests(here)
@@ -204,17 +159,17 @@ print(int(status["VmHWM"].split()[0]) * 1024)
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_a_weight_without_levels_is_refused(tmp_path: Path, number: float) -> None:
     with pytest.raises(StepError, match=r"model\.onnx: weight 'w': holds NaN or infinity"):
-        rounded(small_model(tmp_path / "source", [[1, 2], [3, number]]), tmp_path / "out", min_elements=3)
+        rounded(product_model(tmp_path / "source", [[1, 2], [3, number]], opset=9), tmp_path / "out", min_elements=3)
 
 
 @pytest.mark.parametrize("numbers", [[[0.1, 0.1], [0.1, 0.1]], [[0, 1], [0.5, 0.75]]])
 def test_rounding_that_changes_nothing_is_an_error(tmp_path: Path, numbers: list[list[float]]) -> None:
     with pytest.raises(StepError, match=r"model\.onnx: 0 numbers changed"):
-        rounded(small_model(tmp_path / "source", numbers), tmp_path / "out", min_elements=3, levels=5)
+        rounded(product_model(tmp_path / "source", numbers, opset=9), tmp_path / "out", min_elements=3, levels=5)
 
 
 def test_what_cannot_be_rounded_is_refused(encoder_fp32: Path, tmp_path: Path) -> None:
-    source = small_model(tmp_path / "source")
+    source = product_model(tmp_path / "source")
     for name in ("half", "int8"):
         (tmp_path / name).mkdir()
     convert_fp16.run(tmp_path / "half", convert_fp16.Params(), model=source)

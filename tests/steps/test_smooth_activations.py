@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import numpy_helper, parser
+from onnx import numpy_helper
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
@@ -25,13 +20,7 @@ from artifacts.graph.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_dynamic, smooth_activations
 from artifacts.steps.smooth_activations import Params
 from calibrated_speech import Speech
-
-Array = np.ndarray[Any, Any]
-Metrics = dict[str, float | int | str]
-Features = list[tuple[Array, Array]]
-
-TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[B,2] x) => (float[B,2] y)
-<float[2,2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }"""
+from quantised_models import Features, Metrics, digests, encode, onnx_file, product_model, run_elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +41,6 @@ def smoothed(encoder_fp32: Path, statistics: Path, tmp_path_factory: pytest.Temp
 def smooth(model: Path, statistics: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
     out.mkdir(exist_ok=True)
     return out, smooth_activations.run(out, Params(**params), model=model, statistics=statistics)
-
-
-def onnx_file(folder: Path) -> Path:
-    (path,) = folder.glob("*.onnx")
-    return path
-
-
-def encode(folder: Path, features: Features) -> list[list[Array]]:
-    session = onnxruntime.InferenceSession(onnx_file(folder), providers=["CPUExecutionProvider"])
-    return [session.run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
-def small_model(folder: Path, weight: object = None) -> Path:
-    folder.mkdir()
-    model = parser.parse_model(TEXT)
-    model.graph.node[0].name = "product"
-    if weight is not None:
-        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(weight, np.float32), "w"))
-    onnx.save(model, folder / "model.onnx")
-    return folder
 
 
 def small_statistics(folder: Path, value: str = "x", channels: int = 2) -> Path:
@@ -200,22 +165,13 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
     here, _ = smooth(source, statistics, tmp_path / "here")
     assert {"encoder-model.onnx", "encoder-model.onnx.data", "smoothing.json"} == set(digests(here))
     there = tmp_path / "there"
-    there.mkdir()
-    script = (
-        "import sys; from pathlib import Path; from artifacts.steps import smooth_activations as step;"
-        "step.run(Path(sys.argv[3]), step.Params(), model=Path(sys.argv[1]), statistics=Path(sys.argv[2]))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "TMPDIR": str(tmp_path)}
-    environment.pop("OPENBLAS_NUM_THREADS", None)
-    command = [sys.executable, "-W", "error", "-c", script, str(source), str(statistics), str(there)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stderr == ""
+    run_elsewhere(smooth_activations, there, {"model": source, "statistics": statistics})
     assert digests(there) == digests(here)
     assert digests(source) == before
 
 
 def test_an_unknown_node_to_exclude_is_named_with_the_nearest(tmp_path: Path) -> None:
-    source, measured = small_model(tmp_path / "source"), small_statistics(tmp_path / "statistics")
+    source, measured = product_model(tmp_path / "source"), small_statistics(tmp_path / "statistics")
     with pytest.raises(StepError, match=r"model\.onnx: no node is called 'prodct'") as caught:
         smooth(source, measured, tmp_path / "out", nodes_to_exclude=("prodct",))
     assert caught.value.fix == "did you mean 'product'?"
@@ -231,19 +187,19 @@ def test_an_unknown_node_to_exclude_is_named_with_the_nearest(tmp_path: Path) ->
 def test_statistics_of_another_model_are_refused(tmp_path: Path, value: str, channels: int, fact: str) -> None:
     measured = small_statistics(tmp_path / "statistics", value, channels)
     with pytest.raises(StepError) as caught:
-        smooth(small_model(tmp_path / "source"), measured, tmp_path / "out")
+        smooth(product_model(tmp_path / "source"), measured, tmp_path / "out")
     assert (caught.value.fact, caught.value.fix) == (fact, "calibrate on this very model")
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_a_weight_that_is_not_finite_is_refused(tmp_path: Path, number: float) -> None:
-    source = small_model(tmp_path / "source", [[1, 2], [3, number]])
+    source = product_model(tmp_path / "source", [[1, 2], [3, number]])
     with pytest.raises(StepError, match="weight 'w': holds NaN or infinity"):
         smooth(source, small_statistics(tmp_path / "statistics"), tmp_path / "out")
 
 
 def test_what_needs_no_smoothing_is_refused(tmp_path: Path) -> None:
-    source, measured = small_model(tmp_path / "source"), small_statistics(tmp_path / "statistics")
+    source, measured = product_model(tmp_path / "source"), small_statistics(tmp_path / "statistics")
     with pytest.raises(StepError, match=r"model\.onnx: 0 values smoothed of 0"):
         smooth(source, measured, tmp_path / "out", nodes_to_exclude=("product",))
 
@@ -252,7 +208,7 @@ def test_models_of_other_numbers_are_refused(encoder_fp32: Path, statistics: Pat
     half, integers = tmp_path / "half", tmp_path / "integers"
     half.mkdir()
     integers.mkdir()
-    convert_fp16.run(half, convert_fp16.Params(), model=small_model(tmp_path / "source"))
+    convert_fp16.run(half, convert_fp16.Params(), model=product_model(tmp_path / "source"))
     quantize_dynamic.run(integers, quantize_dynamic.Params(), model=tmp_path / "source")
     for folder, fact in ((half, "holds fp16 tensors"), (integers, "quantised already")):
         with pytest.raises(StepError, match=rf"model\.onnx: {fact}"):
