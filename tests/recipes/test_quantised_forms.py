@@ -1,9 +1,11 @@
 """What each quantised form costs in words: of the embedded checkpoint, and of it with an outlier channel put in.
 
-The whole evaluation is transcribed with each form, and the tables are printed, slice by slice. One place of a recording
-that tips over decides up to a sentence, in either direction: what a slice loses is known to within its scatter, the
-standard error of the rows' differences to fp32. A slice may pass its bound by as much as chance explains (two standard
-errors); all of the speech together may not, nor may a slice that is large enough to tell.
+The whole evaluation is transcribed with each form, and the tables are printed, slice by slice. An outlier channel
+leaves fp32 as it is to the bit (`tests/steps/test_inject_outliers.py`), so that one fp32 serves both.
+
+One place of a recording that tips over decides up to a sentence, in either direction: what a slice loses is known to
+within its scatter, the standard error of the rows' differences to fp32. A slice may pass its bound by as much as chance
+explains (two standard errors); all of the speech together may not, nor may a slice that is large enough to tell.
 """
 
 from __future__ import annotations
@@ -46,11 +48,12 @@ Measure = Callable[[str], Measured]
 
 @pytest.fixture(scope="session")
 def measure() -> Measure:
-    """Measures the forms of a recipe."""
+    """Measures the forms of a recipe, against fp32 of the plain model."""
 
     def measure(recipe: str) -> Measured:
-        run_doit("-n", "2", *(f"{recipe}:wer_{form}" for form in FORMS))
-        rows = {form: _rows(recipe, form) for form in FORMS}
+        recipes = {form: "tiny-forms" if form == "fp32" else recipe for form in FORMS}
+        run_doit("-n", "2", *(f"{recipe}:wer_{form}" for form, recipe in recipes.items()))
+        rows = {form: _rows(recipe, form) for form, recipe in recipes.items()}
         slices = [*dict.fromkeys(row["slice"] for row in rows["fp32"]), "total"]
         return Measured(
             {form: {name: _wer(rows[form], name) for name in slices} for form in FORMS},
@@ -108,13 +111,10 @@ def test_they_hold_them_with_an_outlier_channel_too(measure: Measure, form: str,
     assert [name for name, one in loss.items() if not one.is_within(bound)] == []
 
 
-def test_an_outlier_channel_changes_no_word_of_fp32_and_ruins_stock_int8(
-    measure: Measure, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_outlier_channel_ruins_stock_int8(measure: Measure, capsys: pytest.CaptureFixture[str]) -> None:
     plain, outliers = measure("tiny-forms"), measure("tiny-outliers")
     _show(capsys, "tiny-forms", plain)
     _show(capsys, "tiny-outliers", outliers)
-    assert outliers.wer["fp32"] == plain.wer["fp32"]
     assert plain.loss["int8_dynamic"]["total"].points < 1
     ruined = outliers.loss["int8_dynamic"]
     assert ruined["total"].points >= 10
