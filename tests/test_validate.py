@@ -27,6 +27,7 @@ class Outer(BaseModel):
     count: int = Field(gt=0)
     inner: dict[str, Inner] = {}
     on: bool = False
+    maybe: Inner | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Outer:
@@ -51,8 +52,9 @@ def test_what_is_right_becomes_the_model_with_defaults(tmp_path: Path) -> None:
     [
         ("", "1:1: count: this key is missing", "add it"),
         ("cuont: 1", "1:1: cuont: unknown key 'cuont'", "did you mean 'count'?"),
-        ("count: 1\nzzz: 1", "2:1: zzz: unknown key 'zzz'", "the keys known here are: count, inner, on"),
+        ("count: 1\nzzz: 1", "2:1: zzz: unknown key 'zzz'", "the keys known here are: count, inner, on, maybe"),
         ("count: 1\ninner: {a: {dtpye: fp16}}", "2:13: inner.a.dtpye: unknown key 'dtpye'", "did you mean 'dtype'?"),
+        ("count: 1\nmaybe: {dtpye: fp16}", "2:9: maybe.dtpye: unknown key 'dtpye'", "did you mean 'dtype'?"),
         ("count: x", '1:8: count: must be a whole number, got "x"', "correct 'count'"),
         ("count: 1.5", "1:8: count: must be a whole number, got 1.5", "correct 'count'"),
         ("count: 0", "1:8: count: must be above 0, got 0", "correct 'count'"),

@@ -94,6 +94,8 @@ def _keys_at(model: Any, location: Iterable[str | int]) -> list[str]:
         if isinstance(here, type) and issubclass(here, BaseModel):
             found = here.model_fields.get(str(part))
             here = found.annotation if found else None
+            if type(None) in typing.get_args(here):  # of `Model | None`, the model's
+                here = typing.get_args(here)[0]
         elif typing.get_origin(here) in (dict, list, tuple):
             here = typing.get_args(here)[-1]
     return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from artifacts.errors import StepError
 from artifacts.steps import measure_wer
-from artifacts.steps.measure_wer import Params
+from artifacts.steps.measure_wer import Buffered, Params
 
 SHORT = Params(slices=("clean", "long_20s"))
+AS_STREAMS = Params(slices=("clean",), buffered=Buffered())
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,9 @@ SHORT = Params(slices=("clean", "long_20s"))
         {},
         {"slices": ["clean"], "threads": 2},
         {"ignore_case_and_punctuation": True},
+        {"buffered": None},
+        {"buffered": {}},
+        {"buffered": {"chunk_seconds": 1, "left_seconds": 0, "right_seconds": 0}},
     ],
 )
 def test_good_params(params: dict[str, Any]) -> None:
@@ -37,6 +41,14 @@ def test_good_params(params: dict[str, Any]) -> None:
         {"threads": 1.0},
         {"ignore_case_and_punctuation": "yes"},
         {"beam": 4},
+        {"buffered": True},
+        {"buffered": {"chunk_seconds": 0}},
+        {"buffered": {"chunk_seconds": 61}},
+        {"buffered": {"left_seconds": -1}},
+        {"buffered": {"left_seconds": 121}},
+        {"buffered": {"right_seconds": 61}},
+        {"buffered": {"right_seconds": "2"}},
+        {"buffered": {"chunk_frames": 25}},
     ],
 )
 def test_bad_params(params: dict[str, Any]) -> None:
@@ -107,6 +119,60 @@ def test_the_same_inputs_give_the_same_bytes(
     assert measure_wer.run(tmp_path / "out", SHORT, **inputs) == measured[1]
     for name in ("metrics.json", "hypotheses.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (measured[0] / name).read_bytes()
+
+
+def test_what_is_known_of_whole_recordings_is_their_error_rates(measured: tuple[Path, dict[str, Any]]) -> None:
+    of_slices = [f"{rate}_percent_{name}" for name in ("clean", "long_20s") for rate in ("wer", "deletions")]
+    assert list(measured[1]) == ["wer_percent", "words", "empty_hypotheses", *of_slices]
+
+
+@pytest.fixture(scope="module")
+def streamed(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The step's folder and metrics with the clean slice heard in chunks of 2 s, 10 s before and 2 s after them."""
+    out = tmp_path_factory.mktemp("streamed")
+    return out, dict(measure_wer.run(out, AS_STREAMS, **inputs))
+
+
+def test_an_offline_encoder_streams_clean_speech_four_seconds_late(streamed: tuple[Path, dict[str, Any]]) -> None:
+    _, metrics = streamed
+    assert list(metrics)[:4] == ["wer_percent", "latency_seconds", "encoded_times", "real_time_factor"]
+    assert metrics["latency_seconds"] == 4.0
+    assert metrics["encoded_times"] == 7.0
+    assert metrics["real_time_factor"] > 0
+    assert metrics["wer_percent"] == metrics["wer_percent_clean"] <= 3
+
+
+def test_a_stream_gives_the_same_bytes_however_fast_it_was(
+    streamed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    measure_wer.run(tmp_path, AS_STREAMS, **inputs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hypotheses.jsonl", "metrics.json"]
+    for name in ("metrics.json", "hypotheses.jsonl"):
+        assert (tmp_path / name).read_bytes() == (streamed[0] / name).read_bytes()
+    assert "real_time" not in (tmp_path / "metrics.json").read_text(encoding="utf-8")
+
+
+def test_a_chunk_longer_than_the_recordings_gives_the_text_of_whole_recordings(
+    measured: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    measure_wer.run(tmp_path, Params(slices=("clean",), buffered=Buffered(chunk_seconds=60)), **inputs)
+    assert read_lines(tmp_path) == [line for line in read_lines(measured[0]) if line["slice"] == "clean"]
+
+
+def test_less_latency_costs_words(
+    streamed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    hurried = Buffered(chunk_seconds=0.96, left_seconds=4, right_seconds=0.96)
+    metrics = measure_wer.run(tmp_path, Params(slices=("clean",), buffered=hurried), **inputs)
+    assert metrics["latency_seconds"] == 1.92
+    assert streamed[1]["wer_percent"] + 2 < metrics["wer_percent"] < 20
+
+
+def test_a_chunk_that_is_no_whole_number_of_frames_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    for name, seconds in (("chunk_seconds", 0.1), ("left_seconds", 1.0), ("right_seconds", 0.5)):
+        with pytest.raises(StepError, match=rf"buffered\.{name}: {seconds:g} s is no whole number of the enc"):
+            measure_wer.run(tmp_path, Params(buffered=Buffered(**{name: seconds})), **inputs)
+    assert not list(tmp_path.iterdir())
 
 
 def test_separate_graphs_give_the_same_text(

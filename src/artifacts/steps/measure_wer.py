@@ -4,15 +4,18 @@ The exported graphs are run as consumers run them: one utterance at a time throu
 greedy token-and-duration decoding, each recording in one piece however long it is. So what an artifact loses on long
 recordings, where a dynamic int8 scale grows coarse and soft words become blanks, shows in the slices that hold them.
 
+With `buffered`, recordings are heard as streams are: in chunks, each encoded with context before and after it, and
+decoded from where the chunk before it ended. So an offline encoder is made to stream, at a price in words and in
+computing; `asr/buffered.py` tells how. Metrics are then, besides those of whole recordings: `latency_seconds`, how long
+a sound waits at most (chunk and right context); `encoded_times`, how often a second of a long recording is encoded; and
+`real_time_factor`, the seconds of processor time that a second of speech took on the machine that measured.
+
 Writes `metrics.json` (counts and rates in percent of the reference words, in total and for each slice) and
 `hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the corpus' order).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,22 +26,37 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from artifacts.asr.corpus import Utterance
+    import numpy as np
+    import numpy.typing as npt
+
+    from artifacts.asr.buffered import Buffering
     from artifacts.asr.transducer import Transducer
-    from artifacts.asr.word_errors import WordErrors
 
 TOOLS = ("onnxruntime", "numpy", "soundfile", "jiwer", "rapidfuzz")
 
-SECONDS_BETWEEN_PROGRESS = 1.0
 
-log = logging.getLogger(__name__)
+class Buffered(StepParams):
+    """How a stream is cut up, each a whole number of the encoder's frames: of 0.08 s, for FastConformers.
+
+    The defaults are those with which Parakeet's model card streams in NeMo. At their longest a window is 240 s, within
+    the tables of positions that encoders are exported with (400 s).
+    """
+
+    chunk_seconds: float = Field(2.0, ge=0.01, le=60)
+    """What is decoded at a time."""
+    left_seconds: float = Field(10.0, ge=0, le=120)
+    """What is encoded again before it."""
+    right_seconds: float = Field(2.0, ge=0, le=60)
+    """What is waited for after it."""
 
 
 class Params(StepParams):
-    """What of the corpus is measured, how words are compared, and with how many threads."""
+    """What of the corpus is measured, as recordings or as streams, how words are compared, with how many threads."""
 
     slices: tuple[str, ...] | None = Field(None, min_length=1)
     """The slices to measure; all of the corpus unless given."""
+    buffered: Buffered | None = None
+    """Hear recordings as streams; whole unless given. An empty mapping means the defaults."""
     ignore_case_and_punctuation: bool = False
     threads: int = Field(1, gt=0, le=64)
     """Threads within an operator. They may decide the last bits of a sum, so they are part of the measurement."""
@@ -59,53 +77,60 @@ def run(
 ) -> dict[str, float | int | str]:
     """Transcribe the corpus with `decoder_joint`, or with `predictor` and `joint`, and count the words that are wrong.
 
-    Raises StepError if neither or both forms are given, if the artifacts do not belong to one checkpoint, and for
-    whatever is wrong with the corpus.
+    Raises StepError if neither or both forms are given, if the artifacts do not belong to one checkpoint, if a part of
+    `buffered` is no whole number of encoder frames, and for whatever is wrong with the corpus.
     """
+    from artifacts.asr.buffered import BufferedFrontend
     from artifacts.asr.corpus import read_corpus
     from artifacts.asr.decoding import read_decoding
     from artifacts.asr.frontend import Encoder, Preprocessor
     from artifacts.asr.greedy import decode
     from artifacts.asr.tokens import detokenize, read_pieces
-    from artifacts.asr.word_errors import count, total
+    from artifacts.asr.wer_report import transcribe_corpus, write_report
     from artifacts.graph.model_file import find_model
 
-    decoding = read_decoding(model_meta / "model_meta.json")
+    meta = model_meta / "model_meta.json"
+    decoding = read_decoding(meta)
     pieces = read_pieces(tokens / "vocab.txt", decoding)
     transducer = _open_transducer(decoder_joint, predictor, joint, params.threads, decoding.blank_id)
     preprocess = Preprocessor(find_model(preprocessor), params.threads)
     encode = Encoder(find_model(encoder), params.threads)
+    buffering = _buffering(params.buffered, meta)
+    stream = BufferedFrontend(preprocess, encode, buffering) if buffering else None
     speech = read_corpus(corpus, params.slices)
 
-    results: list[tuple[Utterance, str, WordErrors]] = []
-    reported = time.monotonic()
-    for done, utterance in enumerate(speech.utterances, start=1):
-        frames = encode.frames(*preprocess.features(speech.waveform(utterance)))
-        hypothesis = detokenize(pieces, decode(transducer, frames, decoding))
-        errors = count(utterance.text, hypothesis, ignore_case_and_punctuation=params.ignore_case_and_punctuation)
-        results.append((utterance, hypothesis, errors))
-        if time.monotonic() - reported >= SECONDS_BETWEEN_PROGRESS or done == len(speech.utterances):
-            reported = time.monotonic()
-            log.info("transcribing", extra={"done": done, "total": len(speech.utterances)})
+    def transcribe(waveform: npt.NDArray[np.float32]) -> str:
+        frames = stream.frames(waveform) if stream else encode.frames(*preprocess.features(waveform))
+        return detokenize(pieces, decode(transducer, frames, decoding))
 
-    slices = {
-        name: total(errors for utterance, _, errors in results if utterance.slice == name)
-        for name in dict.fromkeys(utterance.slice for utterance, _, _ in results)
+    began = time.process_time()  # by the clock it would be slower beside other targets
+    lenient = params.ignore_case_and_punctuation
+    transcripts = transcribe_corpus(speech, transcribe, ignore_case_and_punctuation=lenient)
+    seconds = time.process_time() - began
+    metrics = write_report(out, transcripts)
+    if not buffering:
+        return metrics
+    of_streams: dict[str, float | int | str] = {
+        "latency_seconds": buffering.latency_seconds,
+        "encoded_times": buffering.encoded_times,
+        "real_time_factor": round(seconds / sum(utterance.duration for utterance in speech.utterances), 4),
     }
-    everything = total(slices.values())
-    _write_hypotheses(out / "hypotheses.jsonl", results)
-    metrics = {"total": _record(everything), "slices": {name: _record(errors) for name, errors in slices.items()}}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    # Right behind the error rate: tables show the first few.
+    return {"wer_percent": metrics["wer_percent"]} | of_streams | metrics
 
-    flat: dict[str, float | int | str] = {
-        "wer_percent": everything.wer_percent,
-        "words": everything.words,
-        "empty_hypotheses": everything.empty_hypotheses,
-    }
-    for name, errors in slices.items():
-        flat[f"wer_percent_{name}"] = errors.wer_percent
-        flat[f"deletions_percent_{name}"] = errors.deletions_percent
-    return flat
+
+def _buffering(buffered: Buffered | None, model_meta: Path) -> Buffering | None:
+    if not buffered:
+        return None
+    from artifacts.asr.buffered import Buffering, read_frame_size
+
+    frame = read_frame_size(model_meta)
+    return Buffering(
+        frame,
+        chunk=frame.count("buffered.chunk_seconds", buffered.chunk_seconds),
+        left=frame.count("buffered.left_seconds", buffered.left_seconds),
+        right=frame.count("buffered.right_seconds", buffered.right_seconds),
+    )
 
 
 def _open_transducer(
@@ -125,23 +150,3 @@ def _open_transducer(
         f"{'do not make one decoder' if names else 'are all missing'}",
         "give either decoder_joint, or predictor and joint",
     )
-
-
-def _record(errors: WordErrors) -> dict[str, float]:
-    rates = {"wer_percent": errors.wer_percent, "deletions_percent": errors.deletions_percent}
-    return rates | dataclasses.asdict(errors)
-
-
-def _write_hypotheses(path: Path, results: list[tuple[Utterance, str, WordErrors]]) -> None:
-    with path.open("w", encoding="utf-8") as lines:
-        for utterance, hypothesis, errors in results:
-            line = {
-                "id": utterance.id,
-                "slice": utterance.slice,
-                "text": utterance.text,
-                "hypothesis": hypothesis,
-                "substitutions": errors.substitutions,
-                "deletions": errors.deletions,
-                "insertions": errors.insertions,
-            }
-            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
