@@ -74,6 +74,14 @@ def test_another_kind_of_model_is_refused_by_name(
     assert raised.value.fix == "give a checkpoint of an EncDecRNNTBPEModel with TDT durations, such as Parakeet-TDT"
 
 
+def test_a_transducer_without_durations_is_read(tmp_path: Path, raw_config: dict[str, Any]) -> None:
+    config = copy.deepcopy(raw_config)
+    _set("decoding.durations", [])(config)
+    _set("joint.num_extra_outputs", 0)(config)
+    read = _read(tmp_path, yaml.safe_dump(config).encode())
+    assert (read.decoding.durations, read.joint_width) == ((), read.decoder.vocab_size + 1)
+
+
 @pytest.mark.parametrize(
     ("content", "fact"), [(b"a: [", "is not YAML"), (b"- 1\n", "holds 'no class'"), (b"", "no class")]
 )

@@ -8,7 +8,9 @@ import onnxruntime
 import pytest
 from pydantic import ValidationError
 
+from artifacts.steps import write_model_meta
 from artifacts.steps.write_model_meta import Params
+from streaming_targets import CHECKPOINT
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +80,11 @@ def test_onnx_asr_is_told_what_it_reads(exports: Any) -> None:
     assert config == {
         "model_type": "nemo-conformer-tdt", "features_size": 128, "subsampling_factor": 8, "max_tokens_per_step": 10,
     }  # fmt: skip
+
+
+def test_a_transducer_without_durations_says_so(tmp_path: Path) -> None:
+    write_model_meta.run(tmp_path, Params(), checkpoint=CHECKPOINT)
+    meta, config = (json.loads((tmp_path / name).read_text()) for name in ("model_meta.json", "config.json"))
+    assert meta["duration_values"] == []
+    assert meta["joint_vocab_size"] == meta["blank_id"] + 1
+    assert config["model_type"] == "nemo-conformer-rnnt"

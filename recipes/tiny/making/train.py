@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,17 +35,20 @@ STEPS_PER_REPORT = 50
 STEPS_PER_CHECKPOINT = 500
 SEED = 0
 
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits [B, T, U + 1, classes], targets [B, U], frames [B], tokens [B] → the loss of each row [B]."""
 
-def learning_rate(step: int, steps: int) -> float:
+
+def learning_rate(step: float, steps: int, peak: float = PEAK_LEARNING_RATE) -> float:
     """Linear warm-up, then a half cosine down to almost nothing."""
     if step < WARM_UP_STEPS:
-        return PEAK_LEARNING_RATE * (step + 1) / WARM_UP_STEPS
+        return peak * (step + 1) / WARM_UP_STEPS
     progress = (step - WARM_UP_STEPS) / max(1, steps - WARM_UP_STEPS)
-    return LAST_LEARNING_RATE + (PEAK_LEARNING_RATE - LAST_LEARNING_RATE) * (1 + math.cos(math.pi * progress)) / 2
+    return LAST_LEARNING_RATE + (peak - LAST_LEARNING_RATE) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def batch_loss(model: EncDecRNNTBPEModel, batch: list[Recording], device: torch.device) -> torch.Tensor:
-    """The TDT loss per token over all sentences of a batch, each in its own box of frames and tokens."""
+def batch_loss(model: EncDecRNNTBPEModel, box_loss: Loss, batch: list[Recording], device: torch.device) -> torch.Tensor:
+    """The loss per token over all sentences of a batch, each in its own box of frames and tokens."""
     encoded, encoded_lengths = encode(model, [recording.samples for recording in batch], device)
     rows = [[torch.tensor(model.tokenizer.text_to_ids(text)) for text in recording.texts] for recording in batch]
     targets = pad_sequence([torch.cat(row) for row in rows], batch_first=True).to(device)
@@ -63,13 +67,11 @@ def batch_loss(model: EncDecRNNTBPEModel, batch: list[Recording], device: torch.
             start_frame, start_token = stop_frame, stop_token
     boxed_frames = pad_sequence(frame_boxes, batch_first=True)
     boxed_states = pad_sequence(state_boxes, batch_first=True)
-    losses = tdt_loss(
+    losses = box_loss(
         model.joint.joint_net(boxed_frames[:, :, None] + boxed_states[:, None]),
         pad_sequence(token_boxes, batch_first=True).to(device),
         torch.tensor([len(box) for box in frame_boxes]),
         torch.tensor([len(box) for box in token_boxes]),
-        tiny.DURATIONS,
-        SIGMA,
     )
     possible = losses < 1e29
     return losses[possible].sum() / sum(len(box) for box in token_boxes)
@@ -101,11 +103,20 @@ def word_error_rate(model: EncDecRNNTBPEModel, recordings: list[Recording], devi
     return 100 * jiwer.wer([" ".join(recording.texts) for recording in recordings], hypotheses)
 
 
-def train(work: Path, nemo_file: Path, steps: int, bfloat16: bool) -> None:
-    """Train for `steps` batches and save; the last checkpoint is the model."""
+def train(
+    model: EncDecRNNTBPEModel,
+    box_loss: Loss,
+    work: Path,
+    nemo_file: Path,
+    steps: int,
+    bfloat16: bool,
+    minutes: float | None = None,
+    peak: float = PEAK_LEARNING_RATE,
+) -> None:
+    """Train for `steps` batches and save; the last checkpoint is the model. With `minutes`, a slow machine ends after
+    these instead: its steps count for more in the schedule of the learning rate."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    write_tokenizer(work / "tokenizer")
-    model = tiny.build(work / "tokenizer", SEED).to(device).train()
+    model = model.to(device).train()
     speech, unseen = Speech(work, "train"), Speech(work, "validation")
     rng = np.random.default_rng(SEED)
     alone = [record(unseen, [index], 1.0, rng) for index in range(len(unseen))]
@@ -114,10 +125,12 @@ def train(work: Path, nemo_file: Path, steps: int, bfloat16: bool) -> None:
     started = time.monotonic()
     recent: list[float] = []
     for step, batch in enumerate(batches(speech, steps, SEED)):
+        spent = steps * (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
+        last = step + 1 == steps or spent >= steps
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
+            group["lr"] = learning_rate(min(max(step, spent), steps), steps, peak)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            loss = batch_loss(model, batch, device)
+            loss = batch_loss(model, box_loss, batch, device)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
@@ -126,10 +139,17 @@ def train(work: Path, nemo_file: Path, steps: int, bfloat16: bool) -> None:
         if (step + 1) % STEPS_PER_REPORT == 0:
             print(f"step {step + 1}: loss {np.mean(recent):.4f}, {time.monotonic() - started:.0f} s", flush=True)
             recent.clear()
-        if (step + 1) % STEPS_PER_CHECKPOINT == 0 or step + 1 == steps:
+        if (step + 1) % STEPS_PER_CHECKPOINT == 0 or last:
             rates = [word_error_rate(model, recordings, device) for recordings in (alone, joined)]
             print(f"validation WER {rates[0]:.2f} % alone, {rates[1]:.2f} % joined", flush=True)
             checkpoint.save(model, nemo_file)
+        if last:
+            break
+
+
+def tdt(logits: torch.Tensor, targets: torch.Tensor, frames: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The TDT loss with this model's durations."""
+    return tdt_loss(logits, targets, frames, tokens, tiny.DURATIONS, SIGMA)
 
 
 if __name__ == "__main__":
@@ -140,4 +160,6 @@ if __name__ == "__main__":
     parser.add_argument("--bfloat16", action="store_true", help="where the processor multiplies bfloat16 natively")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train(arguments.work, arguments.nemo_file, arguments.steps, arguments.bfloat16)
+    write_tokenizer(arguments.work / "tokenizer")
+    untrained = tiny.build(arguments.work / "tokenizer", SEED)
+    train(untrained, tdt, arguments.work, arguments.nemo_file, arguments.steps, arguments.bfloat16)

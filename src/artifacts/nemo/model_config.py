@@ -1,7 +1,8 @@
 """What a checkpoint's configuration says about the model, held to what the exports can do.
 
 Supported is what Parakeet-TDT is: an EncDecRNNTBPEModel whose joint predicts token and duration (TDT, Xu et al. 2023,
-arXiv 2304.06795) with a SentencePiece BPE tokenizer.
+arXiv 2304.06795) with a SentencePiece BPE tokenizer; and the same without durations (RNN-T, Graves 2012, arXiv
+1211.3711), as streaming checkpoints mostly are.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Greedy(_Section):
 
 
 class Decoding(_Section):
-    """`durations`: the encoder frames that each duration class stands for."""
+    """`durations`: the encoder frames that each duration class stands for; none for a plain RNN-T."""
 
     durations: tuple[int, ...] = ()
     greedy: Greedy = Greedy()
@@ -148,10 +149,10 @@ def read_config(archive: Archive) -> ModelConfig:
             f"{archive.name}: {CONFIG}: {key}: {first['msg'].lower()}, got {first['input']!r}", _NOT_THIS_MODEL
         ) from None
     durations, outputs = len(config.decoding.durations), config.joint.num_extra_outputs
-    if durations == 0 or durations != outputs:
+    if durations != outputs:
         raise StepError(
             f"{archive.name}: {CONFIG}: decoding.durations: {durations} values, joint.num_extra_outputs: {outputs},"
-            " so this is not a TDT model",
+            " so this is neither a TDT model nor a plain RNN-T",
             _NOT_THIS_MODEL,
         )
     return config

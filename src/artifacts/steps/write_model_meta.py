@@ -82,7 +82,7 @@ def _model_meta(config: ModelConfig, pieces: list[str], model_name: str) -> dict
 def _onnx_asr_config(config: ModelConfig) -> dict[str, Any]:
     max_symbols = config.decoding.greedy.max_symbols
     return {
-        "model_type": "nemo-conformer-tdt",
+        "model_type": "nemo-conformer-tdt" if config.decoding.durations else "nemo-conformer-rnnt",
         "features_size": config.preprocessor.features,
         "subsampling_factor": config.encoder.subsampling_factor,
         **({} if max_symbols is None else {"max_tokens_per_step": max_symbols}),

@@ -1,0 +1,197 @@
+"""Lay a streaming transducer out in one folder as sherpa-onnx's online recogniser reads it.
+
+`encoder.onnx`, `decoder.onnx` (the predictor), `joiner.onnx` (the joint) and `tokens.txt`: the files that
+`OnlineRecognizer.from_transducer` is given, with `model_type="nemo_transducer"` or none. sherpa-onnx knows values by
+their order, not by their names, and all else from the encoder's metadata, which are written here: `window_size` and
+`chunk_shift` in features, `subsampling_factor`, `vocab_size` without the blank, `normalize_type`, `pred_rnn_layers`,
+`pred_hidden`, and the dimensions of the caches behind the batch. Where one is missing its process ends.
+
+sherpa-onnx feeds every window alike, the first one too: `window_size` features, and again each `chunk_shift` further
+on. The graph, seeing empty caches, keeps all of the first window, so that the first chunk is a little longer than
+NeMo's and nothing is lost; with NeMo's own export its first 0.16 s are. The last sound of a stream is heard when as
+much follows as a window needs: append silence before `input_finished`.
+
+No file is a link, and `SHA256SUMS` lists all others.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from artifacts.errors import StepError
+from artifacts.params import StepParams
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, ValueInfoProto
+
+TOOLS = ("onnx", "protobuf")
+
+ENCODER = (
+    ["audio_signal", "length", "cache_last_channel", "cache_last_time", "cache_last_channel_len"],
+    [
+        "encoder_output",
+        "encoded_lengths",
+        "cache_last_channel_out",
+        "cache_last_time_out",
+        "cache_last_channel_len_out",
+    ],
+)
+PREDICTOR = (["y", "h", "c"], ["g", "h_out", "c_out"])
+JOINT = (["encoder_output", "predictor_output"], ["joint_output"])
+
+
+class Params(StepParams):
+    """None: the layout is sherpa-onnx's."""
+
+
+def run(
+    out: Path, params: Params, *, encoder: Path, predictor: Path, joint: Path, tokens: Path, model_meta: Path
+) -> dict[str, float | int | str]:
+    """Write the folder. Its three models must be of one checkpoint, and the encoder one with `layout: batch_first`.
+
+    Raises StepError for a model that sherpa-onnx would not stream: one with durations, which it knows for whole
+    recordings only, caches whose first axis is the layers', windows that overlap in another way than it feeds them.
+    """
+    from artifacts.asr.streaming_greedy import read_streaming_decoding
+    from artifacts.asr.tokens import read_pieces
+    from artifacts.digest import digest_file
+
+    decoding = read_streaming_decoding(model_meta / "model_meta.json")
+    meta = json.loads((model_meta / "model_meta.json").read_text(encoding="utf-8"))
+    read_pieces(tokens / "tokens.txt", decoding)
+    if decoding.durations:
+        raise StepError(
+            f"model_meta.json: duration_values: {list(decoding.durations)}: sherpa-onnx streams no transducer with"
+            " durations",
+            "give a plain RNN-T",
+        )
+    _place_encoder(encoder, out / "encoder.onnx", meta)
+    _place_predictor(predictor, out / "decoder.onnx", meta)
+    _place_joint(joint, out / "joiner.onnx", decoding.blank_id + 1)
+    shutil.copyfile(tokens / "tokens.txt", out / "tokens.txt")
+
+    files = sorted(path for path in out.iterdir())
+    sums = "".join(f"{digest_file(path)}  {path.name}\n" for path in files)
+    (out / "SHA256SUMS").write_text(sums, encoding="ascii")
+    return {"files": len(files) + 1, "bytes": sum(path.stat().st_size for path in out.iterdir())}
+
+
+def _place_encoder(folder: Path, target: Path, meta: dict[str, Any]) -> None:
+    from onnx import helper
+
+    from artifacts.asr.streaming_cut import read_cut
+
+    model, source = _load(folder, ENCODER)
+    own = {entry.key: entry.value for entry in model.metadata_props}
+    cut = read_cut(own, source.name)
+    channel, time = (_dims(model.graph.input[index]) for index in (2, 3))
+    if own.get("cache_layout") != "batch_first":
+        raise StepError(
+            f"{source.name}: its caches are '{own.get('cache_layout')}', sherpa-onnx stacks those of streams along the"
+            " batch",
+            "export the encoder with layout: batch_first",
+        )
+    if cut.shift_frames != cut.chunk_frames or cut.pre_encode_frames < 1:
+        raise StepError(
+            f"{source.name}: chunk_frames {cut.chunk_frames}, shift_frames {cut.shift_frames}: sherpa-onnx keeps all"
+            " that comes of a window",
+            "export the encoder with chunks that are shifted by their length",
+        )
+    normalize = meta["features"]["normalize"]
+    entries = {
+        "model_type": "EncDecRNNTBPEModel",
+        "version": 1,
+        "vocab_size": meta["blank_id"],
+        "window_size": cut.pre_encode_frames + cut.chunk_frames,
+        "chunk_shift": cut.shift_frames,
+        "subsampling_factor": meta["subsampling_factor"],
+        "feat_dim": _dims(model.graph.input[0])[1],
+        "normalize_type": normalize if normalize == "per_feature" else "NA",
+        "pred_rnn_layers": meta["pred_rnn_layers"],
+        "pred_hidden": meta["pred_hidden"],
+        **{f"cache_last_channel_dim{axis}": size for axis, size in enumerate(channel[1:], start=1)},
+        **{f"cache_last_time_dim{axis}": size for axis, size in enumerate(time[1:], start=1)},
+    }
+    del model.metadata_props[:]
+    helper.set_model_props(model, {key: str(value) for key, value in entries.items()})
+    _save(model, source, target)
+
+
+def _place_predictor(folder: Path, target: Path, meta: dict[str, Any]) -> None:
+    """sherpa-onnx gives tokens and their number as int32, and skips the second output."""
+    from onnx import TensorProto, helper
+
+    model, source = _load(folder, PREDICTOR)
+    graph = model.graph
+    states = [_dims(value) for value in graph.input[1:]]
+    want = [meta["pred_rnn_layers"], meta["pred_hidden"]]
+    if any([state[0], state[2]] != want for state in states):
+        raise StepError(
+            f"{source.name}: states are {states}, model_meta.json says {want[0]} layers of {want[1]}",
+            "give the predictor and the model_meta of one checkpoint",
+        )
+    batch, tokens = _dims(graph.input[0])
+    inputs = [
+        helper.make_tensor_value_info("targets", TensorProto.INT32, [batch, tokens]),
+        helper.make_tensor_value_info("target_length", TensorProto.INT32, [batch]),
+        *graph.input[1:],
+    ]
+    g, *next_states = graph.output
+    outputs = [g, helper.make_tensor_value_info("prednet_lengths", TensorProto.INT32, [batch]), *next_states]
+    nodes = [
+        helper.make_node("Cast", ["targets"], ["y"], "Cast_targets", to=TensorProto.INT64),
+        helper.make_node("Identity", ["target_length"], ["prednet_lengths"], "Identity_target_length"),
+        *graph.node,
+    ]
+    made = helper.make_graph(nodes, graph.name, inputs, outputs, graph.initializer, value_info=graph.value_info)
+    graph.CopyFrom(made)
+    _save(model, source, target)
+
+
+def _place_joint(folder: Path, target: Path, classes: int) -> None:
+    model, source = _load(folder, JOINT)
+    scored = _dims(model.graph.output[0])[-1]
+    if scored != classes:
+        raise StepError(
+            f"{source.name}: scores {scored} classes, the tokens and the blank are {classes}",
+            "give the joint and the model_meta of one checkpoint",
+        )
+    _save(model, source, target)
+
+
+def _load(folder: Path, names: tuple[list[str], list[str]]) -> tuple[ModelProto, Path]:
+    """A model whose inputs and outputs are these, in this order."""
+    from artifacts.graph.model_file import find_model, load_graph
+
+    source = find_model(folder)
+    model = load_graph(source)
+    found = _inputs(model.graph), [value.name for value in model.graph.output]
+    if found != names:
+        raise StepError(
+            f"{source.name}: has the inputs {', '.join(found[0])} and the outputs {', '.join(found[1])};"
+            f" needs {', '.join(names[0])} and {', '.join(names[1])}",
+            "give the artifact that the step's input is named for",
+        )
+    return model, source
+
+
+def _inputs(graph: GraphProto) -> list[str]:
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value.name for value in graph.input if value.name not in weights]
+
+
+def _dims(value: ValueInfoProto) -> list[Any]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _save(model: ModelProto, source: Path, target: Path) -> None:
+    """Write the model with its weights where it had them: in it, or beside it."""
+    from artifacts.graph.model_file import check_model, iter_tensors, save_graph
+    from artifacts.graph.tensors import is_external
+
+    in_two_files = any(is_external(tensor) for tensor in iter_tensors(model))
+    save_graph(model, target, source_folder=source.parent, external=in_two_files)
+    check_model(target)
