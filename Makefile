@@ -23,6 +23,6 @@ lint: .venv/ready
 	@echo "setting up .venv (some 2.5 GB, a few minutes the first time)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
-	    torch==2.13.0 --editable '.[onnx,nemo,consumers,dev]'
+	    torch==2.13.0 --editable '.[onnx,nemo,ncnn,consumers,dev]'
 	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true  # pip compiles on one core; some files are templates
 	@touch $@

@@ -18,8 +18,10 @@ import pytest
 pytest_plugins = [
     "small_model",
     "small_project",
-    "small_server",
-]  # the fixtures of tests that run the engine on small steps
+    "small_server",  # of tests that run the engine on small steps
+    "lstm_networks",
+    "ncnn_conversions",  # of tests that run networks with ncnn
+]
 
 ROOT = Path(__file__).parent.parent
 RECIPE = "tiny"

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "src" / "artifacts"
 # another.
 FLOORS: dict[int, list[set[str]]] = {
     0: [{"errors", "digest", "params", "copy_file"}],
-    1: [{"graph", "nemo", "asr"}],
+    1: [{"graph", "nemo", "icefall", "ncnn", "asr"}],
     2: [{"steps"}],
     3: [
         {"identity", "journal", "marked_yaml", "download", "code", "store"},
@@ -43,8 +43,9 @@ FLOORS: dict[int, list[set[str]]] = {
 ROWS = [row for rows in FLOORS.values() for row in rows]
 KITS = FLOORS[1][0]
 HEAVY = {
-    "brotli", "huggingface_hub", "jiwer", "lightning", "nemo", "numpy", "omegaconf", "onnx", "onnxconverter_common",
-    "onnxruntime", "sentencepiece", "soundfile", "torch", "zstandard",
+    "brotli", "huggingface_hub", "jiwer", "kaldi_native_fbank", "lightning", "ncnn", "nemo", "numpy", "omegaconf",
+    "onnx", "onnxconverter_common", "onnxruntime", "pnnx", "sentencepiece", "sherpa_ncnn", "soundfile", "torch",
+    "zstandard",
 }  # fmt: skip
 MOST_LINES = 300
 

@@ -1,0 +1,1 @@
+"""icefall checkpoints: the LSTM transducer, loaded and ready to be traced."""

@@ -1,0 +1,1 @@
+"""ncnn's formats, its converter and its runtimes: pnnx, ncnn itself and sherpa-ncnn."""

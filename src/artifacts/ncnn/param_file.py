@@ -1,0 +1,236 @@
+"""ncnn's `.param` files: a network as text, a line for each layer.
+
+```
+7767517
+<layers> <blobs>
+<type> <name> <number of inputs> <number of outputs> <inputs…> <outputs…> <id>=<value> …
+```
+
+A value is an integer, a number with a point or an exponent, or a string, in quotes unless it is a word. An array has
+the id `-23300 - id` and its length before its elements (`-23316=2,5,4`). Documented in ncnn's "param and model file
+structure"; strings and what pnnx does with numbers were seen in the files it writes.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from artifacts.errors import StepError
+
+MAGIC = "7767517"
+FIRST_ARRAY_ID = -23300
+MOST_PARAMS = 32
+"""Ids are below this (ncnn's NCNN_MAX_PARAM_COUNT)."""
+
+Number = int | float
+Value = Number | str | tuple[Number, ...]
+
+_FIX = "convert the model again; the file is damaged"
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_PARAM = re.compile(r'(-?\d+)=("[^"]*"|\S*)(?:\s+|$)')
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: the blobs it reads and makes, and its parameters by id, in the order of the file."""
+
+    type: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: Mapping[int, Value]
+
+    def integer(self, key: int, default: int = 0) -> int:
+        """The parameter `key` as an integer. Raises StepError if it is anything else."""
+        value = self.params.get(key, default)
+        if isinstance(value, int):
+            return value
+        raise StepError(f"layer '{self.name}' ({self.type}): param {key}: expected an integer, got {value!r}", _FIX)
+
+
+@dataclass(frozen=True)
+class ParamFile:
+    """A network. The numbers of layers and blobs in the file follow from the layers."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """The names of all blobs, in the order in which they are first named."""
+        names = [name for layer in self.layers for name in (*layer.inputs, *layer.outputs)]
+        return tuple(dict.fromkeys(names))
+
+
+def read_param(path: Path) -> ParamFile:
+    """Read a `.param` file.
+
+    Raises StepError, with the line, if it is not one, or if it was cut or changed so that its counts do not fit: each
+    layer has a name of its own, a blob has one layer that makes it, and is made before it is read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise StepError(f"{path.name}: there is no such file in '{path.parent.name}'", _FIX) from None
+    except UnicodeDecodeError:
+        raise StepError(f"{path.name}: is not text", "give a .param file in text form, as pnnx writes") from None
+    if lines[0].strip() != MAGIC:
+        raise StepError(f"{path.name}:1: expected {MAGIC}, got {lines[0][:20]!r}", "give a .param file in text form")
+    counts = _integers(lines[1].split() if len(lines) > 1 else [])
+    if len(counts) != 2:
+        raise StepError(f"{path.name}:2: expected the numbers of layers and blobs, got {''.join(lines[1:2])!r}", _FIX)
+    layers: list[Layer] = []
+    names: set[str] = set()
+    made: set[str] = set()
+    for number, line in enumerate(lines[2:], start=3):
+        if not line.strip():
+            continue
+        try:
+            layer = _parse_layer(line)
+            _check_names(layer, names, made)
+        except ValueError as error:
+            raise StepError(f"{path.name}:{number}: {error}", _FIX) from None
+        layers.append(layer)
+    found = ParamFile(tuple(layers))
+    for what, said, there in (("layers", counts[0], len(layers)), ("blobs", counts[1], len(found.blobs))):
+        if said != there:
+            raise StepError(f"{path.name}:2: says {said} {what}, holds {there}", _FIX)
+    return found
+
+
+def write_param(file: ParamFile, path: Path) -> None:
+    """Write a `.param` file as pnnx does, byte for byte for what pnnx wrote.
+
+    Raises StepError for a parameter that the text cannot hold.
+    """
+    lines = [MAGIC, f"{len(file.layers)} {len(file.blobs)}"]
+    for layer in file.layers:
+        words = [f"{layer.type:<24}", f"{layer.name:<24}", str(len(layer.inputs)), str(len(layer.outputs))]
+        words += [*layer.inputs, *layer.outputs]
+        try:
+            words += [_param_text(key, value) for key, value in layer.params.items()]
+        except ValueError as error:
+            place = f"{path.name}: layer '{layer.name}' ({layer.type})"
+            raise StepError(f"{place}: {error}", "give it a value that ncnn reads") from None
+        lines.append(" ".join(words))
+    path.write_bytes(("\n".join(lines) + "\n").encode())
+
+
+def require_layers(file: ParamFile, names: Iterable[str], place: str) -> None:
+    """Raise StepError for the first of the names that no layer has."""
+    there = {layer.name for layer in file.layers}
+    for name in names:
+        if name not in there:
+            near = get_close_matches(name, there, n=1)
+            raise StepError(
+                f"{place}: no layer is called '{name}'", f"did you mean '{near[0]}'?" if near else "see the .param file"
+            )
+
+
+def _parse_layer(line: str) -> Layer:
+    words = line.split(maxsplit=4)
+    counts = _integers(words[2:4])
+    if len(counts) != 2 or min(counts) < 0:
+        raise ValueError("expected a type, a name, and the numbers of inputs and outputs")
+    blobs = words[4].split(maxsplit=sum(counts)) if len(words) > 4 else []
+    if len(blobs) < sum(counts):
+        raise ValueError(f"names {len(blobs)} blobs, needs {sum(counts)}")
+    text = blobs[sum(counts)] if len(blobs) > sum(counts) else ""
+    inputs, outputs = blobs[: counts[0]], blobs[counts[0] : sum(counts)]
+    return Layer(words[0], words[1], tuple(inputs), tuple(outputs), _parse_params(text))
+
+
+def _parse_params(text: str) -> dict[int, Value]:
+    params: dict[int, Value] = {}
+    place = 0
+    while place < len(text):
+        found = _PARAM.match(text, place)
+        if found is None:
+            raise ValueError(f"expected id=value, got {text[place : place + 20]!r}")
+        place = found.end()
+        number = int(found[1])
+        key = FIRST_ARRAY_ID - number if number <= FIRST_ARRAY_ID else number
+        if not 0 <= key < MOST_PARAMS or key in params:
+            raise ValueError(f"param {number}: is no id, or is there twice")
+        params[key] = _parse_array(found[2]) if number <= FIRST_ARRAY_ID else _parse_value(found[2])
+    return params
+
+
+def _parse_value(text: str) -> Value:
+    if text.startswith('"'):
+        return text.strip('"')
+    if text[:1].isalpha():
+        return text
+    if "," in text:  # the newer form of an array
+        return tuple(_parse_number(part) for part in text.split(",") if part)
+    return _parse_number(text)
+
+
+def _parse_array(text: str) -> tuple[Number, ...]:
+    length, *parts = text.split(",")
+    if _integers([length]) != [len(parts)]:
+        raise ValueError(f"expected an array of {length}, got {len(parts)} elements")
+    return tuple(_parse_number(part) for part in parts)
+
+
+def _parse_number(text: str) -> Number:
+    # ncnn takes a number for a float by its point or its exponent, and so do we.
+    try:
+        return float(text) if any(mark in text for mark in ".eE") else int(text)
+    except ValueError:
+        raise ValueError(f"expected a number, got {text!r}") from None
+
+
+def _check_names(layer: Layer, names: set[str], made: set[str]) -> None:
+    if layer.name in names:
+        raise ValueError(f"there are two layers '{layer.name}'")
+    for blob in layer.inputs:
+        if blob not in made:
+            raise ValueError(f"layer '{layer.name}' reads '{blob}', which no layer before it makes")
+    for blob in layer.outputs:
+        if blob in made:
+            raise ValueError(f"blob '{blob}' is made twice")
+        made.add(blob)
+    names.add(layer.name)
+
+
+def _integers(words: list[str]) -> list[int]:
+    return [int(word) for word in words if re.fullmatch(r"-?\d+", word)]
+
+
+def _param_text(key: int, value: Value) -> str:
+    if not 0 <= key < MOST_PARAMS:
+        raise ValueError(f"param {key}: ids are from 0 to {MOST_PARAMS - 1}")
+    if isinstance(value, tuple):
+        return ",".join([f"{FIRST_ARRAY_ID - key}={len(value)}", *(number_text(each) for each in value)])
+    if isinstance(value, str):
+        if any(mark in value for mark in '"\n'):
+            raise ValueError(f"param {key}: {value!r} holds a quote or a line end")
+        return f"{key}={value}" if _WORD.fullmatch(value) else f'{key}="{value}"'
+    return f"{key}={number_text(value)}"
+
+
+def number_text(number: Number) -> str:
+    """A number as pnnx writes it: the fewest of its usual digits that give the same float32.
+
+    A float always has a point or an exponent, which is how ncnn tells it from an integer. ncnn reads at most 15
+    characters, and at most 9 digits behind the point.
+    """
+    if isinstance(number, int):
+        return str(number)
+    exact = struct.unpack("<f", struct.pack("<f", number))[0]
+    if exact == 0:
+        return "0.0"
+    plain = 1e-4 <= abs(exact) < 1e6
+    text = f"{exact:g}" if plain else f"{exact:e}"
+    if struct.pack("<f", float(text)) != struct.pack("<f", exact):
+        text = f"{exact:.9g}"
+        if not plain or len(text.partition(".")[2]) > 9:
+            text = f"{exact:.8e}"
+    if plain and not any(mark in text for mark in ".e"):
+        return f"{text}.0"
+    return re.sub(r"e\+?(-?)0*(\d)", r"e\1\2", text)

@@ -1,0 +1,44 @@
+"""`tokens.txt` as sherpa-ncnn reads it: a line `piece id` for each token, blank first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from artifacts.errors import StepError
+
+NAME = "tokens.txt"
+SILENT_PIECES = {0: "<blk>", 2: "<unk>"}
+"""sherpa-ncnn takes these ids for no tokens, whatever they are called."""
+
+
+def find_tokens(tokens: Path) -> Path:
+    """The file itself, or the one in an artifact's folder."""
+    return tokens if tokens.is_file() else tokens / NAME
+
+
+def read_tokens(path: Path, count: int) -> list[str]:
+    """Read the `count` pieces in the order of their ids.
+
+    Raises StepError, with the line, for one that is not a piece and an id of its own; if the ids are not those below
+    `count`; and if ids that sherpa-ncnn never says are other pieces than blank and unknown.
+    """
+    fix = "give the tokens of the same checkpoint"
+    pieces: dict[int, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise StepError(f"{path.name}: there is no such file in '{path.parent.name}'", fix) from None
+    for number, line in enumerate(lines[:-1], start=1):
+        piece, _, identifier = line.rpartition(" ")
+        if not piece or " " in piece or not identifier.isdecimal() or int(identifier) in pieces:
+            raise StepError(f"{path.name}:{number}: expected a piece and an id of its own, got '{line}'", fix)
+        pieces[int(identifier)] = piece
+    if sorted(pieces) != list(range(count)):
+        raise StepError(f"{path.name}: holds {len(pieces)} tokens, the predictor knows {count}", fix)
+    for silent, name in SILENT_PIECES.items():
+        if pieces.get(silent) != name:
+            raise StepError(
+                f"{path.name}: the token {silent} is '{pieces.get(silent)}', and sherpa-ncnn never says it",
+                f"train with '{name}' as the token {silent}",
+            )
+    return [pieces[identifier] for identifier in range(count)]

@@ -1,0 +1,149 @@
+"""Lay a FastConformer-TDT out in one flat folder for ncnn's own runtime.
+
+No application reads such a folder by a convention of its own: sherpa-ncnn has no type for this model, and its ncnn is
+built without layers that the encoder needs. So the folder says itself how it is used: `README.md` in words, with each
+network's blobs and their shapes, and `model_meta.json` for programs. Beside them are `tokens.txt` and the preprocessor,
+an ONNX file, since features are computed before ncnn. int8 networks stand beside the others as `.ncnn.int8.param` and
+`.ncnn.int8.bin`. `SHA256SUMS` lists all files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from artifacts.errors import StepError
+from artifacts.params import StepParams
+
+if TYPE_CHECKING:
+    from artifacts.asr.decoding import Decoding
+
+TOOLS = ("ncnn", "numpy")
+
+PARTS = ("encoder", "predictor", "joint")
+TRIAL_FRAMES = 64
+
+README = """\
+# {name}, for ncnn
+
+Run these networks with ncnn's own runtime. sherpa-ncnn does not load them: it has no type for a FastConformer-TDT.
+
+| network | in | out |
+|---|---|---|
+| `encoder` | `in0` features [{features}, T] | `out0` frames [{dim}, T / {factor} rounded up] |
+| `predictor` | `in0` token [1], `in1`, `in2` states [{layers}, {hidden}] | `out0` [1, {hidden}], `out1`, `out2` |
+| `joint` | `in0` a frame [{dim}], `in1` the predictor's [{hidden}] | `out0` [{scores}] |
+
+Shapes are those of ncnn's matrices, the last number being `w`. Tokens are int32, all else is float32. Features are
+those of `preprocessor.onnx`, cut to the length that it gives. One utterance at a time, of at most {max_frames} encoder
+frames: with more, ncnn cuts the table of positions short and goes on.
+
+Decode greedily: of the joint's numbers the best of the first {tokens} is the token, of which {blank} is the blank, and
+the best of the others is the duration, of {durations}: so many encoder frames to go on, a blank by at least one.
+The first token is the blank, with zeros as states. A blank leaves the predictor as it was.
+"""
+
+
+class Params(StepParams):
+    """There is nothing to choose."""
+
+
+def run(
+    out: Path,
+    params: Params,
+    *,
+    encoder: Path,
+    predictor: Path,
+    joint: Path,
+    preprocessor: Path,
+    tokens: Path,
+    model_meta: Path,
+    encoder_int8: Path | None = None,
+    predictor_int8: Path | None = None,
+    joint_int8: Path | None = None,
+) -> dict[str, int]:
+    """Write the networks with what is needed to use them; each is run once by ncnn, in another process.
+
+    Returns the numbers of files and bytes. Raises StepError if ncnn does not survive a network, or if one does not have
+    the shapes that `model_meta` says.
+    """
+    from artifacts.asr.decoding import read_decoding
+    from artifacts.asr.tokens import read_pieces
+    from artifacts.copy_file import copy_file
+    from artifacts.digest import digest_file
+    from artifacts.graph.model_file import find_model
+    from artifacts.ncnn.param_file import read_param
+    from artifacts.ncnn.runtime import find_net
+    from artifacts.ncnn.transducer import max_encoder_frames
+
+    decoding = read_decoding(model_meta / "model_meta.json")
+    read_pieces(tokens / "vocab.txt", decoding)
+    meta = json.loads((model_meta / "model_meta.json").read_text(encoding="utf-8"))
+    plain = dict(zip(PARTS, (encoder, predictor, joint), strict=True))
+    int8 = dict(zip(PARTS, (encoder_int8, predictor_int8, joint_int8), strict=True))
+    for suffix, folders in (("", plain), (".int8", int8)):
+        for part, folder in folders.items():
+            if folder is not None:
+                for source, end in zip(find_net(folder), (".param", ".bin"), strict=True):
+                    copy_file(source, out / f"{part}.ncnn{suffix}{end}")
+    dim = _run_once(plain, meta, decoding)
+    if any(int8.values()):
+        _run_once({part: int8[part] or plain[part] for part in PARTS}, meta, decoding)
+
+    copy_file(find_model(preprocessor), out / "preprocessor.onnx")
+    copy_file(tokens / "tokens.txt", out / "tokens.txt")
+    copy_file(model_meta / "model_meta.json", out / "model_meta.json")
+    readme = README.format(
+        name=meta["model_name"],
+        features=meta["features"]["n_mels"],
+        dim=dim,
+        factor=meta["subsampling_factor"],
+        layers=meta["pred_rnn_layers"],
+        hidden=meta["pred_hidden"],
+        scores=meta["joint_vocab_size"],
+        max_frames=max_encoder_frames(read_param(find_net(encoder)[0]), find_net(encoder)[0].name),
+        tokens=decoding.blank_id + 1,
+        blank=decoding.blank_id,
+        durations=", ".join(map(str, decoding.durations)),
+    )
+    (out / "README.md").write_text(readme, encoding="utf-8")
+    files = sorted(path for path in out.iterdir())
+    sums = "".join(f"{digest_file(path)}  {path.name}\n" for path in files)
+    (out / "SHA256SUMS").write_text(sums, encoding="ascii")
+    return {"files": len(files) + 1, "bytes": sum(path.stat().st_size for path in out.iterdir())}
+
+
+def _run_once(folders: Mapping[str, Path], meta: Mapping[str, Any], decoding: Decoding) -> int:
+    """Run the networks one after the other, on zeros; return the encoder's dimension."""
+    import numpy as np
+
+    from artifacts.ncnn.isolated import run_isolated
+    from artifacts.ncnn.runtime import find_net
+
+    state = np.zeros((meta["pred_rnn_layers"], meta["pred_hidden"]), np.float32)
+
+    def shapes(part: str, **feeds: np.ndarray[Any, Any]) -> list[tuple[int, ...]]:
+        (result,) = run_isolated(*find_net(folders[part]), [feeds])
+        return [value.shape for value in result.values()]
+
+    encoded = shapes("encoder", in0=np.zeros((meta["features"]["n_mels"], TRIAL_FRAMES), np.float32))
+    dim = encoded[0][0]
+    made = {
+        "encoder": encoded,
+        "predictor": shapes("predictor", in0=np.array([decoding.blank_id], np.int32), in1=state, in2=state),
+        "joint": shapes("joint", in0=np.zeros(dim, np.float32), in1=state[0]),
+    }
+    wanted = {
+        "encoder": [(dim, TRIAL_FRAMES // meta["subsampling_factor"])],
+        "predictor": [(1, meta["pred_hidden"]), state.shape, state.shape],
+        "joint": [(meta["joint_vocab_size"],)],
+    }
+    for part in PARTS:
+        if made[part] != wanted[part]:
+            raise StepError(
+                f"{find_net(folders[part])[0].name}: makes {made[part]}, model_meta.json says {wanted[part]}",
+                f"give the {part} and the model_meta of one checkpoint",
+            )
+    return dim

@@ -1,0 +1,92 @@
+"""Models on the ncnn road, each artifact made once, when it is asked for: the embedded one, and an LSTM transducer.
+
+The latter's weights are random ones of the real architecture: enough for numbers that have to agree with torch's, and
+for sherpa-ncnn to load and stream it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from artifacts.icefall.config import Config
+from artifacts.icefall.lstm_transducer import LstmTransducer
+from artifacts.steps import convert_pnnx, tag_sherpa_ncnn, trace_torchscript
+
+LAYERS, DIM, HIDDEN, TOKENS = 3, 64, 128, 50
+CONFIG = Config(
+    num_encoder_layers=LAYERS,
+    encoder_dim=DIM,
+    rnn_hidden_size=HIDDEN,
+    vocab_size=TOKENS,
+    dim_feedforward=128,
+    decoder_dim=DIM,
+    joiner_dim=DIM,
+)
+
+
+class LstmNetworks:
+    """The folders of its artifacts, by part: `encoder`, `predictor` and `joint`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        torch.manual_seed(0)
+        torch.set_num_threads(1)  # two are no faster at this size, and on busy cores many times slower
+        self.model = LstmTransducer(CONFIG).eval()
+        with torch.no_grad():  # or it says the same token over and over, whatever it hears
+            self.model.joiner.output_linear.weight.mul_(6)
+            self.model.joiner.encoder_proj.weight.mul_(4)
+        self._checkpoint = folder / "random.pt"
+        torch.save(self.model.state_dict(), self._checkpoint)
+
+    def traced(self, part: str) -> Path:
+        """`<part>.pt` and `inputs.json`."""
+        params = trace_torchscript.Params.model_validate({"part": part})
+        return self._once(f"traced_{part}", lambda out: trace_torchscript.run(out, params, checkpoint=self._checkpoint))
+
+    def converted(self, part: str, *, fp16: bool = False) -> Path:
+        """`<part>.ncnn.param` and `<part>.ncnn.bin`."""
+        params = convert_pnnx.Params(fp16=fp16)
+        name = f"converted_{part}_{'fp16' if fp16 else 'fp32'}"
+        return self._once(name, lambda out: convert_pnnx.run(out, params, traced=self.traced(part)))
+
+    def tagged(self, *, fp16: bool = False) -> Path:
+        """The encoder with sherpa-ncnn's metadata."""
+        encoder = self.converted("encoder", fp16=fp16)
+        name = f"tagged_{'fp16' if fp16 else 'fp32'}"
+        return self._once(name, lambda out: tag_sherpa_ncnn.run(out, tag_sherpa_ncnn.Params(), encoder=encoder))
+
+    def tokens(self) -> Path:
+        """`tokens.txt`: letters, so that what is heard is a text."""
+        return self._once("tokens", lambda out: (out / "tokens.txt").write_text(TOKENS_TXT, encoding="utf-8"))
+
+    def _once(self, name: str, make: Callable[[Path], object]) -> Path:
+        out = self._folder / name
+        if not out.exists():
+            out.mkdir()
+            make(out)
+        return out
+
+
+TOKENS_TXT = "<blk> 0\n<sos/eos> 1\n<unk> 2\n" + "".join(f"{chr(62 + id_)} {id_}\n" for id_ in range(3, TOKENS))
+
+
+@pytest.fixture(scope="session")
+def lstm(tmp_path_factory: pytest.TempPathFactory) -> LstmNetworks:
+    """The model. Tests leave its artifacts as they are."""
+    return LstmNetworks(tmp_path_factory.mktemp("lstm"))
+
+
+@pytest.fixture(scope="session")
+def tdt(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The embedded checkpoint's three networks for ncnn, their weights as fp16."""
+    folders = {}
+    for part in ("encoder", "predictor", "joint"):
+        traced, folders[part] = (tmp_path_factory.mktemp(f"{part}_{what}") for what in ("traced", "ncnn"))
+        params = trace_torchscript.Params.model_validate({"part": part})
+        trace_torchscript.run(traced, params, checkpoint=tiny_checkpoint)
+        convert_pnnx.run(folders[part], convert_pnnx.Params(fp16=True), traced=traced)
+    return folders

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifacts.errors import StepError
+from artifacts.ncnn.int8_layers import (
+    DYNAMIC_TYPES,
+    TABLE_TYPES,
+    can_be_int8,
+    quantize_by_table,
+    quantize_dynamic,
+    store_float16,
+    weight_scales,
+)
+from artifacts.ncnn.layer_fields import is_int8
+from artifacts.ncnn.linear_layers import as_inner_product, is_linear
+from artifacts.ncnn.network_writer import write_network
+from artifacts.ncnn.param_file import Layer, read_param
+from artifacts.ncnn.runtime import Net, find_net
+from artifacts.ncnn.weights_file import LayerWeights, Weight, read_weights
+from ncnn_conversions import Array, Pieces
+
+Network = list[tuple[Layer, LayerWeights]]
+
+
+def read(folder: Path) -> Network:
+    param, weights = find_net(folder)
+    file = read_param(param)
+    own = read_weights(file, weights)
+    return [(layer, own[layer.name]) for layer in file.layers]
+
+
+def write(network: Network, folder: Path, out: Path) -> Net:
+    out.mkdir(parents=True)
+    param = write_network(network, find_net(folder)[0], out)
+    return Net(param, param.with_suffix(".bin"))
+
+
+def decibels(want: Array, got: Array) -> float:
+    """Signal to noise: how far `got` is from `want`."""
+    return float(10 * np.log10((want.astype(np.float64) ** 2).sum() / ((want - got).astype(np.float64) ** 2).sum()))
+
+
+def by_table(network: Network, activations: dict[str, Array]) -> tuple[Network, Network]:
+    """With int8 weights; and with float ones beside the scales, of which ncnn itself makes int8 when it loads them."""
+    ours, theirs = [], []
+    for layer, weights in network:
+        if layer.type in TABLE_TYPES:
+            scale = 127 / float(np.abs(activations[layer.inputs[0]]).max())
+            marked, made = quantize_by_table(layer, weights, weight_scales(layer, weights), scale)
+            ours.append((marked, made))
+            theirs.append((marked, {**made, "weight": weights["weight"]}))
+        else:
+            ours.append((layer, weights))
+            theirs.append((layer, weights))
+    return ours, theirs
+
+
+@pytest.fixture(scope="module")
+def feeds(one_utterance: Array) -> dict[str, dict[str, np.ndarray]]:
+    frame, state = one_utterance[:96, 100], one_utterance[:96, 50:52].T / 20
+    return {
+        "head": {"in0": one_utterance},
+        "predictor": {"in0": np.array([5], np.int32), "in1": state, "in2": state},
+        "joint": {"in0": frame, "in1": frame / 4},
+    }
+
+
+def test_int8_by_a_table_is_bit_for_bit_what_ncnns_own_quantiser_makes_of_the_same_scales(
+    pieces: Pieces, feeds: dict[str, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    for piece, layers in (("head", 8), ("joint", 3)):
+        network = read(pieces.folder(piece))
+        network = [as_inner_product(*each) if is_linear(each[0]) else each for each in network]
+        before = write(network, pieces.folder(piece), tmp_path / piece / "float")
+        blobs = [layer.inputs[0] for layer, _ in network if layer.type in TABLE_TYPES]
+        assert len(blobs) == layers
+        ours, theirs = by_table(network, before.run(feeds[piece], blobs))
+        got, same, want = (
+            write(ours, pieces.folder(piece), tmp_path / piece / "ours").run(feeds[piece])["out0"],
+            write(theirs, pieces.folder(piece), tmp_path / piece / "theirs").run(feeds[piece])["out0"],
+            before.run(feeds[piece])["out0"],
+        )
+        assert np.array_equal(got, same)
+        assert 20 < decibels(want, got) < 60
+
+
+@pytest.mark.parametrize(("piece", "types"), [("head", {"Gemm": 3}), ("predictor", {"LSTM": 2, "Embed": 1})])
+def test_int8_without_a_table_is_near_on_real_speech(
+    pieces: Pieces, feeds: dict[str, dict[str, np.ndarray]], piece: str, types: dict[str, int], tmp_path: Path
+) -> None:
+    network = read(pieces.folder(piece))
+    made = [
+        quantize_dynamic(*each) if each[0].type in DYNAMIC_TYPES and can_be_int8(*each) else each for each in network
+    ]
+    assert {kind: sum(is_int8(layer) and layer.type == kind for layer, _ in made) for kind in types} == types
+    want = Net(*find_net(pieces.folder(piece))).run(feeds[piece])
+    got = write(made, pieces.folder(piece), tmp_path / "int8").run(feeds[piece])
+    for name, values in want.items():
+        assert 25 < decibels(values, got[name]) < 70, name
+    before = find_net(pieces.folder(piece))[1].stat().st_size
+    assert (tmp_path / "int8" / f"{piece}.ncnn.bin").stat().st_size < 0.55 * before
+
+
+def test_a_matrix_that_lies_the_other_way_is_turned(pieces: Pieces, tmp_path: Path, one_utterance: Array) -> None:
+    network = read(pieces.folder("head"))
+    turned: Network = []
+    for layer, weights in network:
+        if layer.type == "Gemm":
+            matrix = weights["b"]
+            other = replace(matrix, values=np.ascontiguousarray(matrix.values.T))
+            turned.append((replace(layer, params={**layer.params, 3: 0}), {**weights, "b": other}))
+        else:
+            turned.append((layer, weights))
+    results = []
+    for number, version in enumerate((network, turned)):
+        made = [quantize_dynamic(*each) if each[0].type == "Gemm" else each for each in version]
+        results.append(write(made, pieces.folder("head"), tmp_path / str(number)).run({"in0": one_utterance})["out0"])
+    assert np.array_equal(*results)
+
+
+def test_an_lstms_rows_have_scales_of_their_own_and_a_gemm_has_one(pieces: Pieces) -> None:
+    layer, weights = next(each for each in read(pieces.folder("predictor")) if each[0].type == "LSTM")
+    marked, made = quantize_dynamic(layer, weights)
+    assert marked.params[8] == 2
+    rows = weights["weight_xc"].as_float32()
+    assert np.array_equal(made["weight_xc_scales"].values, np.float32(127) / np.abs(rows).max(axis=1))
+    assert (np.abs(made["weight_hc"].values).max(axis=1) == 127).all()
+    assert made["bias_c"] is weights["bias_c"]
+    layer, weights = next(each for each in read(pieces.folder("head")) if each[0].type == "Gemm")
+    marked, made = quantize_dynamic(layer, weights)
+    assert marked.params[18] == 2
+    assert list(made) == ["b", "c", "b_scale"]
+    assert made["b_scale"].values.tolist() == [float(np.float32(127) / np.abs(weights["b"].as_float32()).max())]
+
+
+def test_convolutions_for_winograd_have_six_bits_and_depthwise_ones_a_scale_for_each_group() -> None:
+    values = np.arange(1, 1 + 4 * 9, dtype=np.float32).reshape(4, 9)
+    weights = {"weight": Weight("weight", values, tagged=True)}
+    shape = {0: 4, 1: 3, 6: 36}
+    assert weight_scales(Layer("Convolution", "it", ("a",), ("b",), shape), weights)[3] == np.float32(31) / 36
+    for other in ({3: 2}, {2: 2}, {13: 2}, {12: 2}, {11: 1}):
+        layer = Layer("Convolution", "it", ("a",), ("b",), {**shape, **other})
+        assert weight_scales(layer, weights)[3] == np.float32(127) / 36
+    grouped = Layer("ConvolutionDepthWise", "it", ("a",), ("b",), {**shape, 7: 2})
+    assert weight_scales(grouped, weights).tolist() == pytest.approx([127 / 18, 127 / 36])
+    marked, made = quantize_by_table(grouped, weights, weight_scales(grouped, weights), 3.0)
+    assert marked.params[8] == 1
+    assert made["weight"].values.reshape(2, 18).max(axis=1).tolist() == [127, 127]
+    assert made["bottom_scale"].values.tolist() == [3]
+
+
+def test_a_table_of_another_size_is_refused(pieces: Pieces) -> None:
+    layer, weights = next(each for each in read(pieces.folder("joint")) if each[0].type == "InnerProduct")
+    with pytest.raises(StepError, match=r"\(InnerProduct\): the table has 5 scales, it has 96 channels"):
+        quantize_by_table(layer, weights, np.ones(5, np.float32), 1.0)
+
+
+def test_what_ncnn_cannot_compute_as_int8_is_not_said_to_be(pieces: Pieces) -> None:
+    network = [*read(pieces.folder("head")), *read(pieces.folder("predictor"))]
+    able = {layer.type for layer, weights in network if can_be_int8(layer, weights)}
+    assert able == {"Convolution", "ConvolutionDepthWise", "Gemm", "LSTM", "Embed"}
+    layer, weights = next(each for each in network if each[0].type == "LSTM")
+    assert not can_be_int8(*quantize_dynamic(layer, weights))
+    assert not can_be_int8(Layer("Gemm", "it", ("a", "b"), ("c",), {}), {})
+
+
+def test_what_stays_float_can_be_float16_but_for_what_has_no_tag(pieces: Pieces) -> None:
+    for layer, weights in read(pieces.folder("joint")):
+        halved = store_float16(layer, weights)
+        for name, weight in halved.items():
+            assert weight.values.dtype == (np.float16 if name == "weight" else np.float32)
+            np.testing.assert_allclose(weight.as_float32(), weights[name].as_float32(), rtol=1e-3, atol=1e-7)
+    loud = {"weight": Weight("weight", np.full((1, 4), 1e5, np.float32), tagged=True)}
+    with pytest.raises(StepError, match=r"layer 'it' \(InnerProduct\): a weight is 100000, float16 ends at 65504"):
+        store_float16(Layer("InnerProduct", "it", (), (), {}), loud)

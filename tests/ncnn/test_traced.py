@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.errors import StepError
+from artifacts.ncnn.traced import read_interface, read_trace, write_interface
+
+INPUT = {"name": "x", "dtype": "float32", "shape": [1, 39, 80], "shape2": [1, 9, 80]}
+
+
+def written(folder: Path, value: Any) -> Path:
+    (folder / "inputs.json").write_text(json.dumps(value), encoding="utf-8")
+    return folder
+
+
+def test_a_trace_is_its_module_its_part_and_its_interface(tmp_path: Path) -> None:
+    (tmp_path / "encoder.pt").write_bytes(b"")
+    trace = read_trace(written(tmp_path, {"inputs": [INPUT], "outputs": ["y"], "more": 1}))
+    assert (trace.module, trace.part) == (tmp_path / "encoder.pt", "encoder")
+    assert trace.interface.inputs[0].shape == [1, 39, 80]
+    assert trace.interface.inputs[0].batch_axis is None
+    assert trace.interface.outputs == ["y"]
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    interface = read_interface(written(tmp_path, {"inputs": [INPUT | {"batch_axis": 0}], "outputs": ["y"]}), "fix")
+    (tmp_path / "again").mkdir()
+    write_interface(interface, tmp_path / "again")
+    assert read_interface(tmp_path / "again", "fix") == interface
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"outputs": ["y"]}, "inputs.json: inputs: field required"),
+        ({"inputs": [], "outputs": ["y"]}, "inputs.json: inputs: list should have at least 1 item"),
+        ({"inputs": [INPUT], "outputs": []}, "inputs.json: outputs: list should have at least 1 item"),
+        ({"inputs": [INPUT | {"dtype": "bool"}], "outputs": ["y"]}, "inputs.json: inputs.0.dtype: input should be"),
+        ({"inputs": [INPUT | {"shape": "1"}], "outputs": ["y"]}, "inputs.json: inputs.0.shape: input should be"),
+        ({"inputs": [INPUT | {"shape2": [9]}], "outputs": ["y"]}, "inputs.json: inputs: 'x': no shapes of one input"),
+        (
+            {"inputs": [INPUT | {"shape2": [0, 9, 80]}], "outputs": ["y"]},
+            "inputs.json: inputs: 'x': no shapes of one input",
+        ),
+    ],
+)
+def test_an_interface_that_is_none_is_an_error_with_its_key(tmp_path: Path, value: Any, message: str) -> None:
+    with pytest.raises(StepError) as raised:
+        read_interface(written(tmp_path, value), "trace it again")
+    assert raised.value.fact.startswith(message)
+    assert raised.value.fix == "trace it again"
+
+
+def test_a_folder_without_one_trace_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"expected one \.pt file, found none"):
+        read_trace(tmp_path)
+    (tmp_path / "encoder.pt").write_bytes(b"")
+    with pytest.raises(StepError, match=r"inputs\.json: there is no such file in"):
+        read_trace(tmp_path)
+    (tmp_path / "joint.pt").write_bytes(b"")
+    with pytest.raises(StepError, match=r"expected one \.pt file, found encoder\.pt, joint\.pt"):
+        read_trace(tmp_path)
