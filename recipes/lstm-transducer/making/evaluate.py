@@ -1,0 +1,46 @@
+"""Transcribe a corpus as a stream, with torch, and print each slice's word error rate.
+
+`python evaluate.py ../checkpoint ../../tiny/evaluation`, or with names of slices behind for only these.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from artifacts.asr.corpus import read_corpus
+from artifacts.asr.streaming_rnnt import transcribe
+from artifacts.asr.word_errors import count, total
+from artifacts.icefall.checkpoint import load
+from artifacts.icefall.streaming import TorchNetworks
+
+
+def evaluate(checkpoint: Path, folder: Path, slices: list[str]) -> None:
+    """Print one line a slice, in the form of the README's table."""
+    networks = TorchNetworks(load(checkpoint))
+    pieces = [line.split()[0] for line in (checkpoint / "tokens.txt").read_text(encoding="utf-8").splitlines()]
+    corpus = read_corpus(folder, slices or None)
+    print("| slice | rows | words | WER % | deletions % |\n|---|---|---|---|---|")
+    for name in dict.fromkeys(each.slice for each in corpus.utterances):
+        errors = []
+        for utterance in (each for each in corpus.utterances if each.slice == name):
+            said = "".join(pieces[token] for token in transcribe(networks, corpus.waveform(utterance)))
+            hypothesis = said.replace("\u2581", " ").strip()
+            errors.append(count(utterance.text, hypothesis, ignore_case_and_punctuation=False))
+        sum_ = total(errors)
+        print(
+            f"| {name} | {sum_.utterances} | {sum_.words} | {sum_.wer_percent:.2f} | {sum_.deletions_percent:.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("slices", nargs="*")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    evaluate(arguments.checkpoint, arguments.corpus, arguments.slices)
