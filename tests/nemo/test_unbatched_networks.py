@@ -117,7 +117,11 @@ def test_a_longer_table_than_the_checkpoint_has_is_refused(restored_model: Any) 
 def test_an_encoder_that_needs_masks_is_refused(
     attribute: str, value: Any, message: str, restored_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restored_model.encoder, attribute, value)
+    modules = restored_model.encoder._modules
+    if attribute in modules:  # setattr would take it away again, for it is not in the object's own dictionary
+        monkeypatch.setitem(modules, attribute, value)
+    else:
+        monkeypatch.setattr(restored_model.encoder, attribute, value)
     with pytest.raises(StepError, match=message):
         UnbatchedEncoder(restored_model)
 

@@ -32,19 +32,22 @@ from pathlib import Path
 from artifacts.steps.trace_torchscript import Params, run
 for part in {PARTS}:
     Path(part).mkdir()
-    run(Path(part), Params(part=part, max_seconds={SHORT_SECONDS} if part == "encoder" else None),
-        checkpoint=Path(sys.argv[1]))
+    params = Params(part=part, max_seconds={SHORT_SECONDS} if part == "encoder" else None)
+    assert run(Path(part), params, checkpoint=Path(sys.argv[1]))["max_abs_diff"] <= 1e-5
 """
+
+
+def trace_in_a_process_of_its_own(checkpoint: Path, folder: Path, **environment: str) -> None:
+    """As each step has one: torch counts up the names of classes while a process lives."""
+    command = [sys.executable, "-W", "error", "-c", TRACE, checkpoint]
+    subprocess.run(command, cwd=folder, env={**os.environ, **environment}, check=True)
 
 
 @pytest.fixture(scope="module")
 def traced(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with each part's artifact; the encoder's table ends at 10 s."""
     folder = tmp_path_factory.mktemp("traced")
-    for part in PARTS:
-        (folder / part).mkdir()
-        params = Params(part=part, max_seconds=SHORT_SECONDS if part == "encoder" else None)
-        assert trace_torchscript.run(folder / part, params, checkpoint=tiny_checkpoint)["max_abs_diff"] <= 1e-5
+    trace_in_a_process_of_its_own(tiny_checkpoint, folder)
     return folder
 
 
@@ -95,9 +98,9 @@ def test_the_trace_is_nemos_encoder_on_speech(traced: Path, restored_model: Any,
 def test_a_trace_is_the_same_bytes_again_and_names_no_path(traced: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     again = tmp_path / "again, in a folder with another name"
     again.mkdir()
-    environment = {**os.environ, "PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "2", "TMPDIR": str(again)}
-    command = [sys.executable, "-W", "error", "-c", TRACE, tiny_checkpoint]
-    subprocess.run(command, cwd=again, env=environment, check=True)
+    trace_in_a_process_of_its_own(
+        tiny_checkpoint, again, PYTHONHASHSEED="4711", OMP_NUM_THREADS="2", TMPDIR=str(again)
+    )
     for part in PARTS:
         for name in (f"{part}.pt", "inputs.json"):
             assert (again / part / name).read_bytes() == (traced / part / name).read_bytes()
