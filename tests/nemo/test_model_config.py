@@ -54,7 +54,7 @@ def _set(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_set("joint.num_extra_outputs", 0), "decoding.durations: 5 values, joint.num_extra_outputs: 0"),
         (_set("decoding.durations", [0, 1]), "decoding.durations: 2 values, joint.num_extra_outputs: 5"),
         (_set("tokenizer.type", "wpe"), "tokenizer.type: "),
-        (_set("tokenizer.model_path", "/home/x/tokenizer.model"), "tokenizer.model_path: "),
+        (_set("tokenizer.model_path", "/elsewhere/tokenizer.model"), "tokenizer.model_path: "),
         (_set("encoder._target_", "nemo.collections.asr.modules.SqueezeformerEncoder"), "encoder._target_: "),
         (_set("decoder._target_", "nemo.collections.asr.modules.StatelessTransducerDecoder"), "decoder._target_: "),
         (_set("decoder.blank_as_pad", False), "decoder.blank_as_pad: "),
