@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_project_tells_doit_where_its_commands_are() -> None:
     plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["doit"]["plugins"]["command"]
     refused = {"ignore", "forget", "reset-dep", "dumpdb", "clean", "strace"}
-    assert set(plugins) == {"run", "why", "plan", "verify", "gc"} | refused
+    assert set(plugins) == {"run", "list", "why", "plan", "verify", "gc"} | refused
     for name, place in plugins.items():
         module, _, attribute = place.partition(":")
         command = getattr(import_module(module), attribute)

@@ -81,6 +81,22 @@ def test_recipes_have_names_of_their_own() -> None:
         plan.resolve("other:again")
 
 
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [([], ["small"]), (["shards"], ["small"]), (["nothing"], ["small"]), (["small:shards"], ["small"]),
+     (["small", "broken"], None), (["broken:shards"], None), (["brokn:shards"], None), (["shar*"], None), (None, None)],
+)  # fmt: skip
+def test_only_recipes_that_the_words_speak_of_are_read(words: list[str] | None, read: list[str] | None) -> None:
+    write_pipeline()
+    text = Path("pipeline.yaml").read_text()
+    Path("pipeline.yaml").write_text(text.replace("recipes:\n", "recipes:\n  broken: recipes/broken.yaml\n"))
+    if read is None:
+        with pytest.raises(RecipeError, match=r"recipes/broken.yaml: no such file"):
+            load_plan(words=words)
+    else:
+        assert list(dict.fromkeys(job.loaded.name for job in load_plan(words=words).jobs.values())) == read
+
+
 def test_the_steps_are_the_files_in_their_folder() -> None:
     assert "shard_weights" in known_steps()
     assert "__init__" not in known_steps()

@@ -32,7 +32,7 @@ def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = _module_file(name)
+        path = _module_file(name, PACKAGE)
         if path is None or name in reached or name in WITHOUT_BYTES:
             continue
         found = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
@@ -41,11 +41,12 @@ def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
     return dict(sorted((name, definitions) for name, definitions in reached.items() if definitions))
 
 
-def _module_file(name: str) -> Path | None:
-    package, _, rest = name.partition(".")
-    if package != PACKAGE.name:
+@functools.cache  # which file a module is does not change under a run; what is in it is looked at each time
+def _module_file(name: str, package: Path) -> Path | None:
+    top, _, rest = name.partition(".")
+    if top != package.name:
         return None
-    base = PACKAGE.joinpath(*rest.split(".")) if rest else PACKAGE
+    base = package.joinpath(*rest.split(".")) if rest else package
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 

@@ -1,4 +1,4 @@
-"""doit's own commands of this project: run, why, plan, verify, gc. pyproject.toml tells doit where they are."""
+"""doit's own commands of this project: run, list, why, plan, verify, gc. pyproject.toml tells doit where they are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from doit import doit_cmd
 from doit.cmd_base import Command
+from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
@@ -20,6 +21,7 @@ from artifacts.journal import Journal
 from artifacts.lookup import Lookup
 from artifacts.plan import Plan, load_plan
 from artifacts.report import fall_silent, size_text
+from artifacts.tasks import Session
 from artifacts.upkeep import drop_unneeded, verify
 
 INTERRUPTED = 130
@@ -66,6 +68,7 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
         if doit_cmd._CMDLINE_VARS:
             word = "=".join(next(iter(doit_cmd._CMDLINE_VARS.items())))
             raise InvalidCommand(f"'{word}' is no target\n  fix: parameters are set in the recipe, not here")
+        Session.words = args
         try:
             result: int = super().execute(params, args)
         except InvalidCommand as error:
@@ -75,6 +78,18 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
         except KeyboardInterrupt:
             print("interrupted; what was finished is kept", file=sys.stderr)
             return INTERRUPTED
+        return result
+
+
+class List(_Options, DoitList):  # type: ignore[misc]  # as above
+    """`doit list`, which reads no recipe of which it shows nothing but the name."""
+
+    name = "list"
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """List targets."""
+        Session.words = None if params["subtasks"] else args
+        result: int = super().execute(params, args)
         return result
 
 
@@ -145,7 +160,7 @@ class _PlanCommand(_Options):
     def execute(self, _options: Any, args: list[str]) -> int:
         """Load the plan, and say what is wrong in two lines."""
         try:
-            return self.work(load_plan(), args)
+            return self.work(self.plan(args), args)
         except ArtifactsError as error:
             raise InvalidCommand(str(error)) from None
         except BrokenPipeError:
@@ -158,6 +173,10 @@ class _PlanCommand(_Options):
             raise InvalidCommand(str(cause)) from None
         except KeyboardInterrupt:
             return INTERRUPTED
+
+    def plan(self, words: list[str]) -> Plan:
+        """The plan, with the recipes that the words speak of."""
+        return load_plan(words=words)
 
     @abstractmethod
     def work(self, plan: Plan, words: list[str]) -> int:
@@ -228,6 +247,10 @@ class Verify(_PlanCommand):
     name = "verify"
     doc_purpose = "read every byte against the manifests; what is damaged is built again next time"
 
+    def plan(self, words: list[str]) -> Plan:
+        """As named; of all recipes if none is."""
+        return load_plan(words=words or None)
+
     def work(self, plan: Plan, words: list[str]) -> int:
         """Read targets, of all recipes if none is named. 1 if anything is damaged."""
         findings = list(verify(plan, words or list(plan.pipeline.recipes)))
@@ -245,6 +268,10 @@ class Gc(_PlanCommand):
     name = "gc"
     doc_purpose = "drop from the cache what no recipe needs"
     doc_usage = ""
+
+    def plan(self, words: list[str]) -> Plan:
+        """With all recipes: what one of them needs is kept."""
+        return load_plan()
 
     def work(self, plan: Plan, words: list[str]) -> int:
         """Clean up."""

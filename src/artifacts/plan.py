@@ -78,7 +78,7 @@ class SourceJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """All recipes' sources and jobs by full name, inputs before what needs them."""
+    """The recipes' sources and jobs by full name, inputs before what needs them."""
 
     pipeline: Pipeline
     jobs: dict[str, Job | SourceJob]
@@ -108,12 +108,15 @@ class Plan:
         return [name for name in self.jobs if name in wanted]
 
 
-def load_plan(path: Path = PIPELINE_FILE) -> Plan:
-    """Read the pipeline and all its recipes. Raises `RecipeError` for the first thing that is wrong in any of them."""
+def load_plan(path: Path = PIPELINE_FILE, words: list[str] | None = None) -> Plan:
+    """Read the pipeline, and its recipes: all, or those that the words of a command line speak of.
+
+    Raises `RecipeError` for the first thing that is wrong in any of them.
+    """
     pipeline = load_pipeline(path)
     jobs: dict[str, Job | SourceJob] = {}
-    for name, file in pipeline.recipes.items():
-        loaded = load_recipe(name, path.parent / file)
+    for name in pipeline.recipes if words is None else _spoken_of(pipeline, words):
+        loaded = load_recipe(name, path.parent / pipeline.recipes[name])
         if name == pipeline.default:
             _check_names(pipeline, loaded)
         found: dict[str, Job | SourceJob] = {}
@@ -124,6 +127,17 @@ def load_plan(path: Path = PIPELINE_FILE) -> Plan:
                 found[f"{name}:{target}"] = _job(pipeline, loaded, section, target, targets[target])
         jobs.update(_ordered(found))
     return Plan(pipeline, jobs)
+
+
+def _spoken_of(pipeline: Pipeline, words: list[str]) -> list[str]:
+    """The recipes that hold what the words mean; all of them where a word is a pattern, or names none that is there."""
+    spoken: set[str] = set()
+    for word in words or [pipeline.default]:
+        recipe = word.partition(":")[0] if ":" in word or word in pipeline.recipes else pipeline.default
+        if recipe not in pipeline.recipes or set(word) & set("*?["):
+            return list(pipeline.recipes)
+        spoken.add(recipe)
+    return [name for name in pipeline.recipes if name in spoken]
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
 
@@ -20,9 +20,13 @@ from artifacts.run_step import StepCrashError
 class Session:
     """One `doit` command: the plan, the build, and what it says."""
 
+    words: ClassVar[list[str] | None] = None
+    """What the command line speaks of: other recipes are not read. None: all are. The command says it before doit
+    imports the dodo file, which makes the session."""
+
     def __init__(self) -> None:
         try:
-            self.plan: Plan = load_plan()
+            self.plan: Plan = load_plan(words=self.words)
         except ArtifactsError as error:
             raise InvalidDodoFile(str(error)) from None
         self.report = Report()
@@ -43,7 +47,7 @@ class Session:
         }
 
     def tasks(self) -> Iterator[dict[str, Any]]:
-        """Task dictionaries: `<recipe>:<target>` for all recipes, and `<target>` alone for the default one's."""
+        """Task dictionaries: each recipe, `<recipe>:<target>` for those read, `<target>` alone for the default's."""
         for recipe, file in self.plan.pipeline.recipes.items():
             yield {"basename": recipe, "name": None, "doc": f"All of recipe {file}"}
         for full_name, job in self.plan.jobs.items():

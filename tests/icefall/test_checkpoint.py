@@ -63,9 +63,7 @@ def test_the_configuration_is_what_the_shapes_say(
     assert load(saved(weights)).config == model.config
 
 
-def test_a_raw_checkpoint_of_training_is_folded(
-    model: Any, weights: Weights, saved: Callable[[Any], Path]
-) -> None:
+def test_a_raw_checkpoint_of_training_is_folded(model: Any, weights: Weights, saved: Callable[[Any], Path]) -> None:
     raw = _scaled(weights)
     assert {name.rpartition(".")[2] for name in raw} >= {
         "weight_scale", "bias_scale", "scale", "weight_ih_l0_scale", "weight_hr_l0_scale", "bias_hh_l0_scale", "eps",

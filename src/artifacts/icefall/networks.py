@@ -115,5 +115,4 @@ def shape(dims: tuple[str | int, ...], sizes: Sizes) -> tuple[int, ...]:
     return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
 
 
-
 __all__ = ["CHUNK_FRAMES", "NETWORKS", "EncoderNetwork", "JointNetwork", "Network", "PredictorNetwork", "shape"]
