@@ -26,10 +26,14 @@ def test_a_checkpoint_without_a_limit_gets_onnx_asrs(tmp_path: Path) -> None:
     assert read_decoding(write(tmp_path, META | {"max_symbols": None})) == Decoding(8, (0, 1, 2), 10)
 
 
+def test_a_joint_without_durations_is_that_of_an_rnn_t(tmp_path: Path) -> None:
+    assert read_decoding(write(tmp_path, META | {"duration_values": []})) == Decoding(8, (), 5)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("duration_values", [], "duration_values: expected numbers of frames, got []"),
+        ("duration_values", None, "duration_values: expected numbers of frames, got None"),
         ("duration_values", [0, -1], "duration_values: expected numbers of frames, got [0, -1]"),
         ("blank_id", "8", "blank_id: expected a number above 0, got '8'"),
         ("max_symbols", 0, "max_symbols: expected a number above 0 or null, got 0"),

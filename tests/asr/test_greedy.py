@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import pytest
 from artifacts.asr.corpus import read_corpus
 from artifacts.asr.decoding import Decoding, read_decoding
 from artifacts.asr.frontend import Encoder, Preprocessor
-from artifacts.asr.greedy import decode
+from artifacts.asr.greedy import Greedy, decode
 from artifacts.asr.transducer import FusedTransducer, SeparateTransducer
 from artifacts.errors import StepError
 
@@ -21,9 +22,12 @@ BLANK = 3
 
 
 class Scripted:
-    """A transducer that answers by frame, with as many (token, duration index) pairs as it is asked there."""
+    """A transducer that answers by frame, with as many (token, duration index) pairs as it is asked there.
 
-    def __init__(self, script: dict[int, list[tuple[int, int]]]) -> None:
+    Where its answers are tokens alone, it has no durations.
+    """
+
+    def __init__(self, script: Mapping[int, Sequence[tuple[int, int] | int]]) -> None:
         self.script = {frame: list(answers) for frame, answers in script.items()}
         self.asked: list[int] = []
         self.accepted: list[int] = []
@@ -35,7 +39,12 @@ class Scripted:
         index = int(frame[0])
         self.asked.append(index)
         answers = self.script[index]
-        token, duration = answers.pop(0) if len(answers) > 1 else answers[0]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, int):
+            scores = np.zeros(BLANK + 1, dtype=np.float32)
+            scores[answer] = 1
+            return scores
+        token, duration = answer
         scores = np.zeros(BLANK + 1 + 3, dtype=np.float32)
         scores[token] = scores[BLANK + 1 + duration] = 1
         return scores
@@ -65,6 +74,28 @@ def test_the_rules_of_token_and_duration_decoding(
     assert decode(transducer, frames, Decoding(BLANK, (0, 1, 2), max_symbols=3)) == tokens
     assert transducer.asked == asked
     assert transducer.accepted == tokens
+
+
+@pytest.mark.parametrize(
+    ("script", "tokens", "asked"),
+    [
+        pytest.param({0: [BLANK], 1: [BLANK]}, [], [0, 1], id="a blank takes a frame"),
+        pytest.param({0: [1, 2, BLANK], 1: [2, BLANK]}, [1, 2, 2], [0, 0, 0, 1, 1], id="a token takes none"),
+        pytest.param({0: [1], 1: [BLANK]}, [1, 1, 1], [0, 0, 0, 1], id="max_symbols tokens end a frame"),
+        pytest.param({0: [1], 1: [2]}, [1, 1, 1, 2, 2, 2], [0, 0, 0, 1, 1, 1], id="anew on the next"),
+    ],
+)
+@pytest.mark.parametrize("chunks", [[2], [1, 1], [0, 2, 0]])
+def test_the_rules_without_durations(
+    script: dict[int, list[int]], tokens: list[int], asked: list[int], chunks: list[int]
+) -> None:
+    transducer = Scripted(script)
+    greedy = Greedy(transducer, Decoding(BLANK, (), max_symbols=3))
+    frames = np.arange(2, dtype=np.float32).reshape(2, 1)
+    for start, size in zip(np.cumsum([0, *chunks]), chunks, strict=False):
+        greedy.accept(frames[start : start + size])
+    assert greedy.tokens == tokens
+    assert transducer.asked == asked
 
 
 def test_no_frames_are_no_tokens() -> None:
@@ -143,3 +174,17 @@ def test_separate_graphs_decode_as_the_fused_one(
     )
     for frames in spoken:
         assert decode(separate, frames, decoding) == decode(fused, frames, decoding)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 14])
+def test_frames_that_arrive_in_chunks_are_decoded_as_all_at_once(
+    size: int, spoken: list[NDArray[np.float32]], fused: FusedTransducer, decoding: Decoding
+) -> None:
+    greedy = Greedy(fused, decoding)
+    for frames in spoken:
+        wanted = decode(fused, frames, decoding)
+        greedy.start()
+        for start in range(0, len(frames), size):
+            greedy.accept(frames[start : start + size])
+        assert greedy.tokens == wanted
+        assert len(wanted) > 5

@@ -16,8 +16,9 @@ import onnx
 import pytest
 
 from artifacts.asr.corpus import SAMPLE_RATE_HZ, Corpus
+from artifacts.asr.decoding import read_decoding
+from artifacts.asr.greedy import Greedy
 from artifacts.asr.streaming_encoder import StreamingEncoder
-from artifacts.asr.streaming_greedy import StreamingGreedy, read_streaming_decoding
 from artifacts.asr.tokens import detokenize, read_pieces
 from artifacts.asr.transducer import SeparateTransducer
 from artifacts.asr.word_errors import count, total
@@ -83,10 +84,10 @@ def sherpa_onnx_features(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.fl
 def ours(speech: Corpus) -> list[str]:
     """What our own loop makes of each clip, of sherpa-onnx's features and cut into its windows."""
     inputs = measurement_inputs("streaming_encoder_batch_first")
-    decoding = read_streaming_decoding(inputs["model_meta"] / "model_meta.json")
+    decoding = read_decoding(inputs["model_meta"] / "model_meta.json")
     pieces = read_pieces(inputs["tokens"] / "vocab.txt", decoding)
     networks = (next(inputs[name].glob("*.onnx")) for name in ("predictor", "joint"))
-    greedy = StreamingGreedy(SeparateTransducer(*networks, 1, decoding.blank_id), decoding)
+    greedy = Greedy(SeparateTransducer(*networks, 1, decoding.blank_id), decoding)
     model = inputs["encoder"] / "encoder-model.onnx"
     cut = StreamingEncoder(model, 1).cut
     cut = replace(cut, first_chunk_frames=WINDOW, first_shift_frames=WINDOW, output_frames=WINDOW)

@@ -55,11 +55,11 @@ def run(
     Raises StepError for a model that sherpa-onnx would not stream: one with durations, which it knows for whole
     recordings only, caches whose first axis is the layers', windows that overlap in another way than it feeds them.
     """
-    from artifacts.asr.streaming_greedy import read_streaming_decoding
+    from artifacts.asr.decoding import read_decoding
     from artifacts.asr.tokens import read_pieces
     from artifacts.digest import digest_file
 
-    decoding = read_streaming_decoding(model_meta / "model_meta.json")
+    decoding = read_decoding(model_meta / "model_meta.json")
     meta = json.loads((model_meta / "model_meta.json").read_text(encoding="utf-8"))
     read_pieces(tokens / "tokens.txt", decoding)
     if decoding.durations:

@@ -58,19 +58,20 @@ def run(
     import numpy as np
 
     from artifacts.asr.corpus import read_corpus
+    from artifacts.asr.decoding import read_decoding
     from artifacts.asr.frontend import Preprocessor
+    from artifacts.asr.greedy import Greedy
     from artifacts.asr.streaming_encoder import StreamingEncoder
-    from artifacts.asr.streaming_greedy import StreamingGreedy, read_streaming_decoding
     from artifacts.asr.tokens import detokenize, read_pieces
     from artifacts.asr.transducer import SeparateTransducer
     from artifacts.asr.wer_report import transcribe_corpus, write_report
     from artifacts.graph.model_file import find_model
 
     meta = model_meta / "model_meta.json"
-    decoding = read_streaming_decoding(meta)
+    decoding = read_decoding(meta)
     pieces = read_pieces(tokens / "vocab.txt", decoding)
     networks = find_model(predictor), find_model(joint)
-    greedy = StreamingGreedy(SeparateTransducer(*networks, params.threads, decoding.blank_id), decoding)
+    greedy = Greedy(SeparateTransducer(*networks, params.threads, decoding.blank_id), decoding)
     preprocess = Preprocessor(find_model(preprocessor), params.threads)
     encode = StreamingEncoder(find_model(encoder), params.threads)
     speech = read_corpus(corpus, params.slices)
