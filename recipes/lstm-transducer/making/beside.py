@@ -1,4 +1,4 @@
-"""Makes the modules of `recipes/tiny/making` importable: the sentences, the speech and its noise are the same."""
+"""Makes the modules of `recipes/tiny/making` importable: sentences, speech, noise and loss are the same."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def batch_loss(
         flat = torch.nn.functional.cross_entropy(model.head_flat(boxed_frames).flatten(0, 1), labels.flatten())
         return head / sizes[1].sum() + 2 * flat
     joined = torch.tanh(model.joiner.encoder_proj(boxed_frames)[:, :, None] + boxed_states[:, None])
-    losses = rnnt_loss(model.joiner.output_linear(joined), targets, *sizes)
+    losses = rnnt_loss(model.joiner.output_linear(joined), targets, *sizes, blank=0)
     return (losses.sum() + HEAD_SHARE * head) / sizes[1].sum()
 
 

@@ -1,22 +1,22 @@
 """Stream a corpus with NeMo from the checkpoint, chunk by chunk, and print each slice's word error rate.
 
-`PYTHONPATH=../../tiny/making python evaluate_streaming.py ../tiny-streaming.nemo ../../tiny/evaluation`; `--right 6`
-takes the other context, `--slices clean soft_endings` some slices only. NeMo's own buffer cuts the streams, its own
-step encodes and decodes them.
+`python evaluate_streaming.py ../tiny-streaming.nemo ../../tiny/evaluation`; `--right 6` takes the other context,
+`--slices clean soft_endings` some slices only. NeMo's own buffer cuts the streams, its own step encodes and decodes
+them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jiwer
 import torch
-from evaluate import samples
 from nemo.collections.asr.models import ASRModel
 from nemo.collections.asr.parts.utils.streaming_utils import CacheAwareStreamingAudioBuffer
+
+from artifacts.asr.corpus import read_corpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,20 +46,19 @@ def transcribe(model: EncDecRNNTBPEModel, buffer: CacheAwareStreamingAudioBuffer
     return str(found[0].text)
 
 
-def evaluate(nemo_file: Path, corpus: Path, right: int | None, slices: list[str] | None) -> None:
+def evaluate(nemo_file: Path, folder: Path, right: int | None, slices: list[str] | None) -> None:
     """Print one line a slice."""
     model = ASRModel.restore_from(str(nemo_file), map_location="cpu").eval()
     if right is not None:
         model.encoder.set_default_att_context_size([model.encoder.att_context_size[0], right])
     buffer = CacheAwareStreamingAudioBuffer(model=model)
-    rows = [json.loads(line) for line in (corpus / "utterances.jsonl").read_text(encoding="utf-8").splitlines()]
+    corpus = read_corpus(folder, slices)
     print("| slice | rows | words | WER % |\n|---|---|---|---|")
-    for name in slices or dict.fromkeys(row["slice"] for row in rows):
-        part = [row for row in rows if row["slice"] == name]
-        waves = (samples(corpus, row["audio_filepath"], row["gap_seconds"]) for row in part)
-        said = [transcribe(model, buffer, wave) for wave in waves]
-        rate = 100 * jiwer.wer([row["text"] for row in part], said)
-        print(f"| {name} | {len(part)} | {sum(len(row['text'].split()) for row in part)} | {rate:.2f} |", flush=True)
+    for name in slices or dict.fromkeys(each.slice for each in corpus.utterances):
+        part = [each for each in corpus.utterances if each.slice == name]
+        said = [transcribe(model, buffer, corpus.waveform(each)) for each in part]
+        rate = 100 * jiwer.wer([each.text for each in part], said)
+        print(f"| {name} | {len(part)} | {sum(len(each.text.split()) for each in part)} | {rate:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from functools import partial
 from pathlib import Path
 
 import checkpoint
@@ -47,7 +48,7 @@ if __name__ == "__main__":
     print(f"distilled: validation WER {word_error_rate(model, alone, torch.device('cpu')):.2f} %", flush=True)
     train(
         model,
-        rnnt_loss,
+        partial(rnnt_loss, blank=-1),
         arguments.work,
         arguments.nemo_file,
         arguments.steps,

@@ -6,40 +6,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import jiwer
-import numpy as np
-import soundfile
 import torch
 from nemo.collections.asr.models import ASRModel
 
-SAMPLE_RATE_HZ = 16_000
+from artifacts.asr.corpus import read_corpus
 
 
-def samples(folder: Path, clips: str | list[str], gap_seconds: float) -> np.ndarray:
-    """A row's waveform, float32 [n] at 16 kHz, its clips joined with silence between them."""
-    names = [clips] if isinstance(clips, str) else clips
-    gap = np.zeros(round(gap_seconds * SAMPLE_RATE_HZ), np.float32)
-    pieces: list[np.ndarray] = []
-    for name in names:
-        pieces += [gap, soundfile.read(folder / name, dtype="float32")[0]]
-    return np.concatenate(pieces[1:])
-
-
-def evaluate(nemo_file: Path, corpus: Path) -> None:
+def evaluate(nemo_file: Path, folder: Path) -> None:
     """Print one line a slice, in the form of the README's table."""
     model = ASRModel.restore_from(str(nemo_file), map_location="cpu")
-    rows = [json.loads(line) for line in (corpus / "utterances.jsonl").read_text(encoding="utf-8").splitlines()]
+    corpus = read_corpus(folder)
     print("| slice | rows | words | minutes | WER % |\n|---|---|---|---|---|")
-    for name in dict.fromkeys(row["slice"] for row in rows):
-        part = [row for row in rows if row["slice"] == name]
-        waves = [samples(corpus, row["audio_filepath"], row["gap_seconds"]) for row in part]
+    for name in dict.fromkeys(each.slice for each in corpus.utterances):
+        part = [each for each in corpus.utterances if each.slice == name]
+        waves = [corpus.waveform(each) for each in part]
         said = [hypothesis.text for wave in waves for hypothesis in model.transcribe([wave], verbose=False)]
-        rate = 100 * jiwer.wer([row["text"] for row in part], said)
-        words = sum(len(row["text"].split()) for row in part)
-        print(f"| {name} | {len(part)} | {words} | {sum(row['duration'] for row in part) / 60:.1f} | {rate:.2f} |")
+        rate = 100 * jiwer.wer([each.text for each in part], said)
+        words = sum(len(each.text.split()) for each in part)
+        print(f"| {name} | {len(part)} | {words} | {sum(each.duration for each in part) / 60:.1f} | {rate:.2f} |")
 
 
 if __name__ == "__main__":

@@ -6,37 +6,25 @@ that an alignment can use (blank, the next token, the five durations), so that o
 Source: Xu et al., "Efficient Sequence Transduction by Jointly Predicting Tokens and Durations", 2023, equations 5 to 7;
 the gradient is the posterior of each arc, as in Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
 
-`check_tdt_loss.py` compares it with every path of small lattices, and with NeMo's reference.
+`check_losses.py` compares it with every path of small lattices, and with NeMo's reference.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-
-IMPOSSIBLE = -1e30
-
-
-@numba.njit(inline="always")
-def _add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
-    high, low = (a, b) if a > b else (b, a)
-    return high + math.log1p(math.exp(low - high))
+from lattice import IMPOSSIBLE, both_ends, log_add
 
 
-@numba.njit(cache=True)
+@numba.njit  # not cached: numba would not notice a change of lattice.py
 def _forward_backward(blank, token, duration, steps, frames, tokens, loss, d_blank, d_token, d_duration):  # type: ignore[no-untyped-def]
-    """Fill `loss` and the gradients. State (t, u): u tokens said, frame t next; the end is (frames, tokens)."""
+    """Fill `loss` and the gradients. Only a blank moves to the end; it always takes time."""
     for b in range(blank.shape[0]):
         last_t, last_u = frames[b], tokens[b]
-        alpha = np.full((last_t + 1, last_u + 1), IMPOSSIBLE)
-        beta = np.full((last_t + 1, last_u + 1), IMPOSSIBLE)
-        alpha[0, 0] = 0.0
-        beta[last_t, last_u] = 0.0
+        alpha, beta = both_ends(last_t, last_u)
         for t in range(last_t):
             for u in range(last_u + 1):
                 if alpha[t, u] == IMPOSSIBLE:
@@ -45,9 +33,9 @@ def _forward_backward(blank, token, duration, steps, frames, tokens, loss, d_bla
                     after = t + steps[n]
                     arc = alpha[t, u] + duration[b, t, u, n]
                     if steps[n] > 0 and after <= last_t:
-                        alpha[after, u] = _add(alpha[after, u], arc + blank[b, t, u])
+                        alpha[after, u] = log_add(alpha[after, u], arc + blank[b, t, u])
                     if u < last_u and after < last_t:
-                        alpha[after, u + 1] = _add(alpha[after, u + 1], arc + token[b, t, u])
+                        alpha[after, u + 1] = log_add(alpha[after, u + 1], arc + token[b, t, u])
         total = alpha[last_t, last_u]
         loss[b] = -total
         if total == IMPOSSIBLE:
@@ -58,13 +46,13 @@ def _forward_backward(blank, token, duration, steps, frames, tokens, loss, d_bla
                     after = t + steps[n]
                     if steps[n] > 0 and after <= last_t and beta[after, u] > IMPOSSIBLE:
                         arc = duration[b, t, u, n] + blank[b, t, u] + beta[after, u]
-                        beta[t, u] = _add(beta[t, u], arc)
+                        beta[t, u] = log_add(beta[t, u], arc)
                         posterior = np.exp(alpha[t, u] + arc - total)
                         d_blank[b, t, u] -= posterior
                         d_duration[b, t, u, n] -= posterior
                     if u < last_u and after < last_t and beta[after, u + 1] > IMPOSSIBLE:
                         arc = duration[b, t, u, n] + token[b, t, u] + beta[after, u + 1]
-                        beta[t, u] = _add(beta[t, u], arc)
+                        beta[t, u] = log_add(beta[t, u], arc)
                         posterior = np.exp(alpha[t, u] + arc - total)
                         d_token[b, t, u] -= posterior
                         d_duration[b, t, u, n] -= posterior
@@ -85,7 +73,7 @@ class _TdtLoss(torch.autograd.Function):
         gradients = [np.zeros_like(x) for x in inputs]
         loss = np.zeros(len(inputs[0]))
         lengths = [x.detach().long().cpu().numpy() for x in (frames, tokens)]
-        _forward_backward(*inputs, np.asarray(steps), *lengths, loss, *gradients)  # type: ignore[call-arg]  # numba's type
+        _forward_backward(*inputs, np.asarray(steps), *lengths, loss, *gradients)
         ctx.save_for_backward(*(torch.from_numpy(x).to(blank) for x in gradients))
         return torch.from_numpy(loss).to(blank)
 
