@@ -1,0 +1,99 @@
+"""Joined recordings are a corpus like any other: the same sentences, longer, in as many orders as were asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from artifacts.asr.corpus import Corpus, read_corpus
+from artifacts.errors import StepError
+from artifacts.steps import join_recordings
+
+Metrics = dict[str, float | int | str]
+
+
+def join(out: Path, corpus: Path, **params: Any) -> Metrics:
+    out.mkdir()
+    return join_recordings.run(out, join_recordings.Params(**params), corpus=corpus)
+
+
+@pytest.fixture(scope="module")
+def joined(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Metrics]:
+    out = tmp_path_factory.mktemp("joined") / "corpus"
+    metrics = join(out, evaluation, seconds=(30, 120), orders=3, gap_seconds=0.25)
+    return read_corpus(out), metrics
+
+
+def test_every_order_of_every_length_holds_each_clip_once(joined: tuple[Corpus, Metrics], evaluation: Path) -> None:
+    singles = {utterance.clips[0] for utterance in read_corpus(evaluation).utterances if len(utterance.clips) == 1}
+    for name in ("long_30s", "long_120s"):
+        heard = Counter(clip for each in joined[0].utterances if each.slice == name for clip in each.clips)
+        assert heard == dict.fromkeys(singles, 3)
+
+
+def test_recordings_are_about_as_long_as_asked_and_no_two_are_alike(joined: tuple[Corpus, Metrics]) -> None:
+    for each in joined[0].utterances:
+        seconds = int(each.slice.removeprefix("long_").removesuffix("s"))
+        assert each.duration == pytest.approx(seconds, rel=0.2)
+    assert len({tuple(each.clips) for each in joined[0].utterances}) == len(joined[0].utterances)
+
+
+def test_what_is_read_back_is_the_clips_with_silence_between_them(
+    joined: tuple[Corpus, Metrics], evaluation: Path
+) -> None:
+    corpus, _ = joined
+    said = {each.clips[0]: each for each in read_corpus(evaluation).utterances if len(each.clips) == 1}
+    whole = read_corpus(evaluation)
+    for each in corpus.spread(2):
+        waveform = corpus.waveform(each)  # which holds the length to the manifest's
+        first = whole.waveform(said[each.clips[0]])
+        assert np.array_equal(waveform[: len(first)], first)
+        assert not waveform[len(first) : len(first) + 4000].any()
+        assert each.text == " ".join(said[clip].text for clip in each.clips)
+
+
+def test_the_metrics_count_what_was_made(joined: tuple[Corpus, Metrics]) -> None:
+    corpus, metrics = joined
+    hours = sum(each.duration for each in corpus.utterances) / 3600
+    assert metrics == {"utterances": len(corpus.utterances), "clips": 330, "hours": pytest.approx(hours, abs=1e-3)}
+
+
+def test_more_orders_leave_the_first_ones_as_they_were_and_bytes_repeat(evaluation: Path, tmp_path: Path) -> None:
+    for name, orders in (("a", 2), ("b", 2), ("c", 3)):
+        join(tmp_path / name, evaluation, seconds=(60,), orders=orders)
+    a, b, c = (tmp_path.joinpath(name, "utterances.jsonl").read_bytes() for name in "abc")
+    assert hashlib.sha256(a).digest() == hashlib.sha256(b).digest()
+    assert c.startswith(a)
+    assert len(c) > len(a)
+
+
+def test_a_corpus_that_is_too_short_is_refused(evaluation: Path, tmp_path: Path) -> None:
+    lines = (evaluation / "utterances.jsonl").read_text().splitlines()[:3]
+    short = tmp_path / "short"
+    for line in lines:
+        clip = short / json.loads(line)["audio_filepath"]
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(evaluation / json.loads(line)["audio_filepath"], clip)
+    (short / "utterances.jsonl").write_text("\n".join(lines))
+    with pytest.raises(StepError, match=r"short: its 3 recordings of one clip last \d+ s together, less than 240 s"):
+        join(tmp_path / "out", short)
+
+
+@pytest.mark.parametrize("wrong", [{"orders": 0}, {"seconds": ()}, {"gap_seconds": -1.0}, {"gap_seconds": 11.0}])
+def test_params_have_bounds(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        join_recordings.Params(**wrong)
+
+
+@pytest.mark.parametrize("seconds", [0, -60])
+def test_lengths_are_above_zero(seconds: int) -> None:
+    with pytest.raises(ValidationError):
+        join_recordings.Params(seconds=(seconds,))
