@@ -32,7 +32,10 @@ from statistics import median
 
 MODEL = "encoder-model.onnx"
 MAX_SHARD_BYTES = 1_500_000_000
-LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnx-shrink-ray", "onnxconverter-common", "onnxruntime", "protobuf")
+LIBRARIES = (
+    "numpy", "onnx", "onnx-ir", "onnx-neural-compressor", "onnx-shrink-ray", "onnxconverter-common", "onnxruntime",
+    "protobuf",
+)  # fmt: skip
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -107,6 +110,16 @@ def shrink_ray_weights(source: Path, out: Path) -> None:
     onnx.save(quantize_weights(onnx.load(source / MODEL)), out / MODEL)
 
 
+def neural_compressor_4bits(source: Path, out: Path) -> None:
+    """4 bits: its 8 are rounded weights in plain MatMuls, as large as they were."""
+    import onnx
+    from onnx_neural_compressor.quantization import algorithm_entry, config
+
+    rounding = config.RTNConfig(weight_bits=4, weight_group_size=32, accuracy_level=4)
+    model = algorithm_entry.rtn_quantize_entry(str(source / MODEL), rounding)
+    onnx.save(model, out / MODEL, save_as_external_data=True, location=f"{MODEL}.data")
+
+
 Command = Callable[[Path, Path], list[str]]
 
 KIT = ("artifacts.graph.model_file", "artifacts.graph.tensor_writer")
@@ -118,6 +131,7 @@ CHILDREN: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "quantize_nbits": (quantize_nbits, ("artifacts.steps.quantize_nbits", *KIT)),
     "quantize_dynamic": (quantize_dynamic, ("artifacts.steps.quantize_dynamic", *KIT, "onnxruntime.quantization")),
     "onnxruntime_nbits": (onnxruntime_nbits, ("onnxruntime.quantization.matmul_nbits_quantizer", "onnx_ir")),
+    "neural_compressor_4bits": (neural_compressor_4bits, ("onnx_neural_compressor.quantization.algorithm_entry",)),
     "shrink_ray_weights": (shrink_ray_weights, ("onnx_shrink_ray.shrink",)),
     "onnx_ir": (onnx_ir, ("onnx_ir",)),
     "onnxconverter_common": (
@@ -165,6 +179,7 @@ PEERS = {
     "onnxconverter_common": "read, write half",
     "shrink_ray_weights": "read, write quarter",
     "onnxruntime_nbits": "read, write quarter",
+    "neural_compressor_4bits": "read, write quarter",
     "quantize_dynamic": "read, write quarter",
 }
 """The libraries, and the step of ours that is a library's. What is not installed is left out, and said to be."""
@@ -179,13 +194,13 @@ def timed(command: list[str], out: Path) -> Run:
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process.stdout as pipe:
-        said = pipe.read()
+        said = pipe.read().strip().splitlines()[-1:]  # libraries show their progress before
     _, status, usage = os.wait4(process.pid, 0)
     run: Run = {"wall_seconds": time.monotonic() - started, "cpu_seconds": usage.ru_utime + usage.ru_stime}
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command} ended with {process.returncode}")
-    run.update(json.loads(said or "{}"))
+    run.update(json.loads(said[0]) if said else {})
     return run
 
 
@@ -198,7 +213,7 @@ def be_child(name: str, source: Path, out: Path) -> None:
     seconds = time.monotonic() - started
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     peak, of_files = (int(status[key].split()[0]) * 1024 for key in ("VmHWM", "RssFile"))
-    print(json.dumps({"step_seconds": seconds, "peak_bytes": peak, "own_bytes": peak - of_files}))
+    print("\n" + json.dumps({"step_seconds": seconds, "peak_bytes": peak, "own_bytes": peak - of_files}))
 
 
 def compare(name: str, baseline: str, pairs: int, source: Path, out: Path) -> dict[str, object]:

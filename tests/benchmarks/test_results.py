@@ -60,3 +60,17 @@ def test_it_is_faster_than_its_peer(rows: dict[str, dict[str, Any]], pair: tuple
 
 def test_block_quantisation_takes_less_than_a_minute(rows: dict[str, dict[str, Any]]) -> None:
     assert rows["quantize_nbits"]["wall_seconds"] <= 60
+
+
+@pytest.mark.parametrize(
+    ("network", "nbytes"),
+    {
+        "encoder fp32": 332_353_876, "encoder fp16": 166_177_476, "encoder int8": 89_893_672,
+        "decoder fp16": 514_056, "joiner fp32": 3_127_260, "joiner fp16": 1_566_684, "joiner int8": 792_504,
+    }.items(),
+)  # fmt: skip
+def test_a_full_size_lstm_transducer_has_the_published_bytes(network: str, nbytes: int) -> None:
+    results = kept("full_size_ncnn.json")
+    epsilons = 12  # one a layer, which icefall's log of its export does not count
+    assert results["parameters"] == {"encoder": 83_137_520 + epsilons, "decoder": 257_024, "joiner": 781_812}
+    assert results["bytes"][network] == nbytes
