@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from artifacts.asr.corpus import read_corpus
+
+SETTINGS = {"first": ("0", "1"), "second, with a longer name": ("4711", "2")}
 
 
 @dataclass(frozen=True)
@@ -27,24 +30,37 @@ class Exports:
 
 @pytest.fixture(scope="session")
 def exports(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """Everything exported twice, side by side: other folders, thread counts, PYTHONHASHSEED and current folder."""
-    settings = [("first", "0", "1"), ("second, with a longer name", "4711", "2")]
-    folders, runs = [], []
-    for name, seed, threads in settings:
-        base = tmp_path_factory.mktemp(name)
-        folders.append(base / "out")
-        folders[-1].mkdir()
-        script = Path(__file__).parent / "run_exports.py"
-        command = [sys.executable, "-W", "error", script, tiny_checkpoint, folders[-1]]
+    """Everything exported twice, side by side: other folders, thread counts, PYTHONHASHSEED and current folder.
+
+    Once for all workers: their temporary folders lie in one.
+    """
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "exports"
+    folder.mkdir(exist_ok=True)
+    done = folder / "done.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            done.write_text(json.dumps(_export_twice(tiny_checkpoint, folder)))
+    metrics, stderr = json.loads(done.read_text())
+    return Exports(*(folder / name / "out" for name in SETTINGS), metrics, stderr)
+
+
+def _export_twice(checkpoint: Path, folder: Path) -> tuple[dict[str, Any], str]:
+    runs = []
+    for name, (seed, threads) in SETTINGS.items():
+        out = folder / name / "out"
+        out.mkdir(parents=True)
+        command = [sys.executable, "-W", "error", Path(__file__).parent / "run_exports.py", checkpoint, out]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
         runs.append(
             subprocess.Popen(
-                command, cwd=base, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                command, cwd=out.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         )
     said = [run.communicate() for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said[0][1] + said[1][1]
-    return Exports(folders[0], folders[1], json.loads(said[0][0]), said[0][1] + said[1][1])
+    return json.loads(said[0][0]), said[0][1] + said[1][1]
 
 
 @pytest.fixture(scope="session")

@@ -125,4 +125,6 @@ def _set_options(options: ncnn.Option, threads: int, fp16_storage: bool) -> None
     options.use_vulkan_compute = False
     options.use_fp16_packed = options.use_fp16_storage = fp16_storage
     options.use_fp16_arithmetic = False
-    options.use_bf16_packed = options.use_bf16_storage = False
+    options.use_bf16_storage = False
+    if hasattr(options, "use_bf16_packed"):  # not before 2026
+        options.use_bf16_packed = False

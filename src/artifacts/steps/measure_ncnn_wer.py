@@ -50,7 +50,9 @@ class Params(StepParams):
     compare_with_sherpa: bool = False
     """Give each recording to sherpa-ncnn as well, and count those of which it hears the same tokens.
 
-    Predictor and joint then compute as they do there, with fp16 between layers where the processor can.
+    Predictor and joint then compute as they do there, with fp16 between layers where the processor can. Recordings of
+    minutes come out equal in int8 with the ncnn that sherpa-ncnn was built from alone (2.1.15: 1.0.20250916, a pin in
+    pipeline.yaml); later ones round otherwise in their int8 layers, and what an LSTM remembers of that adds up.
     """
 
 
