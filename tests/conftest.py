@@ -5,6 +5,7 @@ Artifacts are built once by `doit`, in this checkout's own cache: what an earlie
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,7 +47,12 @@ Features = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
 
 
 def pytest_configure() -> None:
-    """A shell starts what it runs in the background with Control-C ignored, and every child would inherit that."""
+    """What every worker and every child inherits.
+
+    A shell starts what it runs in the background with Control-C ignored. And where there are as many workers as cores,
+    threads that wait for one another make torch many times slower than one does.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

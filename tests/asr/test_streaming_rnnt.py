@@ -125,17 +125,17 @@ def test_blank_and_unknown_are_not_said(silent: int, model: Any, networks: Count
 
 
 def test_silence_gets_the_last_word_out(networks: Counted, clean: Corpus) -> None:
-    with_tail = [transcribe(networks, clean.waveform(each)) for each in clean.utterances[:12]]
-    without = [transcribe(networks, clean.waveform(each), tail_seconds=0.0) for each in clean.utterances[:12]]
+    with_tail = [transcribe(networks, clean.waveform(each)) for each in clean.utterances[:6]]
+    without = [transcribe(networks, clean.waveform(each), tail_seconds=0.0) for each in clean.utterances[:6]]
     assert sum(map(len, with_tail)) >= sum(map(len, without))
 
 
 def test_speech_is_understood(networks: Counted, clean: Corpus) -> None:
     pieces = [line.split()[0] for line in (CHECKPOINT / "tokens.txt").read_text(encoding="utf-8").splitlines()]
     errors = []
-    for utterance in clean.utterances[:16]:
+    for utterance in clean.utterances[:10]:
         said = "".join(pieces[token] for token in transcribe(networks, clean.waveform(utterance)))
         hypothesis = said.replace("\u2581", " ").strip()
         errors.append(count(utterance.text, hypothesis, ignore_case_and_punctuation=False))
-    assert total(errors).words > 120
-    assert total(errors).wer_percent < 30
+    assert total(errors).words > 80
+    assert total(errors).wer_percent < 10

@@ -19,7 +19,11 @@ import pytest
 
 from conftest import ROOT, run_doit
 
-FORMS = ("fp32", "int8", "int8_smoothquant", "int8_dynamic")
+FORMS = {
+    "tiny-forms": ("fp32", "int8", "int8_smoothquant"),
+    "tiny-outliers": ("fp32", "int8", "int8_smoothquant", "int8_dynamic"),
+}
+"""By recipe. Stock int8 does no harm to the plain model: README.md has its figures."""
 LONG = ("long_60s", "long_120s", "long_240s")
 
 
@@ -51,13 +55,13 @@ def measure() -> Measure:
     """Measures the forms of a recipe, against fp32 of the plain model."""
 
     def measure(recipe: str) -> Measured:
-        recipes = {form: "tiny-forms" if form == "fp32" else recipe for form in FORMS}
+        recipes = {form: "tiny-forms" if form == "fp32" else recipe for form in FORMS[recipe]}
         run_doit("-n", "2", *(f"{recipe}:wer_{form}" for form, recipe in recipes.items()))
         rows = {form: _rows(recipe, form) for form, recipe in recipes.items()}
         slices = [*dict.fromkeys(row["slice"] for row in rows["fp32"]), "total"]
         return Measured(
-            {form: {name: _wer(rows[form], name) for name in slices} for form in FORMS},
-            {form: {name: _loss(rows[form], rows["fp32"], name) for name in slices} for form in FORMS},
+            {form: {name: _wer(rows[form], name) for name in slices} for form in rows},
+            {form: {name: _loss(rows[form], rows["fp32"], name) for name in slices} for form in rows},
         )
 
     return measure
@@ -90,9 +94,9 @@ def _loss(rows: list[dict[str, str]], before: list[dict[str, str]], name: str) -
 
 def _show(capsys: pytest.CaptureFixture[str], recipe: str, found: Measured) -> None:
     with capsys.disabled():
-        print(f"\n\n  {recipe}, WER in %    fp32{''.join(f'{form:>24}' for form in FORMS[1:])}")
+        print(f"\n\n  {recipe}, WER in %    fp32{''.join(f'{form:>24}' for form in FORMS[recipe][1:])}")
         for name, wer in found.wer["fp32"].items():
-            cells = ((found.wer[form][name], found.loss[form][name]) for form in FORMS[1:])
+            cells = ((found.wer[form][name], found.loss[form][name]) for form in FORMS[recipe][1:])
             shown = "".join(f"{value:>10.2f} {loss.points:+6.2f} ±{loss.scatter:5.2f}" for value, loss in cells)
             print(f"  {name:<18}{wer:10.2f}{shown}")
 
@@ -112,10 +116,9 @@ def test_they_hold_them_with_an_outlier_channel_too(measure: Measure, form: str,
 
 
 def test_an_outlier_channel_ruins_stock_int8(measure: Measure, capsys: pytest.CaptureFixture[str]) -> None:
-    plain, outliers = measure("tiny-forms"), measure("tiny-outliers")
-    _show(capsys, "tiny-forms", plain)
+    outliers = measure("tiny-outliers")
+    _show(capsys, "tiny-forms", measure("tiny-forms"))
     _show(capsys, "tiny-outliers", outliers)
-    assert plain.loss["int8_dynamic"]["total"].points < 1
     ruined = outliers.loss["int8_dynamic"]
     assert ruined["total"].points >= 10
     assert min(ruined[name].points for name in LONG) >= 10
