@@ -11,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 MEASURED_AGAIN = ("size_int8",)
-"""Measuring takes most of the time, and what is measured is compared anyway. Words are heard twice, to the same bytes, in
-`tests/steps/test_measure_wer.py`."""
+"""Measuring takes most of the time, and what is measured is compared anyway. Words are heard twice, to the same bytes,
+in `tests/steps/test_measure_wer.py`."""
 
 
 def _manifests(folder: Path) -> dict[str, dict[str, object]]:
