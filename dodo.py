@@ -1,4 +1,7 @@
-"""The targets of all recipes, for doit. What they are is said in pipeline.yaml and recipes/; the work is in src/."""
+"""The targets of the recipes that a command asks for, for doit.
+
+What they are is said in pipeline.yaml and recipes/; the work is in src/.
+"""
 
 from collections.abc import Iterator
 from typing import Any

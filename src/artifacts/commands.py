@@ -82,7 +82,7 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
 
 
 class List(_Options, DoitList):  # type: ignore[misc]  # as above
-    """`doit list`, which reads no recipe of which it shows nothing but the name."""
+    """`doit list`, which shows the default recipe's targets and of the other recipes the names."""
 
     name = "list"
 
@@ -285,7 +285,7 @@ class Gc(_PlanCommand):
 
 def _unknown(word: str) -> str:
     try:
-        load_plan().resolve(word)
+        load_plan(words=[word]).resolve(word)
     except ArtifactsError as error:
         return str(error)
     return f"'{word}' cannot be run by itself\n  fix: see the targets with: doit list --all"

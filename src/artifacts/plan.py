@@ -130,7 +130,8 @@ def load_plan(path: Path = PIPELINE_FILE, words: list[str] | None = None) -> Pla
 
 
 def _spoken_of(pipeline: Pipeline, words: list[str]) -> list[str]:
-    """The recipes that hold what the words mean; all of them where a word is a pattern, or names none that is there."""
+    """The recipes that hold what the words mean, a bare word's being the default one; all of them where a word is a
+    pattern, or names a recipe that is not there."""
     spoken: set[str] = set()
     for word in words or [pipeline.default]:
         recipe = word.partition(":")[0] if ":" in word or word in pipeline.recipes else pipeline.default

@@ -1,4 +1,4 @@
-"""What doit sees: one task for each source, target and layout of each recipe, and a reporter that speaks our words."""
+"""What doit sees: a task for each source, target and layout of the recipes asked for, and a reporter in our words."""
 
 from __future__ import annotations
 

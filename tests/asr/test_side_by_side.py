@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from artifacts.asr.corpus import read_corpus
-from artifacts.asr.decoding import read_decoding
+from artifacts.asr.decoding import Decoding, read_decoding
 from artifacts.asr.drift import DriftTable
 from artifacts.asr.frontend import Encoder, Preprocessor
 from artifacts.asr.greedy import decode
 from artifacts.asr.side_by_side import SideBySide
 from artifacts.asr.transducer import FusedTransducer
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def _frames(evaluation: Path, preprocessor: Path, encoder: Path) -> np.ndarray:
@@ -51,3 +49,9 @@ def test_the_path_is_the_references_and_the_drift_is_the_models(
             assert both.steps_with_other_choice == 0
     assert drift["fp32"] == 0
     assert drift["int8"] > 0.001
+
+
+def test_of_a_joint_without_durations_the_tokens_are_compared(decoder_joint_fp32: Path) -> None:
+    model = decoder_joint_fp32 / "decoder_joint-model.onnx"
+    both = SideBySide(model, model, 1, Decoding(128, ()), DriftTable())
+    assert both._choice(np.arange(129, dtype=np.float32)) == (128, 0)

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from artifacts.asr.corpus import Corpus, read_corpus
+from artifacts.asr.corpus import Corpus, Utterance, read_corpus
 from artifacts.nemo.quiet import quiet
 
 ORDERS = 4
@@ -14,18 +13,14 @@ ORDERS = 4
 
 @pytest.fixture(scope="session")
 def speech(evaluation: Path) -> Corpus:
-    """The evaluation speech of the embedded checkpoint: all short recordings, and of the long ones the first order that
-    their clips are joined in. What the artifacts themselves lose is measured on all of it, elsewhere."""
+    """Of each slice of the embedded checkpoint's evaluation a part: half of the short recordings, and of the long ones the
+    first order that their clips are joined in. What the artifacts themselves lose is measured on all, elsewhere."""
     corpus = read_corpus(evaluation)
-    long = [utterance for utterance in corpus.utterances if utterance.slice.startswith("long_")]
-    counts = Counter(utterance.slice for utterance in long)
-    seen: Counter[str] = Counter()
-    left_out = set()
-    for utterance in long:
-        seen[utterance.slice] += 1
-        if seen[utterance.slice] > counts[utterance.slice] // ORDERS:
-            left_out.add(utterance.id)
-    return Corpus(corpus.folder, tuple(each for each in corpus.utterances if each.id not in left_out))
+    slices: dict[str, list[Utterance]] = {}
+    for utterance in corpus.utterances:
+        slices.setdefault(utterance.slice, []).append(utterance)
+    parts = (each[: len(each) // (ORDERS if name.startswith("long_") else 2)] for name, each in slices.items())
+    return Corpus(corpus.folder, tuple(utterance for part in parts for utterance in part))
 
 
 @pytest.fixture(scope="session")

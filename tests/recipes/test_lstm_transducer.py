@@ -1,4 +1,4 @@
-"""The embedded LSTM transducer, heard in ncnn and in sherpa-ncnn: each form says the same tokens in both."""
+"""The embedded LSTM transducer in fp32 and with an int8 encoder, heard in ncnn and in sherpa-ncnn: the same tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NETWORKS = {
     "fp32": ("encoder_sherpa_fp32", "predictor_ncnn_fp32", "joint_ncnn_fp32"),
     "int8": ("encoder_sherpa_int8", "predictor_ncnn_fp16", "joint_ncnn_fp16"),
 }
-"""`doit lstm-transducer` hears the others, and more: the joint's int8 form needs a calibration of minutes."""
+"""`doit lstm-transducer` hears the others, and more: the joint's int8 form waits for a minute of calibration."""
 UTTERANCES = 66
 
 Metrics = dict[str, float | int | str]

@@ -1,12 +1,12 @@
 """What each quantised form costs in words: of the embedded checkpoint, and of it with an outlier channel put in.
 
-The whole evaluation is transcribed with each form, and the tables are printed, slice by slice. An outlier channel
-leaves fp32 as it is to the bit (`tests/steps/test_inject_outliers.py`), so that one fp32 serves both.
+The tables are printed, slice by slice: the plain model hears all of the evaluation, the other one what is short, and one
+and four minutes long (`doit tiny-outliers` hears all). An outlier channel leaves fp32 as it is to the bit (`tests/steps/test_inject_outliers.py`), so that one fp32 serves both.
 
 One place of a recording that tips over decides up to a sentence, in either direction: what a slice loses is known to
 within its scatter, the standard error of the rows' differences to fp32. A slice may pass its bound by as much as chance
 explains (two standard errors); all of the speech together may not, nor may a slice that is large enough to tell.
-`doit tiny-long` has seven times the long speech, and takes a quarter of an hour: README.md has what it found.
+`doit -n 2 tiny-long` hears seven times the words of a long slice in a quarter of an hour: README.md has what it found.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT, run_doit
+from heard_words import hear
 
 FORMS = {
     "tiny-forms": ("fp32", "int8", "int8_smoothquant"),
     "tiny-outliers": ("fp32", "int8", "int8_smoothquant", "int8_dynamic"),
 }
 """By recipe. Stock int8 does no harm to the plain model: README.md has its figures."""
-LONG = ("long_60s", "long_120s", "long_240s")
+LONG = ("long_60s", "long_240s")
+HEARD = ("clean", "noisy_1db", "noisy_minus_1db", "noisy_minus_3db", "soft_endings", *LONG)
+"""By the model with an outlier channel."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,30 @@ class Measured:
 
 
 Measure = Callable[[str], Measured]
+Rows = list[dict[str, str]]
 
 
-@pytest.fixture(scope="session")
-def measure() -> Measure:
-    """Measures the forms of a recipe, against fp32 of the plain model."""
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Rows]]:
+    """What each form heard, by recipe."""
+    plain = FORMS["tiny-forms"]
+    run_doit("-n", "2", *(f"tiny-forms:wer_{form}" for form in plain))
+    found = {form: _rows(ROOT / "cache" / "tiny-forms" / f"wer_{form}") for form in plain}
+    targets = [f"wer_{form}" for form in FORMS["tiny-outliers"] if form != "fp32"]
+    heard = hear(tmp_path_factory.mktemp("heard"), "tiny-outliers", targets, HEARD)
+    outliers = {target.removeprefix("wer_"): _rows(folder) for target, folder in heard.items()}
+    fp32 = [row for row in found["fp32"] if row["slice"] in HEARD]
+    return {"tiny-forms": found, "tiny-outliers": {"fp32": fp32, **outliers}}
+
+
+@pytest.fixture(scope="module")
+def measure(rows: dict[str, dict[str, Rows]]) -> Measure:
+    """The forms of a recipe, against fp32 of the plain model."""
 
     def measure(recipe: str) -> Measured:
-        recipes = {form: "tiny-forms" if form == "fp32" else recipe for form in FORMS[recipe]}
-        run_doit("-n", "2", *(f"{recipe}:wer_{form}" for form, recipe in recipes.items()))
-        rows = {form: _rows(recipe, form) for form, recipe in recipes.items()}
+        return measured(rows[recipe])
+
+    def measured(rows: dict[str, Rows]) -> Measured:
         slices = [*dict.fromkeys(row["slice"] for row in rows["fp32"]), "total"]
         return Measured(
             {form: {name: _wer(rows[form], name) for name in slices} for form in rows},
@@ -68,24 +86,23 @@ def measure() -> Measure:
     return measure
 
 
-def _rows(recipe: str, form: str) -> list[dict[str, str]]:
-    path = ROOT / "cache" / recipe / f"wer_{form}" / "hypotheses.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _rows(folder: Path) -> Rows:
+    return [json.loads(line) for line in (folder / "hypotheses.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _errors(row: dict[str, str]) -> int:
     return sum(int(row[kind]) for kind in ("substitutions", "deletions", "insertions"))
 
 
-def _words(rows: list[dict[str, str]], name: str) -> int:
+def _words(rows: Rows, name: str) -> int:
     return sum(len(row["text"].split()) for row in rows if name in (row["slice"], "total"))
 
 
-def _wer(rows: list[dict[str, str]], name: str) -> float:
+def _wer(rows: Rows, name: str) -> float:
     return 100 * sum(_errors(row) for row in rows if name in (row["slice"], "total")) / _words(rows, name)
 
 
-def _loss(rows: list[dict[str, str]], before: list[dict[str, str]], name: str) -> Loss:
+def _loss(rows: Rows, before: Rows, name: str) -> Loss:
     more = [
         _errors(row) - _errors(old) for row, old in zip(rows, before, strict=True) if name in (row["slice"], "total")
     ]

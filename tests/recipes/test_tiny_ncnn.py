@@ -16,10 +16,8 @@ import pytest
 
 from artifacts.ncnn.layer_fields import is_int8
 from artifacts.ncnn.param_file import read_param
-from artifacts.plan import Job, load_plan
-from artifacts.steps import measure_ncnn_wer
 from conftest import ROOT, run_doit
-from quantised_models import run_elsewhere
+from heard_words import hear
 
 FORMS = ("fp32", "fp16", "int8")
 MEASURED = ("fp32", "int8")
@@ -57,20 +55,12 @@ def onnx(built: Callable[[str], Path]) -> Measured:
 
 
 @pytest.fixture(scope="module")
-def forms(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
-    """What is heard of each measured form in ncnn, from what the recipe measures there."""
-    recipe = load_plan(ROOT / "pipeline.yaml", ["tiny-ncnn"])
-    targets = ["encoder_ncnn_fp16"]
-    inputs = {}
-    for form in MEASURED:
-        job = recipe.jobs[f"tiny-ncnn:wer_ncnn_{form}"]
-        assert isinstance(job, Job)
-        named = {name: source.partition(":")[2] for name, source in job.inputs.items() if name != "corpus"}
-        targets += named.values()
-        inputs[form] = {name: CACHE / target for name, target in named.items()} | {"corpus": evaluation}
-    run_doit("-n", "2", *(f"tiny-ncnn:{target}" for target in dict.fromkeys(targets)))
-    folder = tmp_path_factory.mktemp("heard")
-    return {form: _read(run_elsewhere(measure_ncnn_wer, folder / form, inputs[form], slices=SLICES)) for form in inputs}
+def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
+    """What is heard of each measured form in ncnn."""
+    run_doit("tiny-ncnn:encoder_ncnn_fp16")
+    targets = [f"wer_ncnn_{form}" for form in MEASURED]
+    heard = hear(tmp_path_factory.mktemp("heard"), "tiny-ncnn", targets, SLICES)
+    return {form: _read(heard[f"wer_ncnn_{form}"]) for form in MEASURED}
 
 
 def _show(capsys: pytest.CaptureFixture[str], onnx: Measured, forms: dict[str, Measured]) -> None:

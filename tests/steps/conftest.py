@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ def _export_twice(checkpoint: Path, folder: Path) -> tuple[dict[str, Any], str]:
     runs = []
     for name, (seed, threads) in SETTINGS.items():
         out = folder / name / "out"
+        shutil.rmtree(out.parent, ignore_errors=True)  # of a worker that failed
         out.mkdir(parents=True)
         command = [sys.executable, "-W", "error", Path(__file__).parent / "run_exports.py", checkpoint, out]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}

@@ -87,7 +87,31 @@ def test_a_corpus_that_is_too_short_is_refused(evaluation: Path, tmp_path: Path)
         join(tmp_path / "out", short)
 
 
-@pytest.mark.parametrize("wrong", [{"orders": 0}, {"seconds": ()}, {"gap_seconds": -1.0}, {"gap_seconds": 11.0}])
+def test_durations_are_those_of_the_clips_not_of_a_manifest_that_rounds(evaluation: Path, tmp_path: Path) -> None:
+    rounded = tmp_path / "rounded"
+    rounded.mkdir()
+    (rounded / "clips").symlink_to(evaluation / "clips")
+    rows = [json.loads(line) for line in (evaluation / "utterances.jsonl").read_text().splitlines()]
+    lines = "".join(json.dumps(row | {"duration": int(row["duration"] * 10) / 10}) + "\n" for row in rows)
+    (rounded / "utterances.jsonl").write_text(lines)
+    for name, corpus in (("a", evaluation), ("b", rounded)):
+        join(tmp_path / name, corpus, seconds=(240,), orders=1)
+    a, b = (tmp_path.joinpath(name, "utterances.jsonl").read_bytes() for name in "ab")
+    assert a == b
+
+
+def test_a_damaged_clip_is_refused(evaluation: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(evaluation, damaged)
+    clip = next(damaged.glob("clips/*.flac"))
+    clip.write_bytes(clip.read_bytes()[:100])
+    with pytest.raises(StepError, match=rf"clips/{clip.name}: cannot be read"):
+        join(tmp_path / "out", damaged)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"orders": 0}, {"seconds": ()}, {"seconds": (60, 60)}, {"gap_seconds": -1.0}, {"gap_seconds": 11.0}]
+)
 def test_params_have_bounds(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         join_recordings.Params(**wrong)

@@ -91,3 +91,11 @@ def test_sizes_of_another_checkpoint_are_refused(inputs: dict[str, Path], tmp_pa
     (tmp_path / "meta" / "model_meta.json").write_text(json.dumps(meta | {"joint_vocab_size": 7}), encoding="utf-8")
     with pytest.raises(StepError, match=r"joint\.ncnn\.param: makes \[.*\], model_meta\.json says \[\(7,\)\]"):
         lay_out(tmp_path / "out", inputs | {"model_meta": tmp_path / "meta"})
+
+
+def test_a_model_without_durations_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    meta = json.loads((inputs["model_meta"] / "model_meta.json").read_text(encoding="utf-8"))
+    (tmp_path / "rnnt").mkdir()
+    (tmp_path / "rnnt" / "model_meta.json").write_text(json.dumps(meta | {"duration_values": []}))
+    with pytest.raises(StepError, match=r"model_meta\.json: duration_values: is empty"):
+        lay_out(tmp_path / "out", {**inputs, "model_meta": tmp_path / "rnnt"})

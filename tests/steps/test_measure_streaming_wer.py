@@ -107,11 +107,16 @@ def test_artifacts_of_two_checkpoints_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_form_of_the_recipe_is_measured_and_int8_errs_as_fp32_does() -> None:
-    totals = {}
-    for form in ("fp32", "560ms", "int8"):
-        metrics = json.loads((streaming(f"streaming_wer_{form}") / "metrics.json").read_text(encoding="utf-8"))
-        assert len(metrics["slices"]) == 6
-        totals[form] = metrics
-    for name, fp32 in totals["fp32"]["slices"].items():
-        assert totals["int8"]["slices"][name]["wer_percent"] <= fp32["wer_percent"] + 1, name
+def test_int8_errs_as_fp32_does_and_less_latency_costs_words(
+    measured: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    found = {}
+    for form in ("int8", "560ms"):
+        (tmp_path / form).mkdir()
+        form_inputs = {**inputs, "encoder": streaming(f"streaming_encoder_{form}")}
+        found[form] = measure_streaming_wer.run(tmp_path / form, Params(slices=SLICES), **form_inputs)
+    assert found["560ms"]["latency_seconds"] == 0.56
+    for name in SLICES:
+        fp32, int8, sooner = (float(one[f"wer_percent_{name}"]) for one in (measured[1], *found.values()))
+        assert int8 <= fp32 + 1
+        assert sooner > fp32 + 1

@@ -29,7 +29,7 @@ class SideBySide(FusedTransducer):
         self._table = table
         self.steps = 0
         self.steps_with_other_choice = 0
-        """Steps whose best token or best duration is another one than the reference's."""
+        """Steps whose best token, or best duration where there are any, is another one than the reference's."""
 
     def logits(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         feeds = self.feeds(frame)
@@ -45,4 +45,4 @@ class SideBySide(FusedTransducer):
 
     def _choice(self, scores: npt.NDArray[np.float32]) -> tuple[int, int]:
         tokens = self._blank_id + 1
-        return int(scores[:tokens].argmax()), int(scores[tokens:].argmax())
+        return int(scores[:tokens].argmax()), int(scores[tokens:].argmax()) if len(scores) > tokens else 0

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from artifacts.errors import StepError
 from artifacts.params import StepParams
@@ -39,15 +39,28 @@ class Params(StepParams):
     gap_seconds: float = Field(0.4, ge=0, le=10)
     """Silence between two clips."""
 
+    @field_validator("seconds")
+    @classmethod
+    def _lengths_differ(cls, seconds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seconds)) < len(seconds):
+            raise ValueError("a length is given twice")
+        return seconds
+
 
 def run(out: Path, params: Params, *, corpus: Path) -> dict[str, float | int | str]:
     """Join the recordings of the folder `corpus` that consist of one clip.
 
     Raises StepError if they are shorter together than one joined recording, and for whatever is wrong with the corpus.
     """
-    from artifacts.asr.corpus import MANIFEST_NAME, read_corpus
+    from artifacts.asr.corpus import MANIFEST_NAME, SAMPLE_RATE_HZ, read_corpus
 
-    singles = [utterance for utterance in read_corpus(corpus).utterances if len(utterance.clips) == 1]
+    speech = read_corpus(corpus)
+    # Lengths as they are: what manifests round off adds up over dozens of clips.
+    singles = [
+        utterance.model_copy(update={"duration": len(speech.waveform(utterance)) / SAMPLE_RATE_HZ})
+        for utterance in speech.utterances
+        if len(utterance.clips) == 1
+    ]
     lasting = sum(single.duration + params.gap_seconds for single in singles)
     if lasting < max(params.seconds):
         raise StepError(

@@ -66,8 +66,8 @@ def run(
 ) -> dict[str, int]:
     """Write the networks with what is needed to use them; each is run once by ncnn, in another process.
 
-    Returns the numbers of files and bytes. Raises StepError if ncnn does not survive a network, or if one does not have
-    the shapes that `model_meta` says.
+    Returns the numbers of files and bytes. Raises StepError for a model without durations, if ncnn does not survive a
+    network, or if one does not have the shapes that `model_meta` says.
     """
     from artifacts.asr.decoding import read_decoding
     from artifacts.asr.tokens import read_pieces
@@ -79,6 +79,11 @@ def run(
     from artifacts.ncnn.transducer import max_encoder_frames
 
     decoding = read_decoding(model_meta / "model_meta.json")
+    if not decoding.durations:
+        raise StepError(
+            "model_meta.json: duration_values: is empty",
+            "give a token-and-duration checkpoint (TDT): the README.md here tells how to decode one",
+        )
     read_pieces(tokens / "vocab.txt", decoding)
     meta = json.loads((model_meta / "model_meta.json").read_text(encoding="utf-8"))
     plain = dict(zip(PARTS, (encoder, predictor, joint), strict=True))

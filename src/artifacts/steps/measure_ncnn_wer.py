@@ -51,8 +51,8 @@ class Params(StepParams):
     """Give each recording to sherpa-ncnn as well, and count those of which it hears the same tokens.
 
     Predictor and joint then compute as they do there, with fp16 between layers where the processor can. Recordings of
-    minutes come out equal in int8 with the ncnn that sherpa-ncnn was built from alone (2.1.15: 1.0.20250916, a pin in
-    pipeline.yaml); later ones round otherwise in their int8 layers, and what an LSTM remembers of that adds up.
+    minutes come out equal in int8 with the ncnn alone that sherpa-ncnn was built from (2.1.15: 1.0.20250916; the pin in
+    pipeline.yaml is later): others round otherwise in their int8 layers, and what an LSTM remembers of that adds up.
     """
 
 

@@ -1,7 +1,7 @@
 """Measure the word error rate of a transducer on a corpus, slice by slice.
 
 The exported graphs are run as consumers run them: one utterance at a time through the preprocessor, the encoder and
-greedy token-and-duration decoding, each recording in one piece however long it is. So what an artifact loses on long
+greedy decoding (TDT or RNN-T), each recording in one piece however long it is. So what an artifact loses on long
 recordings, where a dynamic int8 scale grows coarse and soft words become blanks, shows in the slices that hold them.
 
 With `buffered`, recordings are heard as streams are: in chunks, each encoded with context before and after it, and
