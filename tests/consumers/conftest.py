@@ -13,8 +13,8 @@ ORDERS = 4
 
 @pytest.fixture(scope="session")
 def speech(evaluation: Path) -> Corpus:
-    """Of each slice of the embedded checkpoint's evaluation a part: half of the short recordings, and of the long ones the
-    first order that their clips are joined in. What the artifacts themselves lose is measured on all, elsewhere."""
+    """Of each slice of the embedded checkpoint's evaluation a part: half of the short recordings, and of the long ones
+    the first order that their clips are joined in. What the artifacts themselves lose is measured on all, elsewhere."""
     corpus = read_corpus(evaluation)
     slices: dict[str, list[Utterance]] = {}
     for utterance in corpus.utterances:

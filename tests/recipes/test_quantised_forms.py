@@ -1,7 +1,8 @@
 """What each quantised form costs in words: of the embedded checkpoint, and of it with an outlier channel put in.
 
-The tables are printed, slice by slice: the plain model hears all of the evaluation, the other one what is short, and one
-and four minutes long (`doit tiny-outliers` hears all). An outlier channel leaves fp32 as it is to the bit (`tests/steps/test_inject_outliers.py`), so that one fp32 serves both.
+The tables are printed, slice by slice: the plain model hears all of the evaluation, the other one what is short, and
+one and four minutes long (`doit tiny-outliers` hears all). An outlier channel leaves fp32 as it is to the bit
+(`tests/steps/test_inject_outliers.py`), so that one fp32 serves both.
 
 One place of a recording that tips over decides up to a sentence, in either direction: what a slice loses is known to
 within its scatter, the standard error of the rows' differences to fp32. A slice may pass its bound by as much as chance
