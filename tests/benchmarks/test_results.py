@@ -74,3 +74,11 @@ def test_a_full_size_lstm_transducer_has_the_published_sizes() -> None:
     assert {name: benchmark["as_listed"](results["bytes"][name]) for name in published} == published
     epsilons = 12  # one a layer, which icefall's log of its export does not count
     assert results["parameters"] == {"encoder": 83_137_520 + epsilons, "decoder": 257_024, "joiner": 781_812}
+
+
+def test_calibration_costs_little_more_than_plain_inference() -> None:
+    results = kept("calibration.json")
+    assert results["gigabytes"] > 2.4
+    assert results["cpu_ratio"] <= 1.3
+    assert results["wall_ratio"] <= 1.3
+    assert results["calibration_peak_mib"] - results["inference_peak_mib"] <= 500
