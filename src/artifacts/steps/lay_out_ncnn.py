@@ -82,7 +82,7 @@ def run(
     if not decoding.durations:
         raise StepError(
             "model_meta.json: duration_values: is empty",
-            "give a token-and-duration checkpoint (TDT): the README.md here tells how to decode one",
+            "give a token-and-duration checkpoint (TDT); how to decode another one, this layout does not tell",
         )
     read_pieces(tokens / "vocab.txt", decoding)
     meta = json.loads((model_meta / "model_meta.json").read_text(encoding="utf-8"))
