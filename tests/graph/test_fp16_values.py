@@ -11,7 +11,7 @@ import pytest
 from onnxconverter_common.float16 import convert_np_to_float16
 
 from artifacts.graph.content import PIECE_BYTES, FileRange
-from artifacts.graph.fp16_values import Fp16Content, Fp16Rounding
+from artifacts.graph.fp16_values import RUN_ELEMENTS, Fp16Content, Fp16Rounding
 
 Float32 = npt.NDArray[np.float32]
 
@@ -57,6 +57,19 @@ def test_bounds_are_those_of_the_library(low: float, high: float) -> None:
     assert rounding.lowered == ((magnitudes > np.float32(high)) & np.isfinite(values)).sum()
 
 
+@pytest.mark.parametrize("strays", [0, 1, 3, 200, 5000])
+def test_numbers_beyond_the_bounds_are_found_wherever_they_lie(strays: int) -> None:
+    random = np.random.default_rng(strays)
+    values = random.uniform(0.5, 1, 5 * RUN_ELEMENTS + 7).astype(np.float32)
+    # The last one is in a run of its own length.
+    places = np.append(random.choice(values.size, strays, replace=False), values.size - 1)
+    values[places] = random.choice(np.array([3e-8, -3e-8, 2e4, -2e4, 0], np.float32), places.size)
+    rounding = Fp16Rounding(1e-7, 1e4)
+    np.testing.assert_array_equal(bits(rounding.convert(values)), bits(by_the_library(values, 1e-7, 1e4)))
+    assert rounding.raised == (np.abs(values) == np.float32(3e-8)).sum()
+    assert rounding.lowered == (np.abs(values) == 2e4).sum()
+
+
 def test_nan_stays_nan_and_shapes_stay() -> None:
     rounding = Fp16Rounding(1e-7, 1e4)
     assert np.isnan(rounding.convert(np.array([[np.nan, 1.0]], np.float32))).tolist() == [[True, False]]
@@ -74,3 +87,17 @@ def test_a_file_is_converted_in_pieces(tmp_path: Path) -> None:
     assert len(pieces) == 3
     assert content.nbytes == values.nbytes // 2
     assert b"".join(pieces) == by_the_library(values, 1e-7, 1e4).tobytes()
+
+
+def test_two_files_are_converted_side_by_side(tmp_path: Path) -> None:
+    """In one thread, a piece of each in turn: none is overwritten by the other's."""
+    rounding = Fp16Rounding(1e-7, 1e4)
+    arrays = [np.full(PIECE_BYTES, number, np.float32) for number in (1, 2)]
+    contents = []
+    for array in arrays:
+        path = tmp_path / str(array[0])
+        path.write_bytes(array.tobytes())
+        contents.append(Fp16Content(FileRange(path, 0, array.nbytes), rounding))
+    for ones, twos in zip(*(content.pieces() for content in contents), strict=True):
+        assert set(np.frombuffer(ones, np.float16)) == {1}
+        assert set(np.frombuffer(twos, np.float16)) == {2}

@@ -43,9 +43,7 @@ def test_one_weight_that_is_another_is_found(lstm: LstmNetworks, tmp_path: Path)
     (value,) = struct.unpack_from("<f", content, 400)
     struct.pack_into("<f", content, 400, value + 0.05)
     (folder / "joint.ncnn.bin").write_bytes(content)
-    with pytest.raises(
-        StepError, match=r"'joint_output' drifts from torch by 0\.\d+ at encoder_output \[1, 64\]"
-    ):
+    with pytest.raises(StepError, match=r"'joint_output' drifts from torch by 0\.\d+ at encoder_output \[1, 64\]"):
         compare(lstm.traced("joint") / "joint.pt", *find_net(folder), read_interface(folder, "fix"), fp16=False)
 
 

@@ -269,5 +269,3 @@ def test_other_models_than_float32_encoders_are_refused(
 def calibrate(model: Path, inputs: dict[str, Path], out: Path, **params: Any) -> Metrics:
     out.mkdir()
     return calibrate_activations.run(out, Params(**params), **(inputs | {"model": model}))
-
-

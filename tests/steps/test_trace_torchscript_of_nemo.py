@@ -98,9 +98,7 @@ def test_the_trace_is_nemos_encoder_on_speech(traced: Path, restored_model: Any,
 def test_a_trace_is_the_same_bytes_again_and_names_no_path(traced: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     again = tmp_path / "again, in a folder with another name"
     again.mkdir()
-    trace_in_a_process_of_its_own(
-        tiny_checkpoint, again, PYTHONHASHSEED="4711", OMP_NUM_THREADS="2", TMPDIR=str(again)
-    )
+    trace_in_a_process_of_its_own(tiny_checkpoint, again, PYTHONHASHSEED="4711", OMP_NUM_THREADS="2", TMPDIR=str(again))
     for part in PARTS:
         for name in (f"{part}.pt", "inputs.json"):
             assert (again / part / name).read_bytes() == (traced / part / name).read_bytes()

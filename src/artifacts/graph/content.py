@@ -7,7 +7,8 @@ memory, so that copying 2.4 GB would look like (and under a limit be) a process 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -41,20 +42,30 @@ class FileRange:
 
     def pieces(self) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(min(PIECE_BYTES, self.nbytes)))
-        for start in range(0, self.nbytes, PIECE_BYTES):
-            piece = buffer[: self.nbytes - start]
-            self.read_into(piece, start)
-            yield piece
+        with self.opened() as read_into:
+            for start in range(0, self.nbytes, PIECE_BYTES):
+                piece = buffer[: self.nbytes - start]
+                read_into(piece, start)
+                yield piece
 
-    def read_into(self, buffer: memoryview, start: int) -> None:
-        """Fill the buffer with the range's bytes from `start` on. Raises EOFError if the file has become shorter."""
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[memoryview, int], None]]:
+        """Gives a function that fills a buffer with the range's bytes from a place on.
+
+        It raises EOFError if the file has become shorter.
+        """
         with self.path.open("rb", buffering=0) as file:
-            filled = 0
-            while filled < len(buffer):
-                count = os.preadv(file.fileno(), [buffer[filled:]], self.offset_bytes + start + filled)
-                if count == 0:
-                    raise EOFError(f"'{self.path.name}' became shorter while it was read")
-                filled += count
+            descriptor = file.fileno()
+
+            def read_into(buffer: memoryview, start: int) -> None:
+                filled = 0
+                while filled < len(buffer):
+                    count = os.preadv(descriptor, [buffer[filled:]], self.offset_bytes + start + filled)
+                    if count == 0:
+                        raise EOFError(f"'{self.path.name}' became shorter while it was read")
+                    filled += count
+
+            yield read_into
 
 
 @dataclass(frozen=True)

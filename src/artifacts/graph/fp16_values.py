@@ -8,30 +8,41 @@ infinities and NaN stay.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import parser
-from onnxruntime import InferenceSession, IOBinding, SessionOptions
+from onnxruntime import InferenceSession, SessionOptions
 
 from artifacts.graph.content import PIECE_BYTES, FileRange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+RUN_ELEMENTS = 1024
+"""Numbers are looked through a run at a time: one that may have to move costs its run a second look, not its piece."""
 
-@dataclass
+SIGN = np.uint16(0x8000)
+
+
 class Fp16Rounding:
-    """Converts arrays, and counts what it moved to the bounds so far; in any number of threads."""
+    """Converts arrays, and counts what it moved to the bounds so far: `raised` and `lowered`; in any number of threads.
 
-    min_positive_val: float
-    max_finite_val: float
-    raised: int = 0
-    lowered: int = 0
-    _counting: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
+    Few calls on much data each: whoever computes in numpy lets the other threads have the interpreter, and waits to
+    get it back.
+    """
+
+    def __init__(self, min_positive_val: float, max_finite_val: float) -> None:
+        self.raised = self.lowered = 0
+        self.rooms: list[_Room] = []
+        self._counting = Lock()
+        self._low, self._high = np.float32(min_positive_val), np.float32(max_finite_val)
+        low, high = np.array([min_positive_val, max_finite_val], np.float16).view(np.uint16)
+        self._first_inside = low + np.uint16(1)
+        self._inside = high - self._first_inside
 
     def convert(self, values: NDArray[np.float32]) -> NDArray[np.float16]:
         """The float16 of each value, in a new array of the same shape."""
@@ -44,26 +55,37 @@ class Fp16Rounding:
         self, halves: NDArray[np.float16], values: NDArray[np.float32], scratch: NDArray[np.uint16]
     ) -> None:
         """Move what is beyond the bounds, in `halves`, the rounded `values`; all three are flat and of one size."""
+        if not halves.size:
+            return
         # Looked for on the bits, where one subtraction finds both ends: small magnitudes wrap around to large ones.
         # Rounding keeps the order, so whatever was beyond a bound is now at or beyond the rounded bound.
-        low, high = np.array([self.min_positive_val, self.max_finite_val], np.float16).view(np.uint16)
-        limit = high - low - np.uint16(1)
-        np.bitwise_and(halves.view(np.uint16), np.uint16(0x7FFF), out=scratch)
-        np.subtract(scratch, low + np.uint16(1), out=scratch)
-        if scratch.max(initial=0) >= limit:
-            suspects = np.flatnonzero(scratch >= limit)
-            halves[suspects] = self._moved(values[suspects])
+        np.bitwise_and(halves.view(np.uint16), ~SIGN, out=scratch)
+        np.subtract(scratch, self._first_inside, out=scratch)
+        runs = _run_starts(halves.size)
+        suspects = runs[np.maximum.reduceat(scratch, runs) >= self._inside]
+        # Of a piece of trained weights, a run or two has a number that is tiny; of pruned ones each has zeros.
+        if suspects.size > runs.size // 8:
+            self._move(halves, values)
+        else:
+            for start in suspects.tolist():
+                self._move(halves[start : start + RUN_ELEMENTS], values[start : start + RUN_ELEMENTS])
 
-    def _moved(self, values: NDArray[np.float32]) -> NDArray[np.float16]:
-        low, high = np.float32(self.min_positive_val), np.float32(self.max_finite_val)
+    def _move(self, halves: NDArray[np.float16], values: NDArray[np.float32]) -> None:
         magnitudes = np.abs(values)
-        small = (magnitudes > 0) & (magnitudes < low)
-        large = (magnitudes > high) & np.isfinite(magnitudes)
-        with self._counting:
-            self.raised += int(small.sum())
-            self.lowered += int(large.sum())
-        bounded = np.where(small, low, np.where(large, high, magnitudes))
-        return np.copysign(bounded, values).astype(np.float16)
+        small = (magnitudes < self._low) & (magnitudes > 0)
+        large = (magnitudes > self._high) & (magnitudes < np.inf)
+        moved = np.flatnonzero(small | large)
+        if moved.size:
+            raised = small[moved]
+            halves[moved] = np.copysign(np.where(raised, self._low, self._high), values[moved])
+            with self._counting:
+                self.raised += int(raised.sum())
+                self.lowered += int(moved.size - raised.sum())
+
+
+@cache
+def _run_starts(size: int) -> NDArray[np.intp]:
+    return np.arange(0, size, RUN_ELEMENTS)
 
 
 CAST = """
@@ -81,6 +103,23 @@ def _cast_session() -> InferenceSession:
     return InferenceSession(parser.parse_model(CAST).SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+class _Room:
+    """Memory for a piece on its way, with the session's input and output tied to it. Kept for one content after the
+    other: to touch new pages for each takes longer than to convert what is put there."""
+
+    def __init__(self) -> None:
+        self.values = np.zeros(PIECE_BYTES // 4, np.float32)
+        self.halves = np.empty(self.values.size, np.float16)
+        self.scratch = np.empty(self.values.size, np.uint16)
+        self._binding = _cast_session().io_binding()
+        self._binding.bind_cpu_input("float32", self.values)
+        self._binding.bind_output("float16", "cpu", 0, np.float16, self.halves.shape, self.halves.ctypes.data)
+
+    def cast(self) -> None:
+        """Round all `values` to `halves`, however many are of use: to tie fewer to the session takes longer."""
+        _cast_session().run_with_iobinding(self._binding)
+
+
 @dataclass(frozen=True)
 class Fp16Content:
     """The float32 bytes of a file read as float16 ones: half as many, converted piece by piece in the same memory."""
@@ -93,23 +132,14 @@ class Fp16Content:
         return self.source.nbytes // 2
 
     def pieces(self) -> Iterator[memoryview]:
-        room = min(PIECE_BYTES, self.source.nbytes) // 4
-        values, halves, scratch = np.empty(room, np.float32), np.empty(room, np.float16), np.empty(room, np.uint16)
-        binding = _bound(values, halves)
-        for start in range(0, self.source.nbytes, PIECE_BYTES):
-            count = min(room, (self.source.nbytes - start) // 4)
-            if count < values.size:
-                values, halves, scratch = values[:count], halves[:count], scratch[:count]
-                binding = _bound(values, halves)
-            self.source.read_into(values.view(np.uint8).data, start)
-            _cast_session().run_with_iobinding(binding)
-            self.rounding.keep_bounds(halves, values, scratch)
-            yield halves.view(np.uint8).data
-
-
-def _bound(values: NDArray[np.float32], halves: NDArray[np.float16]) -> IOBinding:
-    """Ties the session's input and output to these arrays, for as long as both are held."""
-    binding = _cast_session().io_binding()
-    binding.bind_cpu_input("float32", values)
-    binding.bind_output("float16", "cpu", 0, np.float16, halves.shape, halves.ctypes.data)
-    return binding
+        rooms = self.rounding.rooms
+        room = rooms.pop() if rooms else _Room()
+        to_read, to_write = room.values.view(np.uint8).data, room.halves.view(np.uint8).data
+        with self.source.opened() as read_into:
+            for start in range(0, self.source.nbytes, PIECE_BYTES):
+                count = min(PIECE_BYTES, self.source.nbytes - start) // 4
+                read_into(to_read[: 4 * count], start)
+                room.cast()
+                self.rounding.keep_bounds(room.halves[:count], room.values[:count], room.scratch[:count])
+                yield to_write[: 2 * count]
+        rooms.append(room)

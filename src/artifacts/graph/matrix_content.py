@@ -39,10 +39,11 @@ def row_blocks(content: Content, columns: int) -> Iterator[tuple[int, NDArray[np
         return
     rows = content.nbytes // (4 * columns)
     room = np.empty((min(rows, max(1, PIECE_BYTES // (4 * columns))), columns), np.float32)
-    for first in range(0, rows, len(room)):
-        block = room[: rows - first]
-        content.read_into(block.reshape(-1).view(np.uint8).data, first * 4 * columns)
-        yield first, block
+    with content.opened() as read_into:
+        for first in range(0, rows, len(room)):
+            block = room[: rows - first]
+            read_into(block.reshape(-1).view(np.uint8).data, first * 4 * columns)
+            yield first, block
 
 
 def read_matrix(content: Content, columns: int) -> NDArray[np.float32]:

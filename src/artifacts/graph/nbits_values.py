@@ -18,7 +18,7 @@ import numpy as np
 from onnxruntime.capi._pybind_state import quantize_matmul_4bits, quantize_matmul_8bits
 
 from artifacts.errors import StepError
-from artifacts.graph.content import PIECE_BYTES, Content, FileRange
+from artifacts.graph.content import Content, FileRange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,8 +141,8 @@ def read_floats(content: Content) -> NDArray[np.float32]:
     values = np.empty(content.nbytes // 4, np.float32)
     room = values.view(np.uint8).data
     if isinstance(content, FileRange):
-        for start in range(0, content.nbytes, PIECE_BYTES):
-            content.read_into(room[start : start + PIECE_BYTES], start)
+        with content.opened() as read_into:
+            read_into(room, 0)
         return values
     end = 0
     for piece in content.pieces():
