@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from pydantic import Field, ValidationError
 
@@ -31,3 +36,16 @@ def test_unknown_keys_wrong_types_and_values_out_of_bounds_are_refused(given: di
 def test_params_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Params.model_validate({}).size_bytes = 6
+
+
+def test_no_plugin_of_another_package_has_a_say(tmp_path: Path) -> None:
+    (tmp_path / "meddler.py").write_text("raise SystemExit(1)\n")
+    package = tmp_path / "meddler-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: meddler\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[pydantic]\nmeddler = meddler\n")
+    define = "\nclass Params(BaseModel): size: int\n"
+    environment = {name: value for name, value in os.environ.items() if name != "PYDANTIC_DISABLE_PLUGINS"}
+    for imports, code in (("from pydantic import BaseModel", 1), ("from artifacts.params import BaseModel", 0)):
+        script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{imports}{define}"
+        assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == code

@@ -22,7 +22,6 @@ from artifacts.lookup import Lookup
 from artifacts.plan import Plan, load_plan
 from artifacts.report import fall_silent, size_text
 from artifacts.tasks import Session
-from artifacts.upkeep import drop_unneeded, verify
 
 INTERRUPTED = 130
 
@@ -253,6 +252,8 @@ class Verify(_PlanCommand):
 
     def work(self, plan: Plan, words: list[str]) -> int:
         """Read targets, of all recipes if none is named. 1 if anything is damaged."""
+        from artifacts.upkeep import verify  # here, and below: `doit` and `doit list` start sooner without
+
         findings = list(verify(plan, words or list(plan.pipeline.recipes)))
         damaged = [finding for finding in findings if finding.damage is not None]
         for finding in damaged:
@@ -277,6 +278,8 @@ class Gc(_PlanCommand):
         """Clean up."""
         if words:
             raise RecipeError("gc takes no target", "run it alone: it keeps what any recipe needs")
+        from artifacts.upkeep import drop_unneeded
+
         dropped = drop_unneeded(plan)
         what = f"{dropped.folders} artifacts and downloads, {dropped.actions} records"
         print(f"dropped {what}, {size_text(dropped.bytes)}")

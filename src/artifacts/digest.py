@@ -46,6 +46,8 @@ class DigestMemory:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        # What was asked for once in this process, without asking SQLite again: a step's code is, for every target.
+        self._asked: dict[tuple[str, str], Any] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _open(path)
@@ -61,20 +63,27 @@ class DigestMemory:
         self._note(path, _file_identity(path), "sha256", digest)
 
     def remember(self, path: Path, kind: str, compute: Callable[[Path], Any]) -> Any:
-        """`compute(path)`, a JSON value that depends on nothing but the file's bytes, from memory where possible."""
+        """`compute(path)`, a JSON value that depends on nothing but the file's bytes, from memory where possible.
+
+        It is not to be changed: who asks next gets the same one.
+        """
         before = _file_identity(path)
+        if (before, kind) in self._asked:
+            return self._asked[before, kind]
         rows: list[tuple[str]] = []
         with self._using() as database:
             rows = database.execute("SELECT value FROM memory WHERE file = ? AND kind = ?", (before, kind)).fetchall()
         if rows:
             with contextlib.suppress(ValueError):  # a bit that flipped there
-                return json.loads(rows[0][0])
+                value = self._asked[before, kind] = json.loads(rows[0][0])
+                return value
         value = compute(path)
         self._note(path, before, kind, value)
         return value
 
     def forget_all(self) -> None:
         """Drop every remembered digest."""
+        self._asked.clear()
         with self._lock:
             try:
                 self._database.execute("DELETE FROM memory")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import BaseModel, ConfigDict
+
+# No plugin of another package has a say in what a recipe means; to look for one would read every package's metadata.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 
 class StepParams(BaseModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,10 +136,15 @@ def _local(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
         raise StoreError(f"{_where(loaded, name)}: no {kind} at '{path}'", source.hint or f"put the {kind} there")
     if kind == "file":
         return _single(path, memory)
-    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-    if not names:
+    files = {}
+    for parent, _, names in os.walk(path):
+        folder = Path(parent).relative_to(path)
+        for file in (Path(parent, name) for name in names):
+            if file.is_file():
+                files[str(folder / file.name)] = (file.stat().st_size, memory.digest(file))
+    if not files:
         raise StoreError(f"{_where(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there")
-    manifest = manifest_of({name: ((path / name).stat().st_size, memory.digest(path / name)) for name in names})
+    manifest = manifest_of(files)
     return Found(path.absolute(), content_of(manifest), manifest)
 
 
