@@ -10,14 +10,14 @@ import pytest
 from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
-from artifacts.commands import Gc, Ignore, PlanRun, Verify, Why
+from artifacts.commands import Gc, PlanRun, Verify, Why
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_project_tells_doit_where_its_commands_are() -> None:
     plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["doit"]["plugins"]["command"]
-    refused = {"ignore", "forget", "reset-dep", "dumpdb", "clean", "strace"}
+    refused = {"ignore", "forget", "reset-dep", "dumpdb", "clean", "strace", "info"}
     assert set(plugins) == {"run", "list", "why", "plan", "verify", "gc"} | refused
     for name, place in plugins.items():
         module, _, attribute = place.partition(":")
@@ -44,11 +44,9 @@ def test_a_project_that_cannot_be_read_is_told_in_two_lines(
 
 
 @pytest.mark.usefixtures("here")
-def test_gc_takes_no_target_and_ignore_nothing_at_all() -> None:
+def test_gc_takes_no_target() -> None:
     with pytest.raises(InvalidCommand, match="gc takes no target"):
         Gc().execute({}, ["shards"])
-    with pytest.raises(InvalidCommand, match="no target can be ignored"):
-        Ignore().execute({}, ["shards"])
 
 
 @pytest.mark.usefixtures("here")

@@ -48,12 +48,26 @@ def test_a_word_means_a_target_of_the_default_recipe_or_of_the_one_it_names() ->
 @pytest.mark.parametrize(
     ("word", "fix"),
     [("shard", "did you mean 'shards'?"), ("small:shard", "did you mean 'small:shards'?"),
-     ("smal", "did you mean 'small'?"), ("qqqqqq", "see them all with: doit list --all")],
+     ("smal", "did you mean 'small'?"), ("shad*", "did you mean 'shards'?"),
+     ("qqqqqq", "see them all with: doit list --all")],
 )  # fmt: skip
 def test_an_unknown_word_is_answered_with_the_nearest(word: str, fix: str) -> None:
     with pytest.raises(RecipeError) as caught:
         plan_of().resolve(word)
     assert (caught.value.fact, caught.value.fix) == (f"no target is called '{word}'", fix)
+
+
+def test_a_recipe_that_the_pipeline_does_not_list_is_told_from_a_target_that_is_not_there() -> None:
+    for word, fix in (("smal:shards", "did you mean 'small'?"), ("other:shards", "add its file to the recipes of")):
+        with pytest.raises(RecipeError, match=f"no recipe is called '{word[:5].rstrip(':')}'") as caught:
+            plan_of().resolve(word)
+        assert caught.value.fix.startswith(fix)
+
+
+def test_a_pattern_means_all_that_fits_it() -> None:
+    plan = plan_of()
+    assert plan.meant("*a*") == plan.meant("small:*a*") == ["small:shards", "small:again", "small:flat"]
+    assert plan.selected(["sha*"]) == ["small:model", "small:shards"]
 
 
 def test_what_is_selected_comes_with_all_that_it_needs() -> None:

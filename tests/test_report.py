@@ -83,12 +83,15 @@ def test_the_table_has_a_row_for_each_target(capsys: pytest.CaptureFixture[str])
 
 def test_word_error_rates_have_a_table_of_their_own_by_slice(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
-        Outcome("x:wer_fp32", "built", 1, metrics={"wer_percent_clean": 1.0, "wer_percent_noisy": 5.125, "words": 300}),
-        Outcome("x:wer_int8", "unchanged", 1, metrics={"wer_percent_clean": 1.5}),
+        Outcome(
+            "x:wer_fp32", "built", 1, metrics={"wer_percent_clean": 1.0, "wer_percent_noisy": 5.125, "wer_percent": 3.0}
+        ),
+        Outcome("x:wer_int8", "unchanged", 1, metrics={"wer_percent_clean": 1.5, "words": 300}),
     ]
     print_summary(rows, 1)
     out = capsys.readouterr().out
     assert re.search(r"slice +x:wer_fp32 +x:wer_int8", out)
     assert re.search(r"clean +1.00 +1.50", out)
     assert re.search(r"noisy +5.12 *$", out, flags=re.MULTILINE)
+    assert re.search(r"all +3.00 *$", out, flags=re.MULTILINE)
     assert "words 300" in out

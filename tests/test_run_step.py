@@ -81,7 +81,7 @@ def test_a_step_sees_a_fixed_environment_and_an_empty_folder_of_its_own(
     seen = json.loads(path.read_text())
     assert seen["here"] == []
     assert seen["stdin"] == ""
-    assert set(seen["environment"]) <= {*module.PASSED_ON, *module.FIXED, "TMPDIR"}
+    assert set(seen["environment"]) <= {*module.PASSED_ON, *module.FIXED, "TMPDIR", "PYDANTIC_DISABLE_PLUGINS"}
     assert seen["environment"]["LC_ALL"] == "C.UTF-8"
     assert seen["environment"]["PYTHONHASHSEED"] == "0"
     assert Path(seen["environment"]["TMPDIR"]).is_relative_to(run.folder)

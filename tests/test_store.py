@@ -52,6 +52,13 @@ def test_what_is_sealed_is_found_by_its_key_and_by_its_content(store: Store) -> 
     assert [key for key, _ in store.actions()] == ["k1"]
 
 
+def test_metrics_keep_the_order_in_which_the_step_told_them(store: Store) -> None:
+    put(store, "k1", {"a.onnx": b"a"}, {"wer_percent": 2, "deletions_percent": 1})
+    action = store.action("k1")
+    assert action is not None
+    assert list(action.metrics) == ["wer_percent", "deletions_percent"]
+
+
 def test_two_keys_that_give_the_same_bytes_share_one_artifact(store: Store) -> None:
     first, second = put(store, "k1", {"a": b"a"}), put(store, "k2", {"a": b"a"})
     assert first == second

@@ -60,10 +60,12 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
     """`doit run`, and `doit` alone: workers are threads, and an unknown target is answered with the nearest one."""
 
     name = "run"
+    # What is current is not built again, and what a target needs comes before it: neither is to be had otherwise.
+    cmd_options = tuple(option for option in DoitRun.cmd_options if option["name"] not in ("always", "single"))
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the tasks. Each step has a process of its own, so a thread that waits for it is all a worker is."""
-        params["par_type"] = "thread"
+        params.update(par_type="thread", always=False, single=False)
         if doit_cmd._CMDLINE_VARS:
             word = "=".join(next(iter(doit_cmd._CMDLINE_VARS.items())))
             raise InvalidCommand(f"'{word}' is no target\n  fix: parameters are set in the recipe, not here")
@@ -84,71 +86,23 @@ class List(_Options, DoitList):  # type: ignore[misc]  # as above
     """`doit list`, which shows the default recipe's targets and of the other recipes the names."""
 
     name = "list"
+    cmd_options = tuple(option for option in DoitList.cmd_options if option["name"] != "status")  # `plan` knows it
 
     def execute(self, params: Any, args: list[str]) -> int:
         """List targets."""
         Session.words = None if params["subtasks"] else args
-        result: int = super().execute(params, args)
+        params["status"] = False
+        try:
+            result: int = super().execute(params, args)
+            sys.stdout.flush()
+        except InvalidCommand as error:
+            if error.not_found is None:
+                raise
+            raise InvalidCommand(_unknown(error.not_found)) from None
+        except BrokenPipeError:
+            fall_silent()
+            return 0
         return result
-
-
-class _Refused(Command):  # type: ignore[misc]  # as above
-    """A command of doit's that would say that it did something to doit's database, of which nothing is kept."""
-
-    fact = ""
-    instead = ""
-
-    def execute(self, _options: Any, _args: list[str]) -> int:
-        """Refuse."""
-        raise InvalidCommand(f"{self.fact}\n  fix: {self.instead}")
-
-
-class Ignore(_Refused):
-    """doit's `ignore`, refused."""
-
-    name = "ignore"
-    doc_purpose = "not here: name the targets that you want instead"
-    fact = "no target can be ignored"
-    instead = "name the targets that you want, as in: doit TARGET"
-
-
-class Forget(_Refused):
-    """doit's `forget`, refused."""
-
-    name = "forget"
-    doc_purpose = "not here: what is built is decided by what it is made of"
-    fact = "there is nothing to forget: what decides a rebuild is the recipe, the code and the bytes themselves"
-    instead = "see what decides with: doit why TARGET"
-
-
-class ResetDep(Forget):
-    """doit's `reset-dep`, refused."""
-
-    name = "reset-dep"
-
-
-class DumpDb(Forget):
-    """doit's `dumpdb`, refused."""
-
-    name = "dumpdb"
-
-
-class Clean(_Refused):
-    """doit's `clean`, refused."""
-
-    name = "clean"
-    doc_purpose = "not here: gc drops what no recipe needs"
-    fact = "targets are not cleaned one by one"
-    instead = "drop what no recipe needs with: doit gc"
-
-
-class Strace(_Refused):
-    """doit's `strace`, refused."""
-
-    name = "strace"
-    doc_purpose = "not here: a step's inputs are what its recipe names"
-    fact = "steps run in processes of their own, which doit cannot trace"
-    instead = "read a step's inputs in its recipe; what it printed is in cache/logs/"
 
 
 class _PlanCommand(_Options):
@@ -191,7 +145,7 @@ class Why(_PlanCommand):
     def work(self, plan: Plan, words: list[str]) -> int:
         """Explain each target named; of the default recipe, all that a run would touch."""
         journal = Journal(Lookup(plan).cache / "journal.jsonl")
-        asked = {plan.resolve(word) for word in words if word not in plan.pipeline.recipes}
+        asked = {name for word in words if word not in plan.pipeline.recipes for name in plan.meant(word)}
         rows = forecast(plan, words)
         for row in rows:
             if asked and row.target not in asked:

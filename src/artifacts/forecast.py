@@ -32,10 +32,11 @@ def forecast(plan: Plan, words: list[str]) -> list[Forecast]:
     built = {entry.target: entry for entry in Journal(there.cache / "journal.jsonl").read() if entry.outcome == "built"}
     found: list[Forecast] = []
     what_of: dict[str, str] = {}
+    why_of: dict[str, list[str]] = {}
     for name in plan.selected(words):
         job = plan.jobs[name]
-        what, why = _source(there, job) if isinstance(job, SourceJob) else _job(there, job, what_of)
-        what_of[name] = what
+        what, why = _source(there, job) if isinstance(job, SourceJob) else _job(there, job, what_of, why_of)
+        what_of[name], why_of[name] = what, why
         found.append(Forecast(name, what, why, built.get(name)))
     return found
 
@@ -55,12 +56,12 @@ def _source(there: Lookup, job: SourceJob) -> tuple[str, list[str]]:
     return "fetched", []
 
 
-def _job(there: Lookup, job: Job, what_of: dict[str, str]) -> tuple[str, list[str]]:
+def _job(there: Lookup, job: Job, what_of: dict[str, str], why_of: dict[str, list[str]]) -> tuple[str, list[str]]:
     if there.current(job.full_name) is not None:
         return "left", []
     lacking = [source for source in job.inputs.values() if what_of[source] in ("missing", "not tried")]
     if lacking:
-        return "not tried", [f"{source} is {what_of[source]}" for source in lacking]
+        return "not tried", list(dict.fromkeys(cause for source in lacking for cause in why_of[source]))
     identity = there.identity(job)
     if identity is None:
         return _job_that_waits(there, job, what_of)

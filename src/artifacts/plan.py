@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import graphlib
 import importlib
 import inspect
@@ -88,24 +89,41 @@ class Plan:
         full = word if ":" in word else f"{self.pipeline.default}:{word}"
         if full in self.jobs:
             return full
+        recipe = word.partition(":")[0]
+        if ":" in word and recipe not in self.pipeline.recipes:
+            fix = did_you_mean(recipe, self.pipeline.recipes, f"add its file to the recipes of {PIPELINE_FILE}")
+            raise RecipeError(f"no recipe is called '{recipe}'", fix)
         short = [name.removeprefix(f"{self.pipeline.default}:") for name in self.jobs] + list(self.pipeline.recipes)
         known = list(self.jobs) if ":" in word else short
         fix = did_you_mean(word, known, "see them all with: doit list --all")
         raise RecipeError(f"no target is called '{word}'", fix)
 
+    def meant(self, word: str) -> list[str]:
+        """Full names of what a word means: a recipe's targets, those that fit a pattern, or one.
+
+        Raises `RecipeError` if it means none.
+        """
+        if word in self.pipeline.recipes:
+            return [name for name, job in self.jobs.items() if job.loaded.name == word]
+        if is_pattern(word):
+            pattern = word if ":" in word else f"{self.pipeline.default}:{word}"
+            if fitting := fnmatch.filter(self.jobs, pattern):
+                return fitting
+        return [self.resolve(word)]
+
     def selected(self, words: list[str]) -> list[str]:
         """Full names of what the words mean and all that it needs, in building order; no words: the default recipe."""
-        wanted: set[str] = set()
-        for word in words or [self.pipeline.default]:
-            if word in self.pipeline.recipes:
-                wanted |= {name for name, job in self.jobs.items() if job.loaded.name == word}
-            else:
-                wanted.add(self.resolve(word))
+        wanted = {name for word in words or [self.pipeline.default] for name in self.meant(word)}
         for name in reversed(self.jobs):
             job = self.jobs[name]
             if name in wanted and isinstance(job, Job):
                 wanted |= set(job.inputs.values())
         return [name for name in self.jobs if name in wanted]
+
+
+def is_pattern(word: str) -> bool:
+    """Whether a word of a command line stands for all names that fit it."""
+    return bool(set(word) & set("*?["))
 
 
 def load_plan(path: Path = PIPELINE_FILE, words: list[str] | None = None) -> Plan:
@@ -135,7 +153,7 @@ def _spoken_of(pipeline: Pipeline, words: list[str]) -> list[str]:
     spoken: set[str] = set()
     for word in words or [pipeline.default]:
         recipe = word.partition(":")[0] if ":" in word or word in pipeline.recipes else pipeline.default
-        if recipe not in pipeline.recipes or set(word) & set("*?["):
+        if recipe not in pipeline.recipes or is_pattern(word):
             return list(pipeline.recipes)
         spoken.add(recipe)
     return [name for name in pipeline.recipes if name in spoken]
@@ -178,9 +196,7 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
 
 
 def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: str) -> dict[str, Any]:
-    path = (section, name, "params")
-    given = loaded.marked.value[section][name].get("params")
-    filled = validate(model, loaded.marked, path) if given is not None else model()
+    filled = validate(model, loaded.marked, (section, name, "params"))
     result: dict[str, Any] = json.loads(filled.model_dump_json())
     return result
 

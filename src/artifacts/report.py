@@ -164,6 +164,9 @@ def _wer_table(wers: dict[str, dict[str, float | int | str]]) -> Table:
     for name in slices:
         cells = [f"{metrics[name]:.2f}" if name in metrics else "" for metrics in wers.values()]
         table.add_row(name.removeprefix(WER_PREFIX), *cells)
+    table.add_row(
+        "all", *(f"{metrics['wer_percent']:.2f}" if "wer_percent" in metrics else "" for metrics in wers.values())
+    )
     return table
 
 

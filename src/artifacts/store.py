@@ -213,7 +213,8 @@ class Store:
                 for name, file in manifest["files"].items():
                     self.memory.note(place / "files" / name, file["sha256"])
         record = {"action": asdict(action), "sha256": digest_json(asdict(action))}
-        write_atomically(self._actions / f"{key}.json", canonical_json(record))
+        # Not in its canonical spelling: metrics keep the order in which the step tells them.
+        write_atomically(self._actions / f"{key}.json", json.dumps(record, allow_nan=False).encode())
 
     def contents(self) -> list[str]:
         """The content digests of all artifacts there are."""

@@ -45,14 +45,14 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
 
 
 def validate(model: type[Model], marked: Marked, path: KeyPath = ()) -> Model:
-    """The model made from the value at `path`, with defaults filled in.
+    """The model made from the value at `path`, with defaults filled in: all of them, if there is none.
 
     Values are held to JSON's types: `1` is a float where one is asked for, `"1"` never is. Raises `RecipeError` for the
     first thing that is wrong, with its place.
     """
     value = marked.value
     for part in path:
-        value = value[part]
+        value = value.get(part) if isinstance(value, dict) else value[part]
     try:
         return model.model_validate_json(json.dumps({} if value is None else value))
     except ValidationError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import re
 import shutil
 from pathlib import Path
@@ -33,6 +35,20 @@ def test_it_is_listed_and_built_and_gives_the_lengths_alone(with_new_step: Proje
     model = with_new_step.cache / "small" / "encoder_lengths" / "encoder-model.onnx"
     session = onnxruntime.InferenceSession(model)
     assert [value.name for value in session.get_outputs()] == ["encoded_lengths"]
+
+
+def test_it_keeps_the_rules_of_the_house(with_new_step: Project) -> None:
+    path = with_new_step.package / "steps" / "keep_outputs.py"
+    for node in (tree := ast.parse(path.read_text())).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            assert ast.get_docstring(node), node.name
+    assert ast.get_docstring(tree)
+    spec = importlib.util.spec_from_file_location("keep_outputs", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.Params()  # every param has a default
 
 
 def test_a_wrong_output_is_met_with_two_lines(with_new_step: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -100,6 +101,15 @@ def test_a_reader_that_leaves_does_not_stop_the_build(project: Project) -> None:
     assert project.built() == ["first", "second", "third", "flat"]
 
 
+@pytest.mark.parametrize("command", ["list --all", "plan", "why"])
+def test_a_reader_that_leaves_a_command_is_no_error(built_project: Project, command: str) -> None:
+    pipeline = f"set -o pipefail; {shlex.join(DOIT)} {command} | true"
+    ended = subprocess.run(
+        ["bash", "-c", pipeline], cwd=built_project.root, env=built_project.environment, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
     step = own_project.package / "steps" / "write_text.py"
     own_project.replace("    with (out", "    print('a library talks')\n    with (out", path=step)
@@ -113,6 +123,8 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
     [
         (("--jobs", "2"), "option --jobs not recognized\n  fix: see the options with: doit help run"),
         (("-n", "two"), "'num_process': invalid literal for int() with base 10: 'two'\n  fix: see the options with: "),
+        (("-s", "second"), "option -s not recognized\n  fix: see the options with: doit help run"),
+        (("list", "-s"), "option -s not recognized\n  fix: see the options with: doit help list"),
         (("plan", "--all"), "option --all not recognized\n  fix: see the options with: doit help plan"),
     ],
 )
