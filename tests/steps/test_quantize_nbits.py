@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from artifacts.errors import StepError
 from artifacts.graph.model_file import consolidate, find_model, load_graph
-from artifacts.graph.weight_matmuls import weight_matmuls
+from artifacts.graph.quantization.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_dynamic, quantize_nbits
 from artifacts.steps.quantize_nbits import Params
 from quantised_models import Array, Features, Metrics, digests, encode, product_model, run_elsewhere, strayed

@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.graph.activation_statistics import ActivationStatistics, write_statistics
-from artifacts.graph.fold_scales import ScaledValue, fold_scales
-from artifacts.graph.matrix_content import write_replaced
 from artifacts.graph.model_file import consolidate, load_graph
-from artifacts.graph.weight_matmuls import weight_matmuls
+from artifacts.graph.quantization.activation_statistics import ActivationStatistics, write_statistics
+from artifacts.graph.quantization.fold_scales import ScaledValue, fold_scales
+from artifacts.graph.quantization.matrix_content import write_replaced
+from artifacts.graph.quantization.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_static
 from artifacts.steps.quantize_static import Params
 from calibrated_speech import Speech

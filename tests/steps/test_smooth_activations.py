@@ -13,10 +13,10 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.graph.activation_statistics import ActivationStatistics, StatisticsReader, write_statistics
 from artifacts.graph.model_file import consolidate
 from artifacts.graph.op_counts import op_counts
-from artifacts.graph.weight_matmuls import weight_matmuls
+from artifacts.graph.quantization.activation_statistics import ActivationStatistics, StatisticsReader, write_statistics
+from artifacts.graph.quantization.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_dynamic, smooth_activations
 from artifacts.steps.smooth_activations import Params
 from calibrated_speech import Speech

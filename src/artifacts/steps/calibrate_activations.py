@@ -7,7 +7,7 @@ The corpus is heard once, one recording at a time and each in one piece, as cons
 that are added to the graph do the measuring, so that the activations (gigabytes for a recording of minutes) never leave
 it; what is kept does not grow with the number of recordings or their lengths.
 
-Writes `statistics.json` and `statistics.npz`, see `artifacts.graph.activation_statistics`.
+Writes `statistics.json` and `statistics.npz`, see `artifacts.graph.quantization.activation_statistics`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import onnxruntime
     from numpy.typing import NDArray
 
-    from artifacts.graph.activation_statistics import ActivationStatistics
-    from artifacts.graph.activation_taps import Tap
-    from artifacts.graph.running_statistics import RunningStatistics
+    from artifacts.graph.quantization.activation_statistics import ActivationStatistics
+    from artifacts.graph.quantization.activation_taps import Tap
+    from artifacts.graph.quantization.running_statistics import RunningStatistics
 
 TOOLS = ("numpy", "onnxruntime", "soundfile")
 
@@ -77,9 +77,9 @@ def run(out: Path, params: Params, *, model: Path, preprocessor: Path, corpus: P
     from artifacts.asr.frontend import Preprocessor
     from artifacts.asr.recordings import SpeechDigest, recordings, shares
     from artifacts.asr.sessions import open_session, require_values
-    from artifacts.graph.activation_statistics import MODEL_KEY, digest_model, write_statistics
     from artifacts.graph.model_file import find_model
-    from artifacts.graph.running_statistics import RunningStatistics
+    from artifacts.graph.quantization.activation_statistics import MODEL_KEY, digest_model, write_statistics
+    from artifacts.graph.quantization.running_statistics import RunningStatistics
 
     speech = read_corpus(corpus, params.slices)
     seconds = sum(one.duration for one in speech.utterances)
@@ -131,10 +131,10 @@ def run(out: Path, params: Params, *, model: Path, preprocessor: Path, corpus: P
 
 def _write_tapped(source: Path, target: Path, most_rows: int, row_step: int) -> list[Tap]:
     """Write the model with taps at every distinct activation that a MatMul multiplies with a weight."""
-    from artifacts.graph.activation_taps import add_taps
     from artifacts.graph.model_file import load_graph, save_graph
-    from artifacts.graph.quantizer_input import check_float_model
-    from artifacts.graph.weight_matmuls import matrices_to_initializers, weight_matmuls
+    from artifacts.graph.quantization.activation_taps import add_taps
+    from artifacts.graph.quantization.quantizer_input import check_float_model
+    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers, weight_matmuls
 
     model = load_graph(source)
     check_float_model(model, source.name)

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from artifacts.graph.quantization.weighted_norms import WeightedNorm
     from artifacts.graph.tensor_reader import TensorReader
-    from artifacts.graph.weighted_norms import WeightedNorm
 
     Gain = NDArray[np.float32]
 
@@ -65,13 +65,13 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     import numpy as np
 
     from artifacts.asr.sessions import open_session
-    from artifacts.graph.fold_scales import ScaledValue, fold_scales
-    from artifacts.graph.matrix_content import write_replaced
     from artifacts.graph.model_file import check_model, find_model, load_graph
-    from artifacts.graph.quantizer_input import check_float_model
+    from artifacts.graph.quantization.fold_scales import ScaledValue, fold_scales
+    from artifacts.graph.quantization.matrix_content import write_replaced
+    from artifacts.graph.quantization.quantizer_input import check_float_model
+    from artifacts.graph.quantization.weighted_norms import weighted_norms
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
-    from artifacts.graph.weighted_norms import weighted_norms
 
     source = find_model(model)
     target = out / source.name

@@ -52,14 +52,14 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     from tempfile import TemporaryDirectory
 
     from artifacts.asr.sessions import open_session
-    from artifacts.graph.int8 import check_finite, check_quantized, count_readers
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes, save_graph
     from artifacts.graph.op_counts import changed_ops, op_counts
-    from artifacts.graph.quantizer_input import check_excluded, check_float_model
+    from artifacts.graph.quantization.int8 import check_finite, check_quantized, count_readers
+    from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
+    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
     from artifacts.graph.strip_docs import strip_docs
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
-    from artifacts.graph.weight_matmuls import matrices_to_initializers
 
     source = find_model(model)
     target = out / source.name
@@ -103,7 +103,7 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     from artifacts.graph.model_file import load_graph, save_graph
-    from artifacts.graph.weight_matmuls import matrices_to_initializers
+    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
 
     copy, result = scratch / "float" / source.name, scratch / "quantized" / source.name
     copy.parent.mkdir()

@@ -56,13 +56,13 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     from artifacts.asr.sessions import open_session
     from artifacts.graph.inline_writer import write_inline
     from artifacts.graph.model_file import INLINE_LIMIT_BYTES, check_model, find_model, load_graph, model_bytes
-    from artifacts.graph.nbits_graph import rewrite_to_nbits
-    from artifacts.graph.nbits_values import BlockFormat
     from artifacts.graph.op_counts import changed_ops, op_counts
-    from artifacts.graph.quantizer_input import check_excluded, check_float_model
+    from artifacts.graph.quantization.nbits_graph import rewrite_to_nbits
+    from artifacts.graph.quantization.nbits_values import BlockFormat
+    from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
+    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
     from artifacts.graph.tensor_writer import write_model
     from artifacts.graph.trial_run import trial_run
-    from artifacts.graph.weight_matmuls import matrices_to_initializers
 
     source = find_model(model)
     graph = load_graph(source)

@@ -21,7 +21,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from artifacts.graph.static_int8 import StaticMatMul
+    from artifacts.graph.quantization.static_int8 import StaticMatMul
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
 
@@ -56,16 +56,16 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     quantised, a weight did not survive it, or the result does not run with finite numbers.
     """
     from artifacts.asr.sessions import open_session
-    from artifacts.graph.activation_statistics import StatisticsReader
-    from artifacts.graph.calibrated_matmuls import matmuls_by_value
-    from artifacts.graph.matrix_content import write_replaced
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.op_counts import changed_ops, op_counts
-    from artifacts.graph.quantized_error import weight_limit
-    from artifacts.graph.quantizer_input import check_excluded, check_float_model
-    from artifacts.graph.static_int8 import measure_matmuls, quantize_matmuls
+    from artifacts.graph.quantization.activation_statistics import StatisticsReader
+    from artifacts.graph.quantization.calibrated_matmuls import matmuls_by_value
+    from artifacts.graph.quantization.matrix_content import write_replaced
+    from artifacts.graph.quantization.quantized_error import weight_limit
+    from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
+    from artifacts.graph.quantization.static_int8 import measure_matmuls, quantize_matmuls
+    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
     from artifacts.graph.trial_run import trial_run
-    from artifacts.graph.weight_matmuls import matrices_to_initializers
 
     source, limit = find_model(model), weight_limit(params.reduce_range)
     target = out / source.name

@@ -27,8 +27,9 @@ class Params(StepParams):
     """The defaults are those of onnx_shrink_ray."""
 
     per_channel: bool = False
-    """Whether each output channel of a weight has a scale of its own (`artifacts.graph.channel_axis` says which axis
-    that is). A weight without channels, say a table of positions, has one scale all the same."""
+    """Whether each output channel of a weight has a scale of its own; which axis that is, says
+    `artifacts.graph.quantization.channel_axis`. A weight without channels, say a table of positions, has one scale all
+    the same."""
     min_elements: int = Field(default=16384, ge=1)
     """Tensors of more elements than this are quantised."""
     nodes_to_exclude: tuple[str, ...] = ()
@@ -46,18 +47,18 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     DequantizeLinear (10; per channel 13), for a name in `nodes_to_exclude` that no node has, for a weight that holds
     NaN or infinity or has no levels in float32, or if there is nothing to quantise or the result does not run.
     """
-    from artifacts.graph.channel_axis import channel_axis
     from artifacts.graph.content import stored_content
-    from artifacts.graph.dequantize_nodes import check_opset, dequantize
-    from artifacts.graph.large_weights import large_weights
-    from artifacts.graph.levelled_content import Int8Content, largest_error
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.op_counts import changed_ops, op_counts
-    from artifacts.graph.quantizer_input import check_excluded, check_float_model
-    from artifacts.graph.replaced_weights import replace_contents
+    from artifacts.graph.quantization.channel_axis import channel_axis
+    from artifacts.graph.quantization.dequantize_nodes import check_opset, dequantize
+    from artifacts.graph.quantization.large_weights import large_weights
+    from artifacts.graph.quantization.levelled_content import Int8Content, largest_error
+    from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
+    from artifacts.graph.quantization.replaced_weights import replace_contents
+    from artifacts.graph.quantization.weight_blocks import shape_by_channel
     from artifacts.graph.tensor_writer import stored_tensors, write_data_files, write_protobuf
     from artifacts.graph.tensors import is_external
-    from artifacts.graph.weight_blocks import shape_by_channel
 
     source = find_model(model)
     target = out / source.name

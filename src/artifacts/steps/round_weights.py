@@ -43,14 +43,14 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     rounding changed no number or the result does not run.
     """
     from artifacts.graph.content import stored_content
-    from artifacts.graph.large_weights import large_weights
-    from artifacts.graph.levelled_content import RoundedContent, largest_error
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
-    from artifacts.graph.quantizer_input import check_excluded, check_float_model
-    from artifacts.graph.replaced_weights import replace_contents
+    from artifacts.graph.quantization.large_weights import large_weights
+    from artifacts.graph.quantization.levelled_content import RoundedContent, largest_error
+    from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
+    from artifacts.graph.quantization.replaced_weights import replace_contents
+    from artifacts.graph.quantization.weight_blocks import shape_by_channel
     from artifacts.graph.tensor_writer import stored_tensors, write_model
     from artifacts.graph.tensors import is_external
-    from artifacts.graph.weight_blocks import shape_by_channel
 
     source = find_model(model)
     target = out / source.name

@@ -20,9 +20,9 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from artifacts.graph.activation_statistics import StatisticsReader
-    from artifacts.graph.smoothing import Smoothing
-    from artifacts.graph.weight_matmuls import WeightMatMul
+    from artifacts.graph.quantization.activation_statistics import StatisticsReader
+    from artifacts.graph.quantization.smoothing import Smoothing
+    from artifacts.graph.quantization.weight_matmuls import WeightMatMul
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
 
@@ -54,14 +54,14 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     infinity, for a name in `nodes_to_exclude` that no node has, for statistics of another model, or if no value was
     smoothed.
     """
-    from artifacts.graph.activation_statistics import StatisticsReader
-    from artifacts.graph.calibrated_matmuls import matmuls_by_value
-    from artifacts.graph.fold_scales import EXPLICIT_MUL, ScaledValue, fold_scales
-    from artifacts.graph.matrix_content import write_replaced
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.op_counts import changed_ops, op_counts
-    from artifacts.graph.quantizer_input import check_excluded, check_float_model
-    from artifacts.graph.weight_matmuls import matrices_to_initializers
+    from artifacts.graph.quantization.activation_statistics import StatisticsReader
+    from artifacts.graph.quantization.calibrated_matmuls import matmuls_by_value
+    from artifacts.graph.quantization.fold_scales import EXPLICIT_MUL, ScaledValue, fold_scales
+    from artifacts.graph.quantization.matrix_content import write_replaced
+    from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
+    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
 
     source = find_model(model)
     graph = load_graph(source)
@@ -104,9 +104,9 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
 
 
 def _choose(readers: list[WeightMatMul], measured: StatisticsReader, folder: Path, params: Params) -> Smoothing:
-    from artifacts.graph.calibrated_matmuls import read_calibrated
-    from artifacts.graph.quantized_error import weight_limit
-    from artifacts.graph.smoothing import alpha_grid, choose_smoothing
+    from artifacts.graph.quantization.calibrated_matmuls import read_calibrated
+    from artifacts.graph.quantization.quantized_error import weight_limit
+    from artifacts.graph.quantization.smoothing import alpha_grid, choose_smoothing
 
     statistics, weights = read_calibrated(readers, measured, folder)
     peaks = statistics.abs_max if params.statistic == "absmax" else statistics.percentile

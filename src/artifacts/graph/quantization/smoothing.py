@@ -1,0 +1,82 @@
+"""SmoothQuant's scales: how much of an activation's spread over its channels its weights are to take over.
+
+Xiao et al. 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models" (equation
+4): s = max|X|^α / max|W|^(1-α) for each input channel, and (X / s) (s W) in the place of X W. α = 0 evens out the
+weights' rows, α = 1 the activation's channels. Where several MatMuls read one value it has one scale, and max|W| is
+taken over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from artifacts.graph.quantization.activation_statistics import ActivationStatistics
+from artifacts.graph.quantization.quantized_error import Trial, quantized_rows, relative_errors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LARGEST_EXPONENT = 16
+"""Scales stay within 2^±16, which keeps whatever a model computes far from float32's ends."""
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """What was chosen for a value: α (none if it is best left alone), the scale `[C]`, and the error summed over its
+    readers with it and without."""
+
+    alpha: float | None
+    scale: NDArray[np.float32]
+    error: float
+    error_before: float
+
+
+def alpha_grid(step: float) -> list[float]:
+    """0, step, 2 step, ... and 1."""
+    steps = int(np.ceil(round(1 / step, 9)))
+    return [min(1.0, round(index * step, 9)) for index in range(steps + 1)]
+
+
+def smoothing_scale(activation: NDArray[np.float32], weight: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
+    """The scale `[C]` from the largest magnitudes `[C]` of the activation's channels and of the weights' rows.
+
+    Where either is 0, and nothing is to gain, it is 1. It is not rounded to powers of two, with which the smoothed
+    model would compute what the model did bit for bit: on the embedded encoder that loses all that smoothing gains
+    (error 1.27e-4 rather than 1.02e-4, and 1.35e-4 without smoothing).
+    """
+    known = (activation > 0) & (weight > 0)
+    x, w = (np.where(known, peaks, 1).astype(np.float64) for peaks in (activation, weight))
+    exponent = alpha * np.log2(x) - (1 - alpha) * np.log2(w)
+    return np.exp2(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT)).astype(np.float32)
+
+
+def choose_smoothing(
+    statistics: ActivationStatistics,
+    peaks: NDArray[np.float32],
+    weights: Sequence[NDArray[np.float32]],
+    alphas: Sequence[float],
+    limit: int,
+    *,
+    may_leave: bool,
+) -> Smoothing:
+    """Of these α, in rising order, the one with the smallest error on the sample rows; of equals the first.
+
+    `peaks [C]` are the magnitudes that the scale is made of, `weights` the matrices `[C, N]` of all readers, `limit`
+    the largest magnitude of a quantised weight. With `may_leave` no smoothing is a choice too, and the first.
+    """
+    weight_peaks = np.max([np.maximum(weight.max(axis=1), -weight.min(axis=1)) for weight in weights], axis=0)
+    scales = [np.ones_like(peaks), *(smoothing_scale(peaks, weight_peaks, alpha) for alpha in alphas)]
+    trials = [_trial(statistics, scale) for scale in scales]
+    errors = np.sum([relative_errors(statistics.rows, weight, trials, limit) for weight in weights], axis=0)
+    first = 0 if may_leave else 1
+    best = first + int(np.argmin(errors[first:]))
+    return Smoothing([None, *alphas][best], scales[best], float(errors[best]), float(errors[0]))
+
+
+def _trial(statistics: ActivationStatistics, scale: NDArray[np.float32]) -> Trial:
+    low, high = float((statistics.low / scale).min()), float((statistics.high / scale).max())
+    return Trial(scale, *quantized_rows(statistics.rows / scale, low, high))

@@ -1,0 +1,104 @@
+"""The error that is computed beforehand is the one that ONNX Runtime then makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import parser
+
+from artifacts.graph.quantization import quantized_error
+from artifacts.graph.quantization.quantized_error import (
+    Trial,
+    activation_scale,
+    column_scales,
+    product,
+    quantized_rows,
+    relative_errors,
+    weight_limit,
+)
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def rows() -> Array:
+    return np.random.default_rng(1).gumbel(size=(40, 96)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def weight() -> Array:
+    return np.random.default_rng(2).standard_normal((96, 130), dtype=np.float32)
+
+
+def plain(rows: Array, low: float, high: float) -> Trial:
+    return Trial(np.ones(rows.shape[1], np.float32), *quantized_rows(rows, low, high))
+
+
+def test_two_products_fit_16_bits_where_the_range_is_reduced() -> None:
+    assert 2 * 255 * weight_limit(True) < 2**15 <= 2 * 255 * weight_limit(False)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "zero_point"), [(-1.0, 1.1, 121), (0.5, 2.0, 0), (-3.0, -1.0, 255), (-0.2, 5.0, 10), (0.0, 0.0, 0)]
+)
+def test_the_range_of_an_activation_holds_zero_exactly(low: float, high: float, zero_point: int) -> None:
+    scale, found = activation_scale(low, high)
+    assert scale.dtype == np.float32
+    assert found == zero_point
+    assert scale > 0
+    ends = (np.array([0, 255]) - found) * scale
+    np.testing.assert_allclose(ends, [min(low, 0), max(high, 0)], atol=0.501 * scale if high > low else 255)
+
+
+def test_every_column_has_a_positive_scale() -> None:
+    scales = column_scales(np.array([0, 1e-44, 64, 6.4], np.float32), 64)
+    np.testing.assert_allclose(scales, [1, 1, 1, 0.1])
+
+
+def test_onnxruntime_makes_the_error_that_was_computed(rows: Array, weight: Array) -> None:
+    low, high = float(rows.min()) * 0.9, float(rows.max()) * 0.9
+    (expected,) = relative_errors(rows, weight, [plain(rows, low, high)], 64)
+    scale, zero_point = activation_scale(low, high)
+    scales = column_scales(np.abs(weight).max(axis=0), 64)
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[R, K] x, int8[K, N] w, float s, uint8 z, float[N] t) => (float[R, N] y) {
+            q = QuantizeLinear(x, s, z)
+            i = MatMulInteger(q, w, z)
+            f = Cast<to: int = 1>(i)
+            u = Mul(s, t)
+            y = Mul(f, u)
+        }"""
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {"x": rows, "w": np.rint(weight / scales).astype(np.int8), "s": np.array(scale), "t": scales}
+    (found,) = session.run(None, feeds | {"z": np.array(zero_point, np.uint8)})
+    reference = rows.astype(np.float64) @ weight
+    assert 1e-5 < expected < 1e-2
+    assert np.square(found - reference).sum() / np.square(reference).sum() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_size_of_a_tile_changes_nothing(rows: Array, weight: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [plain(rows, -2, 5), Trial(np.full(96, 2, np.float32), *quantized_rows(rows / 2, -1, 2.5))]
+    whole = relative_errors(rows, weight, trials, 64)
+    monkeypatch.setattr(quantized_error, "TILE_BYTES", 7 * 4 * 96)
+    assert relative_errors(rows, weight, trials, 64) == pytest.approx(whole, rel=1e-6)
+    assert whole[0] == pytest.approx(whole[1], rel=1e-6), "a scale of all channels alike changes nothing"
+
+
+def test_fewer_bits_stray_further(rows: Array, weight: Array) -> None:
+    trial = [plain(rows, float(rows.min()), float(rows.max()))]
+    errors = [relative_errors(rows, weight, trial, limit)[0] for limit in (127, 64, 7)]
+    assert errors == sorted(errors)
+    assert errors[2] > 10 * errors[0]
+
+
+def test_a_product_of_zeros_has_no_error(rows: Array) -> None:
+    assert relative_errors(rows, np.zeros((96, 3), np.float32), [plain(rows, -1, 1)], 64) == [0.0]
+
+
+def test_the_product_is_that_of_matrices(rows: Array, weight: Array) -> None:
+    np.testing.assert_allclose(product(rows, weight), rows @ weight, rtol=1e-4, atol=1e-4)

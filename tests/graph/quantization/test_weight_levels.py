@@ -1,0 +1,114 @@
+"""Levels span a channel with 0 among them, and no number is further from one than half a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from onnx import numpy_helper
+
+from artifacts.errors import StepError
+from artifacts.graph.content import FileRange, InTensor
+from artifacts.graph.quantization.weight_blocks import Shape, WeightBlocks
+from artifacts.graph.quantization.weight_levels import Levels, find_levels, span_of
+
+Float32 = npt.NDArray[np.float32]
+
+
+def levels_of(values: object, count: int = 256) -> Levels:
+    """The levels of channels that are the rows of `values`."""
+    rows = np.atleast_2d(np.array(values, np.float32))
+    return find_levels(rows.min(axis=1), rows.max(axis=1), count)
+
+
+def nearest(values: Float32, levels: Levels) -> Float32:
+    counts: Float32 = np.rint(values / levels.steps[:, np.newaxis])
+    return counts
+
+
+SPANS = [
+    (-1, 1),
+    (-1, 2),
+    (0, 1),
+    (-3, 0),
+    (-0.1, 77.7),
+    (2, 5),
+    (-5, -2),
+    (-1e-30, 3e-30),
+    (-1.7e38, 1.7e38),
+    (0, 3e38),
+]
+
+
+@pytest.mark.parametrize("count", [4, 5, 16, 255, 256, 1000, 65536])
+def test_no_more_levels_are_used_than_there_are_and_none_is_further_than_half_a_step(count: int) -> None:
+    random = np.random.default_rng(0)
+    pairs = [*SPANS, *np.sort(random.standard_normal((200, 2)), axis=1).tolist()]
+    low, high = np.array(pairs, np.float32).T
+    values = np.sort((low + (high - low) * random.random((5000, len(pairs)))).astype(np.float32), axis=0)
+    values[0], values[-1] = low, high
+    levels = find_levels(low, high, count)
+    counts = nearest(values.T, levels)
+    assert (counts.min(axis=1) >= levels.lowest).all()
+    assert (counts.max(axis=1) < levels.lowest + count).all()
+    assert (levels.lowest <= 0).all()
+    assert (levels.lowest + count > 0).all()
+    off = np.abs(counts.astype(np.float64) * levels.steps[:, np.newaxis] - values.T)
+    assert (off.max(axis=1) <= levels.steps * (0.5 + 2**-24 * count)).all()
+    wanted = (np.maximum(high, 0).astype(np.float64) - np.minimum(low, 0)) / (count - 1)
+    np.testing.assert_allclose(levels.steps, wanted, rtol=3e-6)
+
+
+def test_a_symmetric_span_ends_between_levels_and_still_takes_no_more_than_256() -> None:
+    levels = levels_of([-127.5, 127.5])
+    np.testing.assert_array_equal(nearest(np.array([[-127.5, 127.5]], np.float32), levels), [[-127, 127]])
+    assert 1 < levels.steps[0] < 1.00001
+
+
+@pytest.mark.parametrize("number", [0, 7.3, -7.3, 1e-40, -3e38])
+def test_a_uniform_channel_is_kept_exactly(number: float) -> None:
+    levels = levels_of([[number] * 3, [-1, 0, 2]])
+    assert levels.uniform.tolist() == [True, False]
+    assert levels.steps[0] > 0
+    assert np.rint(np.float32(number) / levels.steps[0]) * levels.steps[0] == np.float32(number)
+    assert levels.largest_error == levels.steps[1] / 2
+
+
+def test_of_channels_so_small_that_float32_has_no_steps_for_them_zero_is_left() -> None:
+    levels = levels_of([[-1e-40, 2e-40], [-1, 1]])
+    assert levels.steps[0] == np.finfo(np.float32).smallest_normal
+    assert (np.rint(np.array([-1e-40, 2e-40], np.float32) / levels.steps[0]) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[0, 1], [0, np.nan]], "holds NaN or infinity"),
+        ([[0, 1], [-np.inf, 0]], "holds NaN or infinity"),
+        ([[1e-40, 2e-40], [0, 0]], "all would become one number"),
+        ([[-2.98e38, 3.4028235e38]], "too far for float32"),
+    ],
+)
+def test_what_has_no_levels_is_refused(values: list[list[float]], message: str) -> None:
+    with pytest.raises(StepError, match=message):
+        levels_of(values, 4 if "too far" in message else 256)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 600_000), (1200, 500, 1), (1, 500, 1200), (3, 2, 100_000), (1, 2, 300_000)])
+@pytest.mark.parametrize("inline", [True, False])
+def test_each_channel_is_spanned(tmp_path: Path, shape: Shape, inline: bool) -> None:
+    values = np.random.default_rng(0).standard_normal(shape, np.float32)
+    (tmp_path / "data").write_bytes(values.tobytes())
+    content = InTensor(numpy_helper.from_array(values)) if inline else FileRange(tmp_path / "data", 0, values.nbytes)
+    least, largest = span_of(WeightBlocks(content, shape), shape[1])
+    np.testing.assert_array_equal(least, values.min(axis=(0, 2)), strict=True)
+    np.testing.assert_array_equal(largest, values.max(axis=(0, 2)), strict=True)
+    values[-1, -1, -1] = np.nan
+    (tmp_path / "data").write_bytes(values.tobytes())
+    if not inline:
+        assert np.isnan(span_of(WeightBlocks(content, shape), shape[1])[0]).tolist() == [
+            *[False] * (shape[1] - 1),
+            True,
+        ]
