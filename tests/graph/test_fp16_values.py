@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from onnxconverter_common.float16 import convert_np_to_float16
 
+from artifacts.graph import fp16_values
 from artifacts.graph.content import PIECE_BYTES, FileRange
 from artifacts.graph.fp16_values import RUN_ELEMENTS, Fp16Content, Fp16Rounding
 
@@ -101,3 +104,21 @@ def test_two_files_are_converted_side_by_side(tmp_path: Path) -> None:
     for ones, twos in zip(*(content.pieces() for content in contents), strict=True):
         assert set(np.frombuffer(ones, np.float16)) == {1}
         assert set(np.frombuffer(twos, np.float16)) == {2}
+
+
+def test_threads_that_begin_at_once_convert_alike(tmp_path: Path) -> None:
+    """Where nothing was converted before them: each used to make a session, and run the other's memory on it."""
+    values = np.random.default_rng(0).standard_normal(1000, dtype=np.float32)
+    (tmp_path / "data").write_bytes(values.tobytes())
+    start = Barrier(4)
+
+    def convert(content: Fp16Content) -> bytes:
+        start.wait()
+        return b"".join(bytes(piece) for piece in content.pieces())
+
+    for _ in range(20):
+        fp16_values._cast_session.cache_clear()
+        rounding = Fp16Rounding(1e-7, 1e4)
+        contents = [Fp16Content(FileRange(tmp_path / "data", 0, values.nbytes), rounding)] * 4
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(convert, contents)) == {by_the_library(values, 1e-7, 1e4).tobytes()}

@@ -103,6 +103,7 @@ def test_the_defaults_are_those_of_the_library() -> None:
         ({"min_positive_val": -1e-7}, "greater than or equal to 0"),
         ({"min_positive_val": "small"}, "valid number"),
         ({"max_finite_val": 65505}, "less than or equal to 65504"),
+        ({"min_positive_val": 0.9999, "max_finite_val": 1}, "one number in float16"),
         ({"op_block_list": "Softmax"}, "valid array"),
         ({"keep_io_types": "yes"}, "valid boolean"),
         ({"block": []}, "not permitted"),

@@ -37,17 +37,27 @@ class Fp16Rounding:
 
     def __init__(self, min_positive_val: float, max_finite_val: float) -> None:
         self.raised = self.lowered = 0
-        self.rooms: list[_Room] = []
-        self._counting = Lock()
+        self._rooms: list[_Room] = []
+        self._lock = Lock()
+        self._session = _cast_session()  # made here, by one thread
         self._low, self._high = np.float32(min_positive_val), np.float32(max_finite_val)
         low, high = np.array([min_positive_val, max_finite_val], np.float16).view(np.uint16)
         self._first_inside = low + np.uint16(1)
         self._inside = high - self._first_inside
 
+    def take_room(self) -> _Room:
+        """Memory for a piece, to be given back: one that is free, else a new one."""
+        with self._lock:
+            return self._rooms.pop() if self._rooms else _Room(self._session)
+
+    def give_back(self, room: _Room) -> None:
+        """Let the next content have it."""
+        self._rooms.append(room)
+
     def convert(self, values: NDArray[np.float32]) -> NDArray[np.float16]:
         """The float16 of each value, in a new array of the same shape."""
         flat = values.reshape(-1)
-        halves: NDArray[np.float16] = _cast_session().run(None, {"float32": flat})[0]
+        halves: NDArray[np.float16] = self._session.run(None, {"float32": flat})[0]
         self.keep_bounds(halves, flat, np.empty(flat.size, np.uint16))
         return halves.reshape(values.shape)
 
@@ -78,7 +88,7 @@ class Fp16Rounding:
         if moved.size:
             raised = small[moved]
             halves[moved] = np.copysign(np.where(raised, self._low, self._high), values[moved])
-            with self._counting:
+            with self._lock:
                 self.raised += int(raised.sum())
                 self.lowered += int(moved.size - raised.sum())
 
@@ -107,17 +117,18 @@ class _Room:
     """Memory for a piece on its way, with the session's input and output tied to it. Kept for one content after the
     other: to touch new pages for each takes longer than to convert what is put there."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: InferenceSession) -> None:
         self.values = np.zeros(PIECE_BYTES // 4, np.float32)
         self.halves = np.empty(self.values.size, np.float16)
         self.scratch = np.empty(self.values.size, np.uint16)
-        self._binding = _cast_session().io_binding()
+        self._session = session
+        self._binding = session.io_binding()
         self._binding.bind_cpu_input("float32", self.values)
         self._binding.bind_output("float16", "cpu", 0, np.float16, self.halves.shape, self.halves.ctypes.data)
 
     def cast(self) -> None:
         """Round all `values` to `halves`, however many are of use: to tie fewer to the session takes longer."""
-        _cast_session().run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding)
 
 
 @dataclass(frozen=True)
@@ -132,8 +143,7 @@ class Fp16Content:
         return self.source.nbytes // 2
 
     def pieces(self) -> Iterator[memoryview]:
-        rooms = self.rounding.rooms
-        room = rooms.pop() if rooms else _Room()
+        room = self.rounding.take_room()
         to_read, to_write = room.values.view(np.uint8).data, room.halves.view(np.uint8).data
         with self.source.opened() as read_into:
             for start in range(0, self.source.nbytes, PIECE_BYTES):
@@ -142,4 +152,4 @@ class Fp16Content:
                 room.cast()
                 self.rounding.keep_bounds(room.halves[:count], room.values[:count], room.scratch[:count])
                 yield to_write[: 2 * count]
-        rooms.append(room)
+        self.rounding.give_back(room)

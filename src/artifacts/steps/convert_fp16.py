@@ -8,6 +8,7 @@ memory. Both leave the Casts inside the graph as they were, so that their output
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,12 @@ class Params(StepParams):
     """Names of nodes that stay in float32."""
     keep_io_types: bool = True
     """Whether float32 inputs and outputs of the model stay float32."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Params:
+        if struct.pack("e", self.min_positive_val) == struct.pack("e", self.max_finite_val):
+            raise ValueError("min_positive_val and max_finite_val are one number in float16: move them apart")
+        return self
 
     @model_validator(mode="after")
     def _not_for_ever(self) -> Params:
