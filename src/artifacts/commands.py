@@ -19,7 +19,7 @@ from artifacts.errors import ArtifactsError, RecipeError, disk_error
 from artifacts.forecast import forecast
 from artifacts.journal import Journal
 from artifacts.lookup import Lookup
-from artifacts.plan import Plan, load_plan
+from artifacts.plan import Plan, is_pattern, load_plan
 from artifacts.report import fall_silent, size_text
 from artifacts.tasks import Session
 
@@ -93,12 +93,10 @@ class List(_Options, DoitList):  # type: ignore[misc]  # as above
         Session.words = None if params["subtasks"] else args
         params["status"] = False
         try:
-            result: int = super().execute(params, args)
+            result: int = super().execute(params, _spelt_out(args) if args else [])
             sys.stdout.flush()
-        except InvalidCommand as error:
-            if error.not_found is None:
-                raise
-            raise InvalidCommand(_unknown(error.not_found)) from None
+        except ArtifactsError as error:
+            raise InvalidCommand(str(error)) from None
         except BrokenPipeError:
             fall_silent()
             return 0
@@ -238,6 +236,17 @@ class Gc(_PlanCommand):
         what = f"{dropped.folders} artifacts and downloads, {dropped.actions} records"
         print(f"dropped {what}, {size_text(dropped.bytes)}")
         return 0
+
+
+def _spelt_out(words: list[str]) -> list[str]:
+    """The words, with a pattern's targets in its place. Raises `RecipeError` for one that means nothing."""
+    plan = load_plan(words=words)
+    names = []
+    for word in words:
+        meant = plan.meant(word)
+        own = "" if ":" in word else f"{plan.pipeline.default}:"
+        names += [name.removeprefix(own) for name in meant] if is_pattern(word) else [word]
+    return names
 
 
 def _unknown(word: str) -> str:

@@ -115,7 +115,8 @@ def print_summary(outcomes: Iterable[Outcome], seconds: float) -> None:
     rows = list(outcomes)
     unchanged = sum(row.what == "unchanged" for row in rows)
     if unchanged == len(rows):
-        print(f"{unchanged} targets, all unchanged ({seconds:.1f} s)")
+        said = "1 target, unchanged" if unchanged == 1 else f"{unchanged} targets, all unchanged"
+        print(f"{said} ({seconds:.1f} s)")
         return
     console = _console()
     wers = {row.target: row.metrics for row in rows if any(name.startswith(WER_PREFIX) for name in row.metrics)}

@@ -200,7 +200,7 @@ def test_a_mistake_in_the_pipeline_is_told_too(built_project: Project, old: str,
 
 
 def test_an_unknown_target_is_answered_with_the_nearest(built_project: Project) -> None:
-    for words in (("secnd",), ("why", "secnd"), ("plan", "secnd"), ("verify", "small:secnd")):
+    for words in (("secnd",), ("list", "secnd"), ("why", "secnd"), ("plan", "secnd"), ("verify", "small:secnd")):
         ended = built_project.doit(*words)
         assert ended.code == 3
         assert re.search(

@@ -101,6 +101,18 @@ def test_a_reader_that_leaves_does_not_stop_the_build(project: Project) -> None:
     assert project.built() == ["first", "second", "third", "flat"]
 
 
+def test_a_pattern_is_taken_by_every_command(built_project: Project) -> None:
+    listed = built_project.doit("list", "f*").out.splitlines()
+    assert [line.split()[0] for line in listed] == ["first", "flat"]
+    for words, end in (
+        (("plan", "fi*"), "1 to leave"),
+        (("why", "fi*"), "small:first is up to date"),
+        (("verify", "fi*"), "1 of 1 targets intact"),
+        (("fi*",), "1 target, unchanged"),
+    ):
+        assert end in built_project.doit(*words).out
+
+
 @pytest.mark.parametrize("command", ["list --all", "plan", "why"])
 def test_a_reader_that_leaves_a_command_is_no_error(built_project: Project, command: str) -> None:
     pipeline = f"set -o pipefail; {shlex.join(DOIT)} {command} | true"

@@ -1,4 +1,4 @@
-"""Quantise a model's weights alone, in blocks of 8 or 4 bits (MatMulNBits): holds its words on long recordings.
+"""Quantise a model's weights alone, to 8 or 4 bits in blocks (MatMulNBits): holds its words on long recordings.
 
 The int8 to take unless a consumer cannot run it: no calibration, plain ONNX Runtime, and next to nothing is lost. Each
 block of 32 weights has a scale of its own, and so (see `accuracy_level`) have each 32 numbers of an activation: no loud
