@@ -55,6 +55,10 @@ def repair(model: ModelProto) -> Repairs:
         return repair_casts(model, reader)
 
 
+def types_of_inputs(model: ModelProto) -> dict[str, int]:
+    return {given.name: given.type.tensor_type.elem_type for given in model.graph.input}
+
+
 def run(model: ModelProto, feeds: Feeds) -> list[np.ndarray[Any, Any]]:
     """What a consumer gets: ONNX Runtime, which may compute fp16 nodes in fp32 on a CPU."""
     onnx.checker.check_model(model, full_check=True)
@@ -166,6 +170,50 @@ def test_an_initializer_that_is_listed_among_the_inputs_is_none() -> None:
     model.graph.initializer.append(helper.make_tensor("w", TensorProto.FLOAT16, [2], [2, 3]))
     assert repair(model).inputs_restored == 1
     assert run(model, {"x": np.array([1, 1], np.float32)})[0].tolist() == [2, 3]
+
+
+def test_a_listed_initializer_is_declared_as_it_becomes(convert: Convert) -> None:
+    text = """(float[2] x, int64[2] n, float[1] two, float[2] w) => (float[2] y, int64[2] m) <float[1] two = {2}> {
+      length = Cast<to=1>(n)
+      half = Div(length, two)
+      m = Cast<to=7>(half)
+      y = Mul(x, w)
+    }"""
+    model = convert(text.replace("= {2}>", "= {2}, float[2] w = {2, 3}>"))
+    assert repair(model).constants_widened == 1
+    assert types_of_inputs(model)["two"] == TensorProto.FLOAT
+    y, m = run(model, {"x": np.array([1, 1], np.float32), "n": np.array([5002, 8])})
+    assert (y.tolist(), m.tolist()) == ([2, 3], [2501, 4])
+
+
+def test_a_listed_initializer_that_is_an_output_of_another_type_is_renamed_with_its_listing() -> None:
+    model = parser.parse_model(HEADER + "(float16[2] x, float16[2] w) => (float16[2] y, float[2] w) { y = Mul(x, w) }")
+    model.graph.initializer.append(helper.make_tensor("w", TensorProto.FLOAT16, [2], [2, 3]))
+    repair(model)
+    assert list(types_of_inputs(model)) == ["x", "w_fp16"]
+    y, w = run(model, {"x": np.array([1, 1], np.float32)})
+    assert (y.tolist(), w.tolist(), w.dtype) == ([2, 3], [2, 3], np.float32)
+
+
+def test_an_input_that_is_an_fp16_output_is_refused(convert: Convert) -> None:
+    text = "(float[2] x) => (float[2] y, float[2] x) <float[2] w = {2, 3}> { y = Mul(x, w) }"
+    with pytest.raises(StepError, match="value 'x': as an input of the model it is to be fp32, as an output fp16"):
+        repair(convert(text, keep_io_types=False))
+
+
+def test_what_that_error_advises_is_repaired(convert: Convert) -> None:
+    model = convert("(float[2] x) => (float[2] y, float[2] x) <float[2] w = {2, 3}> { y = Mul(x, w) }")
+    repair(model)
+    y, x = run(model, {"x": np.array([1, 5], np.float32)})
+    assert (y.tolist(), x.tolist()) == ([2, 15], [1, 5])
+
+
+def test_values_that_contradict_the_dims_are_refused() -> None:
+    text = "(float[2] x) => (float16[2] y) { a = Exp(x) y = Mul(a, k) }"
+    model = named(parser.parse_model(HEADER + text))
+    model.graph.initializer.append(TensorProto(name="k", data_type=TensorProto.FLOAT16, dims=[1], raw_data=bytes(4)))
+    with pytest.raises(StepError, match=r"tensor 'k': holds 4 bytes, dims \[1\] need 2"):
+        repair(model)
 
 
 def test_an_output_of_another_type_than_declared_gets_a_cast_under_its_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,9 +97,12 @@ def test_a_file_that_shrinks_meanwhile_is_an_error(source: Path, tmp_path: Path)
         write_files({tmp_path / "a": [(0, content)]})
 
 
-def test_no_file_is_overwritten(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("others", [[], ["a"], ["a", "b"]])
+def test_no_file_is_overwritten(source: Path, tmp_path: Path, others: list[str]) -> None:
+    before = source.read_bytes()
     with pytest.raises(FileExistsError):
-        write_files({source: []})
+        write_files({path: [(0, Bytes(b"new"))] for path in (*(tmp_path / name for name in others), source)})
+    assert source.read_bytes() == before
 
 
 @dataclass(frozen=True)
@@ -140,3 +144,21 @@ def test_after_a_content_that_fails_the_others_are_not_computed(tmp_path: Path) 
     with pytest.raises(ValueError, match="it is damaged"):
         write_files({tmp_path / "a": [(number, Numbered(number)) for number in range(1000)]})
     assert len(read) < 100
+
+
+def test_more_files_are_written_than_may_be_open_at_once(source: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = max(int(link.name) for link in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 20, hard))
+    try:
+        write_files({tmp_path / str(index): [(0, FileRange(source, index, 9))] for index in range(50)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    whole = source.read_bytes()
+    assert [(tmp_path / str(index)).read_bytes() for index in range(50)] == [whole[i : i + 9] for i in range(50)]
+
+
+def test_two_files_are_written_at_the_same_time(tmp_path: Path) -> None:
+    barrier = Barrier(2)
+    write_files({tmp_path / name: [(0, Meeting(barrier))] for name in "ab"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"m"

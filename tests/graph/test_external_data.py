@@ -56,6 +56,8 @@ def test_a_written_reference_is_read_back_and_the_values_leave_the_protobuf() ->
         ({"location": "..\\d"}, "points outside"),
         ({"location": "linked/d"}, "'linked/d' is a symbolic link"),
         ({"location": "sub"}, "'sub' is missing"),
+        ({"location": "d" * 300}, r"'d{40}\.\.\.' has a name too long for a file"),
+        ({"location": "/".join(["d"] * 3000)}, "has a name too long for a file"),
         ({"location": "d", "offset": "9"}, r"'d' ends at byte 24, tensor 'w' needs 25"),
     ],
 )

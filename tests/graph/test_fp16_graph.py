@@ -198,11 +198,28 @@ def test_the_state_of_a_loop_keeps_one_type(blocked: tuple[str, ...]) -> None:
     np.testing.assert_allclose(run(model, x=X, n=np.array(3))[0], expected, atol=5e-2)
 
 
-def test_an_input_with_a_default_keeps_both_in_one_type() -> None:
-    for keep_io_types in (True, False):
-        model = model_of("g (float[8] x, float[8] w) => (float[8] y) { a = Mul(x, w)  y = Add(a, v) }", w=X, v=X)
-        rewrite(model, keep_io_types=keep_io_types)
-        run(model, x=X if keep_io_types else X.astype(np.float16))
+@pytest.mark.parametrize("ir_version", [3, 8])
+@pytest.mark.parametrize("keep_io_types", [True, False])
+def test_an_initializer_that_is_listed_among_the_inputs_is_a_weight(ir_version: int, keep_io_types: bool) -> None:
+    text = "g (float[8] x, float[8] w, float[8] v) => (float[8] y) { a = Mul(x, w)  b = Max(a, v)  y = Mul(b, w) }"
+    model = model_of(text, w=X, v=X)
+    model.ir_version, model.opset_import[0].version = ir_version, 11
+    expected = run(model, x=X)[0]
+    assert rewrite(model, "Max", keep_io_types=keep_io_types).tensors == 1
+    assert [types(model)[name] for name in ("w", "v")] == [FLOAT16, FLOAT]
+    assert {given.name: given.type.tensor_type.elem_type for given in model.graph.input} == {
+        "x": FLOAT if keep_io_types else FLOAT16, "w": FLOAT16, "v": FLOAT,
+    }  # fmt: skip
+    found = run(model, x=X if keep_io_types else X.astype(np.float16))[0]
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+
+
+@pytest.mark.parametrize("values", [{"raw_data": bytes(28)}, {"raw_data": bytes(36)}, {"float_data": [1.0] * 7}])
+def test_values_that_contradict_the_dims_are_refused(values: dict[str, Any]) -> None:
+    model = model_of("g (float[8] x) => (float[8] y) { y = Mul(x, w) }")
+    model.graph.initializer.append(TensorProto(name="w", data_type=FLOAT, dims=[8], **values))
+    with pytest.raises(StepError, match="tensor 'w': "):
+        rewrite(model)
 
 
 INNER_CASTS = """

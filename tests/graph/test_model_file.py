@@ -13,7 +13,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from artifacts.errors import StepError
-from artifacts.graph.model_file import check_model, consolidate, find_model, load_graph, save_graph
+from artifacts.graph.model_file import check_model, consolidate, find_model, load_graph, model_bytes, save_graph
 from artifacts.graph.tensors import is_external, iter_tensors
 
 
@@ -192,3 +192,10 @@ def test_what_the_checker_refuses_is_said_in_its_words(places_model: ModelProto,
     save_graph(places_model, path)
     with pytest.raises(StepError, match=r"^model\.onnx: not valid ONNX: .*MatMull"):
         check_model(path)
+
+
+def test_the_bytes_of_a_model_are_those_of_its_subfolders_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "model.onnx").write_bytes(bytes(10))
+    (tmp_path / "data" / "weights").write_bytes(bytes(7))
+    assert model_bytes(tmp_path) == 17

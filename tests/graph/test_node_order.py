@@ -8,7 +8,7 @@ import pytest
 from onnx import ModelProto, helper, parser
 
 from artifacts.errors import StepError
-from artifacts.graph.node_order import sort_nodes
+from artifacts.graph.node_order import read_names, sort_nodes
 
 DIAMOND = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -68,3 +68,40 @@ def test_a_circle_is_an_error_that_names_a_node() -> None:
     model.graph.node.extend(circle)
     with pytest.raises(StepError, match="node 'first': reads, through others, what it writes itself"):
         sort_nodes(model.graph)
+
+
+OWN_NAMES = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[2] x, bool yes) => (float[2] y) {
+  chosen = If (yes) <
+    then_branch = t () => (float[2] u) <float[2] k = {1, 2}> {
+      i = Exp(x)
+      u = If (yes) <
+        then_branch = tt () => (float[2] uu) { uu = Mul(i, k) },
+        else_branch = te () => (float[2] i) { }
+      >
+    },
+    else_branch = e () => (float[2] i) { i = Neg(later) }
+  >
+  i = Neg(chosen)
+  k = Neg(i)
+  later = Neg(x)
+  y = Add(i, k)
+}"""
+
+
+def test_names_that_bodies_give_to_values_of_their_own_are_no_reads() -> None:
+    model = parser.parse_model(OWN_NAMES)
+    assert set(read_names(model.graph.node[0])) == {"yes", "x", "later"}
+    sort_nodes(model.graph)
+    assert outputs(model) == ["later", "chosen", "i", "k", "y"]
+
+
+def test_what_enters_a_loop_is_no_read() -> None:
+    body = helper.make_graph(
+        [helper.make_node("Mul", ["state", "w"], ["next"])],
+        "body",
+        [helper.make_empty_tensor_value_info(name) for name in ("i", "on", "state")],
+        [helper.make_empty_tensor_value_info(name) for name in ("on", "next")],
+    )
+    assert list(read_names(helper.make_node("Loop", ["n", "", "x"], ["y"], body=body))) == ["n", "", "x", "w"]

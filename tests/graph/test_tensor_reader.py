@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from artifacts.errors import StepError
 from artifacts.graph.model_file import load_graph, save_graph
 from artifacts.graph.tensor_reader import TensorReader
 from artifacts.graph.tensors import iter_tensors
@@ -48,3 +50,10 @@ def test_packed_and_foreign_types_are_read(tmp_path: Path, places_model: ModelPr
     with TensorReader(path) as reader:
         found = reader.array(load_graph(path).graph.initializer[-1])
     np.testing.assert_array_equal(found, values, strict=True)
+
+
+@pytest.mark.parametrize("values", [{"raw_data": bytes(8)}, {"raw_data": bytes(16)}, {"float_data": [1.0, 2.0]}])
+def test_values_that_contradict_the_dims_are_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[3], **values)
+    with TensorReader(tmp_path / "model.onnx") as reader, pytest.raises(StepError, match="tensor 't': "):
+        reader.array(tensor)

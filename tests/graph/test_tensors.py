@@ -81,3 +81,10 @@ def test_bytes_that_contradict_the_dims_are_refused() -> None:
     tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[3], raw_data=bytes(8))
     with pytest.raises(StepError, match=r"tensor 't': holds 8 bytes, dims \[3\] need 12"):
         inline_bytes(tensor)
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_values_that_contradict_the_dims_are_refused(count: int) -> None:
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[3], float_data=[1.0] * count)
+    with pytest.raises(StepError, match="tensor 't': cannot reshape"):
+        inline_bytes(tensor)

@@ -58,3 +58,33 @@ def test_a_model_that_does_not_run_is_an_error_that_quotes_the_runtime() -> None
     }""")
     with pytest.raises(StepError, match=r"m\.onnx: ONNX Runtime does not run it: .*Reshape"):
         trial_run(model, "m.onnx")
+
+
+def test_text_is_made_up_and_let_through() -> None:
+    model = session("(string[B,3] x) => (string[B,3] y) { y = Identity(x) }")
+    assert made_up_inputs(model)["x"].tolist() == [["", "", ""]]
+    trial_run(model, "m.onnx")
+
+
+def test_each_tensor_of_a_sequence_must_be_finite() -> None:
+    trial_run(session("(float[4] x) => (seq(float[4]) y) { y = SequenceConstruct(x, x) }"), "m.onnx")
+    model = session("(float[4] x) => (seq(float[4]) y) { z = Log(x) y = SequenceConstruct(x, z) }")
+    with pytest.raises(StepError, match="output 'y' is not finite"):
+        trial_run(model, "m.onnx")
+
+
+def test_an_optional_output_may_be_nothing() -> None:
+    trial_run(session("(float[4] x) => (optional(float[4]) y) { y = Optional<type = float[4]>() }"), "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("(bfloat16[4] x) => (float[4] y) { y = Cast<to=1>(x) }", r"'x' is of type tensor\(bfloat16\)"),
+        ("(float[4] x) => (bfloat16[4] y) { y = Cast<to=16>(x) }", r"'y' is of type tensor\(bfloat16\)"),
+        ("(seq(float[4]) x) => (int64 y) { y = SequenceLength(x) }", r"'x' is of type seq\(tensor\(float\)\)"),
+    ],
+)
+def test_what_a_trial_cannot_give_or_take_is_an_error(text: str, fact: str) -> None:
+    with pytest.raises(StepError, match=rf"m\.onnx: {fact}, which a trial run cannot give or take"):
+        trial_run(session(text), "m.onnx")

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from artifacts.errors import StepError
 from artifacts.graph.length_cone import check_exact
 from artifacts.graph.node_order import bodies, sort_nodes
 from artifacts.graph.tensor_reader import TensorReader
-from artifacts.graph.tensors import is_external
+from artifacts.graph.tensors import inline_bytes, is_external
 from artifacts.graph.type_plan import plan_types
 from artifacts.graph.value_types import FLOAT, FLOAT16, Kind, Use, Value, tensor_type
 
@@ -48,7 +49,8 @@ def repair_casts(model: ModelProto, reader: TensorReader) -> Repairs:
     """Repair the model in place. `reader` reads its external tensors.
 
     Afterwards every node's types agree, the model's inputs are fp32 and its outputs as declared, arithmetic on counts
-    is fp32, nodes are sorted and no value_info is left. Raises StepError for what cannot be typed or kept exact.
+    is fp32, nodes are sorted and no value_info is left. Raises StepError for what cannot be typed or kept exact, and
+    for a value that is an input and a float16 output of the model at once.
     """
     sort_nodes(model.graph)
     repair = _Repair(model)
@@ -72,6 +74,7 @@ class _Repair:
             if value.is_float:
                 self._declare(value)
                 self._settle(value)
+        _declare_tensors(self._model.graph)
         _drop_value_info(self._model.graph)
 
     def _declare(self, value: Value) -> None:
@@ -165,8 +168,14 @@ class _Repair:
     def _rename(self, value: Value, name: str) -> None:
         if value.node is not None:
             value.node.output[list(value.node.output).index(value.name)] = name
-        if value.tensor is not None and value.node is None:
-            value.tensor.name = name
+        elif value.tensor is not None:
+            for held in (value.tensor, *(given for given in value.graph.input if given.name == value.name)):
+                held.name = name
+        else:
+            raise StepError(
+                f"value '{value.name}': as an input of the model it is to be fp32, as an output fp16",
+                "convert with keep_io_types: true",
+            )
         value.name = name
         for use in value.uses:
             _point(use, name)
@@ -187,12 +196,21 @@ def _point(use: Use, name: str) -> None:
 
 def _convert(tensor: TensorProto, elem_type: int) -> bool:
     """Give an inline tensor another float type. Returns False, changing nothing, if its values would be rounded."""
-    numbers = numpy_helper.to_array(tensor)
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    numbers = np.frombuffer(inline_bytes(tensor), dtype).reshape(tuple(tensor.dims))
     converted = numbers.astype(helper.tensor_dtype_to_np_dtype(elem_type))
     if not np.array_equal(numbers, converted, equal_nan=True):
         return False
     tensor.CopyFrom(numpy_helper.from_array(converted, tensor.name))
     return True
+
+
+def _declare_tensors(graph: GraphProto) -> None:
+    """Bring the declarations of initializers that are listed among the inputs (as in files of IR 3) in line."""
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for given in graph.input:
+        if given.name in types:
+            given.type.tensor_type.elem_type = types[given.name]
 
 
 def _drop_value_info(graph: GraphProto) -> None:

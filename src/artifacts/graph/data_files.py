@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from artifacts.graph.content import Content, FileRange
@@ -43,12 +44,14 @@ def write_files(files: Mapping[Path, Sequence[Placed]]) -> None:
     Raises FileExistsError if one of the files is there already, and whatever the first content that fails raises.
     """
     with ExitStack() as opened:
-        targets = {path: opened.enter_context(path.open("xb", buffering=0)).fileno() for path in files}
-        tasks = [[(targets[path], *each) for each in _joined(placed)] for path, placed in files.items()]
-        if len(tasks) == 1:
-            tasks = [[each] for each in tasks[0]]
+        if len(files) == 1:
+            ((path, placed),) = files.items()
+            target = opened.enter_context(path.open("xb", buffering=0)).fileno()
+            tasks = [partial(_write, content, target, offset) for offset, content in _joined(placed)]
+        else:  # each is opened when its turn comes: a system limits how many can be at once
+            tasks = [partial(_write_file, path, placed) for path, placed in files.items()]
         pool = opened.enter_context(ThreadPoolExecutor(THREADS))
-        writing = [pool.submit(_write_all, task) for task in tasks]
+        writing = [pool.submit(task) for task in tasks]
         try:
             for written in writing:
                 written.result()
@@ -56,9 +59,10 @@ def write_files(files: Mapping[Path, Sequence[Placed]]) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-def _write_all(task: Sequence[tuple[int, int, Content]]) -> None:
-    for target, offset, content in task:
-        _write(content, target, offset)
+def _write_file(path: Path, placed: Sequence[Placed]) -> None:
+    with path.open("xb", buffering=0) as file:
+        for offset, content in _joined(placed):
+            _write(content, file.fileno(), offset)
 
 
 def _joined(placed: Sequence[Placed]) -> Iterator[Placed]:

@@ -7,6 +7,7 @@ that leaves the folder could name any file of the machine. All of these are refu
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -92,9 +93,17 @@ def _size_of_data_file(folder: Path, location: str) -> int:
             f"external data '{location}' points outside the model's folder",
             "export the model again with its data beside it",
         )
-    for depth in range(1, len(parts) + 1):
-        if folder.joinpath(*parts[:depth]).is_symlink():
-            raise StepError(f"external data '{location}' is a symbolic link", "put a copy of the file in its place")
+    try:
+        is_linked = any(folder.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts) + 1))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise StepError(
+            f"external data '{location[:40]}...' has a name too long for a file",
+            "export the model again, named shorter",
+        ) from None
+    if is_linked:
+        raise StepError(f"external data '{location}' is a symbolic link", "put a copy of the file in its place")
     file = folder / location
     if not file.is_file():
         raise StepError(f"external data '{location}' is missing", "copy it beside the .onnx file, under this name")

@@ -27,7 +27,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from artifacts.errors import StepError
 from artifacts.graph.fp16_values import Fp16Rounding
 from artifacts.graph.node_order import bodies
-from artifacts.graph.tensors import is_external, iter_tensors
+from artifacts.graph.tensors import inline_bytes, is_external, iter_tensors
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 
@@ -106,10 +106,11 @@ class _Rewriter:
         """Rewrite a graph or body. `typed` is the same graph with inferred types, `scope` the float values in sight."""
         infos = {info.name: info for info in (*typed.value_info, *typed.output, *typed.input)}
         own = scope.maps[0]
+        tensors = {tensor.name for tensor in graph.initializer}
         for given in graph.input:
-            if _is_float(given):
+            if _is_float(given) and given.name not in tensors:  # old files list initializers among the inputs
                 own[given.name] = _Value(given.name, 0, io_half, io_half)
-        self._define_initializers(graph, own, io_half)
+        _define_initializers(graph, own)
         for index, (node, typed_node) in enumerate(zip(graph.node, typed.node, strict=True)):
             node_blocked = blocked or self._is_blocked(node)
             for position, name in enumerate(node.input):
@@ -137,16 +138,6 @@ class _Rewriter:
 
     def _is_blocked(self, node: NodeProto) -> bool:
         return node.op_type in self._options.op_block_list or node.name in self._options.node_block_list
-
-    def _define_initializers(self, graph: GraphProto, own: MutableMapping[str, _Value], io_half: bool) -> None:
-        for tensor in graph.initializer:
-            if tensor.data_type == FLOAT and tensor.name not in own:
-                own[tensor.name] = _Value(tensor.name, 0, True, True, tensor=tensor)
-            elif tensor.data_type == FLOAT and io_half:  # the default value of an input
-                self._convert(tensor)
-        for sparse in graph.sparse_initializer:
-            if sparse.values.data_type == FLOAT:
-                own[sparse.values.name] = _Value(sparse.values.name, 0, half=False, known_half=False)
 
     def _convert_attributes(self, node: NodeProto) -> None:
         if node.op_type == "ConstantOfShape" and not node.attribute:
@@ -193,7 +184,7 @@ class _Rewriter:
     def _convert(self, tensor: TensorProto) -> None:
         self.tensors += 1
         if not is_external(tensor):
-            halves = self._rounding.convert(numpy_helper.to_array(tensor))
+            halves = self._rounding.convert(np.frombuffer(inline_bytes(tensor), np.float32))
             tensor.ClearField("float_data")
             tensor.raw_data = halves.tobytes()
         tensor.data_type = FLOAT16
@@ -204,6 +195,15 @@ class _Rewriter:
             name += "_"
         self._names.add(name)
         return name
+
+
+def _define_initializers(graph: GraphProto, own: MutableMapping[str, _Value]) -> None:
+    for tensor in graph.initializer:
+        if tensor.data_type == FLOAT:
+            own[tensor.name] = _Value(tensor.name, 0, True, True, tensor=tensor)
+    for sparse in graph.sparse_initializer:
+        if sparse.values.data_type == FLOAT:
+            own[sparse.values.name] = _Value(sparse.values.name, 0, half=False, known_half=False)
 
 
 def _constant_tensor(node: NodeProto) -> TensorProto | None:

@@ -53,8 +53,8 @@ def find_model(folder: Path) -> Path:
 
 
 def model_bytes(folder: Path) -> int:
-    """The bytes of all files of a model's folder."""
-    return sum(path.stat().st_size for path in folder.iterdir())
+    """The bytes of all files of a model's folder, subfolders included."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def load_graph(path: Path) -> ModelProto:

@@ -50,10 +50,15 @@ def bodies(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def read_names(node: NodeProto) -> Iterator[str]:
-    """Names of values that the node reads, in its bodies too (there also names that the bodies define)."""
+    """Names of values that the node reads, in its bodies too; not what a body makes for itself.
+
+    That may be called like a value that the graph around makes later.
+    """
     yield from node.input
     for body in bodies(node):
-        for inner in body.node:
-            yield from read_names(inner)
-        for output in body.output:
-            yield output.name
+        own = {value.name for value in (*body.input, *body.initializer)}
+        own.update(sparse.values.name for sparse in body.sparse_initializer)
+        own.update(name for inner in body.node for name in inner.output)
+        for name in (*(name for inner in body.node for name in read_names(inner)), *(end.name for end in body.output)):
+            if name not in own:
+                yield name

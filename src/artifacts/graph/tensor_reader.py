@@ -46,8 +46,6 @@ class TensorReader:
 
     def array(self, tensor: TensorProto) -> NDArray[Any]:
         """The tensor's values, in its shape and dtype; read-only where they are a view of the file."""
-        if not is_external(tensor):
-            return numpy_helper.to_array(tensor)
         data = self.bytes(tensor)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         shape = tuple(tensor.dims)

@@ -113,13 +113,17 @@ def inline_bytes(tensor: TensorProto) -> bytes:
 
     Raises StepError if they do not match the tensor's dims and dtype.
     """
+    needed = tensor_nbytes(tensor)
     if tensor.HasField("raw_data"):
         data = tensor.raw_data
     else:
-        data = numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
-    if len(data) != tensor_nbytes(tensor):
+        try:
+            data = numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
+        except ValueError as error:
+            raise StepError(f"tensor '{tensor.name}': {error}", "export the model again") from error
+    if len(data) != needed:
         raise StepError(
-            f"tensor '{tensor.name}': holds {len(data)} bytes, dims {list(tensor.dims)} need {tensor_nbytes(tensor)}",
+            f"tensor '{tensor.name}': holds {len(data)} bytes, dims {list(tensor.dims)} need {needed}",
             "export the model again",
         )
     return data

@@ -18,9 +18,24 @@ if TYPE_CHECKING:
 FRAMES = 32
 """The size of an open last axis: enough for four frames behind 8x subsampling."""
 
+_COMMON = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(string)": "object"} | {
+    f"tensor({name})": name for name in _COMMON
+}
+
 
 def trial_run(session: onnxruntime.InferenceSession, name: str) -> None:
-    """Run the session once. Raises StepError, with the model's `name`, if that fails or gives NaN or infinity."""
+    """Run the session once. Raises StepError, with the model's `name`, if that fails or gives NaN or infinity.
+
+    Fails too: a model with an input that is no tensor, or with values of a type that numpy lacks (bfloat16).
+    """
+    strange = [given for given in session.get_inputs() if given.type not in _DTYPES]
+    strange += [given for given in session.get_outputs() if not any(known in given.type for known in _DTYPES)]
+    if strange:
+        raise StepError(
+            f"{name}: '{strange[0].name}' is of type {strange[0].type}, which a trial run cannot give or take",
+            "export the model with tensors of a common type as inputs and outputs",
+        )
     try:
         outputs = session.run(None, made_up_inputs(session))
     except Exception as error:  # ONNX Runtime's own classes share no base: see where it comes from
@@ -28,18 +43,25 @@ def trial_run(session: onnxruntime.InferenceSession, name: str) -> None:
             raise
         reason = " ".join(str(error).split())[:300]
         raise StepError(f"{name}: ONNX Runtime does not run it: {reason}", "export the model again") from error
-    for value, array in zip(session.get_outputs(), outputs, strict=True):
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+    for value, output in zip(session.get_outputs(), outputs, strict=True):
+        if not all(_is_finite(part) for part in (output if isinstance(output, list) else [output])):
             raise StepError(f"{name}: output '{value.name}' is not finite", "keep the nodes that overflow in fp32")
 
 
+def _is_finite(part: object) -> bool:
+    """True for what is not numbers, too: text, or the nothing of an optional output."""
+    if not isinstance(part, np.ndarray) or not np.issubdtype(part.dtype, np.floating):
+        return True
+    return bool(np.isfinite(part).all())
+
+
 def made_up_inputs(session: onnxruntime.InferenceSession) -> dict[str, NDArray[Any]]:
-    """An input of each name: waves for floats, the number of frames for lengths [B], zeros for other integers.
+    """An input of each name: waves for floats, frames for lengths [B], zeros for other integers, empty strings.
 
     Open axes are 1 long but for the last, which has `FRAMES` entries unless it is the only one.
     """
     shapes = {given.name: _shape(given.shape) for given in session.get_inputs()}
-    types = {given.name: _dtype(given.type) for given in session.get_inputs()}
+    types = {given.name: np.dtype(_DTYPES[given.type]) for given in session.get_inputs()}
     frames = next((shapes[name][-1] for name in shapes if len(shapes[name]) > 1 and types[name].kind == "f"), FRAMES)
     return {name: _numbers(shape, types[name], frames) for name, shape in shapes.items()}
 
@@ -49,12 +71,9 @@ def _shape(dims: list[int | str | None]) -> tuple[int, ...]:
     return tuple(dim if isinstance(dim, int) else FRAMES if axis == last > 0 else 1 for axis, dim in enumerate(dims))
 
 
-def _dtype(given: str) -> np.dtype[Any]:
-    names = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-    return np.dtype(names.get(given, given.removeprefix("tensor(").removesuffix(")")))
-
-
 def _numbers(shape: tuple[int, ...], dtype: np.dtype[Any], frames: int) -> NDArray[Any]:
     if dtype.kind == "f":
         return np.sin(np.arange(np.prod(shape), dtype=np.float64)).reshape(shape).astype(dtype)
+    if dtype.kind == "O":
+        return np.full(shape, "", dtype)
     return np.full(shape, frames if len(shape) == 1 else 0, dtype)

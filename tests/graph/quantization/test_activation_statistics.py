@@ -100,7 +100,7 @@ def test_the_bytes_are_the_same_whenever_they_are_written(folder: Path, tmp_path
     )
     (tmp_path / "again").mkdir()
     here = Path(__file__).parent
-    command = [sys.executable, "-c", script, str(here), str(here.parent), str(tmp_path / "again")]
+    command = [sys.executable, "-c", script, str(here), str(here.parents[1]), str(tmp_path / "again")]
     subprocess.run(command, env={"PYTHONHASHSEED": "9", "TZ": "Asia/Tokyo"}, check=True)
     for name in ("statistics.json", "statistics.npz"):
         assert digest(folder / name) == digest(tmp_path / "again" / name)
