@@ -13,12 +13,15 @@ smaller.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from artifacts.errors import StepError
 from artifacts.params import StepParams
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
 
@@ -45,28 +48,29 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
 
     Metrics: weights quantised, nodes that read them by op, nodes of `op_types` left float, the ops whose number
     changed, bytes before and after.
-    Raises StepError for a model that cannot be read, is not fp32, is quantised already or has weights with NaN or
-    infinity, for a name in `nodes_to_exclude` that no node has, or if no node was quantised, a weight did not survive
-    it, or the result does not run with finite numbers.
+    Raises StepError for a model that cannot be read, is not fp32, is quantised already or has weights that are sparse
+    or hold NaN or infinity, for a name in `nodes_to_exclude` that no node has, or if ONNX Runtime loses a value, no
+    node was quantised, a weight did not survive it, or the result does not run with finite numbers.
     """
     from tempfile import TemporaryDirectory
 
     from artifacts.asr.sessions import open_session
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes, save_graph
+    from artifacts.graph.node_order import sort_nodes
     from artifacts.graph.op_counts import changed_ops, op_counts
     from artifacts.graph.quantization.int8 import check_finite, check_quantized, count_readers
     from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
-    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
+    from artifacts.graph.quantization.stock_quantizer_input import check_dense
     from artifacts.graph.strip_docs import strip_docs
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
 
     source = find_model(model)
     target = out / source.name
-    before = load_graph(source)
+    before = _load(source, params)
     check_float_model(before, source.name)
     check_excluded(params.nodes_to_exclude, before, source.name)
-    matrices_to_initializers(before)
+    check_dense(before, source.name)
     with TensorReader(source) as original:
         check_finite(before, original, {*params.op_types, "Gemm"})
     with TemporaryDirectory(dir=out) as scratch:
@@ -80,6 +84,8 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
                 f"{source.name}: 0 nodes quantised of the types {', '.join(params.op_types)}",
                 "name types in op_types that the model has, with constant weights",
             )
+        if not _in_order(after.graph):
+            sort_nodes(after.graph)
         strip_docs(after)
         del after.graph.value_info[:]  # types that values had before
         del after.metadata_props[:]  # notes of the quantiser to itself
@@ -95,6 +101,19 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **ops, **sizes}
 
 
+def _load(source: Path, params: Params) -> ModelProto:
+    """The model as ONNX Runtime's quantiser takes it."""
+    from artifacts.graph.model_file import load_graph
+    from artifacts.graph.quantization.stock_quantizer_input import drop_weight_inputs, separate_weights
+    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
+
+    model = load_graph(source)
+    matrices_to_initializers(model)  # it quantises no weight that is a Constant
+    separate_weights(model, params.op_types, params.nodes_to_exclude)
+    drop_weight_inputs(model)
+    return model
+
+
 def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     """Let ONNX Runtime quantise a copy of the model: it writes beside what it reads, and to the temporary folder."""
     import tempfile
@@ -102,14 +121,12 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    from artifacts.graph.model_file import load_graph, save_graph
-    from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
+    from artifacts.graph.model_file import save_graph
 
     copy, result = scratch / "float" / source.name, scratch / "quantized" / source.name
     copy.parent.mkdir()
     result.parent.mkdir()
-    model = load_graph(source)
-    matrices_to_initializers(model)  # it quantises no weight that is a Constant
+    model = _load(source, params)
     add_pre_process_metadata(model)  # else it warns that shapes should be inferred first, which it then does itself
     save_graph(model, copy, source_folder=source.parent)
     before, tempfile.tempdir = tempfile.tempdir, str(scratch)
@@ -124,6 +141,25 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
             nodes_to_exclude=list(params.nodes_to_exclude),
             use_external_data_format=True,
         )
+    except RuntimeError as error:
+        if "unknown initializers/tensors" not in str(error):
+            raise
+        raise StepError(  # of a Gather that it quantises, what only bodies read
+            f"{source.name}: ONNX Runtime loses values that it quantises: {error}",
+            "name the nodes that make them in nodes_to_exclude",
+        ) from error
     finally:
         tempfile.tempdir = before
     return result
+
+
+def _in_order(graph: GraphProto) -> bool:
+    """Whether each node comes after those it reads from: ONNX Runtime's quantiser sorts, blind to what bodies read."""
+    from artifacts.graph.node_order import read_names
+
+    later = {name for node in graph.node for name in node.output if name}
+    for node in graph.node:
+        later.difference_update(node.output)
+        if not later.isdisjoint(read_names(node)):
+            return False
+    return True

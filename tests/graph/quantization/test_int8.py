@@ -49,6 +49,17 @@ def test_sound_weights_are_counted() -> None:
     assert check(parser.parse_model(QUANTIZED), [[-0.5, 0], [0.5, 1]]) == 1
 
 
+def test_names_that_only_look_quantised_and_weights_whose_scale_nothing_reads_are_passed_over() -> None:
+    model = parser.parse_model(
+        QUANTIZED.replace("uint8 w_zero_point", "float[1] b_quantized = {1}, uint8 w_zero_point")
+    )
+    assert check(model, [[-0.5, 0], [0.5, 1]]) == 1
+    with TensorReader(Path("model.onnx")) as reader:
+        assert check_quantized(model, reader, model, reader) == 0  # the names are the model's own
+    del model.graph.initializer[-1]
+    assert check(model, [[-0.5, 0], [0.5, 1]]) == 0
+
+
 @pytest.mark.parametrize("scale", ["nan", "inf", "0", "-1"])
 def test_a_scale_must_be_a_positive_number(scale: str) -> None:
     model = parser.parse_model(QUANTIZED)

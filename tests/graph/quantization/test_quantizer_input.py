@@ -1,4 +1,4 @@
-"""A quantiser refuses what is quantised or halved already, and names of nodes that there are not."""
+"""A quantiser refuses what it cannot take, and names of nodes that there are not."""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ def check_quantized(model: ModelProto, reader: TensorReader, before: ModelProto,
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     originals = {tensor.name: tensor for tensor in before.graph.initializer}
-    names = [name.removesuffix("_quantized") for name in tensors if name.endswith("_quantized")]
+    added = [name for name in tensors if name.endswith("_quantized") and name not in originals]
+    weights = [name.removesuffix("_quantized") for name in added]
+    names = [name for name in weights if name in originals and f"{name}_scale" in tensors]  # none: nothing reads it
     for name in names:
         scale = reader.array(tensors[f"{name}_scale"])
         wrong = scale[~(np.isfinite(scale) & (scale > 0))]
