@@ -77,6 +77,16 @@ def test_a_bad_line_is_named_with_its_number(tmp_path: Path, line: str, message:
     assert message in raised.value.fact
 
 
+def test_a_line_that_is_not_utf_8_is_named_with_its_place(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    write_clip(folder / "clips/a.flac")
+    rows = [json.dumps(ROW | {"id": text, "text": text}, ensure_ascii=False) for text in ("größe", "été")]
+    (folder / "utterances.jsonl").write_bytes(f"{rows[0]}\n".encode() + rows[1].encode("latin-1"))
+    with pytest.raises(StepError) as raised:
+        read_corpus(folder)
+    assert raised.value.fact == f"x/utterances.jsonl:2:{rows[1].index('é') + 1}: is not UTF-8"
+
+
 def test_a_folder_without_utterances_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"holds no utterances\.jsonl"):
         read_corpus(tmp_path)

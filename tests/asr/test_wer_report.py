@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import pytest
 
 from artifacts.asr.corpus import Corpus, read_corpus
 from artifacts.asr.wer_report import transcribe_corpus, write_report
+from artifacts.errors import StepError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +38,29 @@ def test_each_utterance_is_heard_once_in_the_order_of_the_corpus(corpus: Corpus)
     transcripts, lengths = heard(corpus)
     assert [each.utterance for each in transcripts] == list(corpus.utterances)
     assert lengths == [len(corpus.waveform(utterance)) for utterance in corpus.utterances]
+
+
+@pytest.mark.parametrize(
+    ("text", "ignored", "told"),
+    [("...", True, "holds no word once punctuation is ignored"), ("\x1c", False, "holds no word")],
+)
+def test_a_text_without_a_word_is_refused_before_anything_is_heard(
+    corpus: Corpus, text: str, ignored: bool, told: str
+) -> None:
+    *others, last = corpus.utterances
+    silent = dataclasses.replace(corpus, utterances=(*others, last.model_copy(update={"text": text})))
+    with pytest.raises(StepError) as raised:
+        transcribe_corpus(silent, lambda _: pytest.fail("was heard"), ignore_case_and_punctuation=ignored)
+    place = f"{corpus.folder.name}/utterances.jsonl: utterance '{last.id}': text"
+    assert raised.value.fact == f"{place}: {text!r} {told}"
+
+
+def test_punctuation_alone_is_a_word_where_it_counts(corpus: Corpus) -> None:
+    first = corpus.utterances[0].model_copy(update={"text": "..."})
+    (transcript,) = transcribe_corpus(
+        dataclasses.replace(corpus, utterances=(first,)), lambda _: "", ignore_case_and_punctuation=False
+    )
+    assert transcript.errors.words == 1
 
 
 def test_rates_are_those_of_all_words_together(corpus: Corpus, tmp_path: Path) -> None:

@@ -143,15 +143,28 @@ def _other_names(model: onnx.ModelProto) -> None:
     model.graph.input[0].name = "enc"
 
 
+def _open_features(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "features"
+
+
+def _flat_frames(model: onnx.ModelProto) -> None:
+    del model.graph.input[0].type.tensor_type.shape.dim[2]
+
+
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        (_other_opset, "the predictor and the joint use different opsets"),
+        (_other_opset, r"the predictor and the joint use different opsets: 17 and 18 of ai\.onnx\n"),
         (
             _wider,
             r"the predictor gives 'g' \['batch', 96, 'tokens'\], the joint takes 'predictor_output' \['batch', 97,",
         ),
         (_other_names, r"joint-model\.onnx: inputs and outputs are \['enc', 'joint_output', 'predictor_output'\]"),
+        (
+            _open_features,
+            r"'encoder_outputs' would be \['batch', 'features', 'encoder_frames'\], it must be \[B, D, T\] with",
+        ),
+        (_flat_frames, r"'encoder_outputs' would be \['batch', \d+\], it must be \[B, D, T\]"),
     ],
 )
 def test_two_graphs_that_do_not_fit_are_refused(exports: Any, tmp_path: Path, change: Any, fact: str) -> None:
@@ -160,6 +173,81 @@ def test_two_graphs_that_do_not_fit_are_refused(exports: Any, tmp_path: Path, ch
     out.mkdir()
     with pytest.raises(StepError, match=fact):
         run(out, Params(), predictor=exports.folder / "predictor_fp32", joint=joint)
+
+
+def _fused(exports: Any, tmp_path: Path, change: Any) -> onnx.ModelProto:
+    """What is made of the predictor and the joint after this change to both."""
+    parts = {
+        name: _changed(exports.folder / f"{name}_fp32", tmp_path / name, change) for name in ("predictor", "joint")
+    }
+    out = tmp_path / "out"
+    out.mkdir()
+    metrics = run(out, Params(), **parts)
+    assert all(value <= 1e-6 for value in metrics.values())
+    return onnx.load(out / "decoder_joint-model.onnx")
+
+
+def _unnamed(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        node.name = ""
+
+
+def test_nodes_without_names_stay_without(exports: Any, tmp_path: Path) -> None:
+    fused = _fused(exports, tmp_path, _unnamed)
+    assert {node.name for node in fused.graph.node} == {"Cast", "Identity", ""}
+
+
+@pytest.mark.parametrize("name", ["other_{}", ""])
+def test_open_dimensions_may_have_other_names_or_none(exports: Any, tmp_path: Path, name: str) -> None:
+    def rename(model: onnx.ModelProto) -> None:
+        del model.graph.value_info[:]
+        for value in (*model.graph.input, *model.graph.output):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param and name:
+                    dim.dim_param = name.format(dim.dim_param)
+                elif dim.dim_param:
+                    dim.ClearField("dim_param")
+
+    inputs = {value.name: value.type.tensor_type.shape.dim for value in _fused(exports, tmp_path, rename).graph.input}
+    assert [dim.dim_param for dim in inputs["targets"]] == [name.format("batch"), name.format("tokens")]
+    assert not any(dim.HasField("dim_value") for dim in inputs["targets"])
+    assert inputs["encoder_outputs"][2].dim_param == name.format("encoder_frames")
+
+
+def test_sparse_weights_come_along(exports: Any, tmp_path: Path) -> None:
+    def sparsen(model: onnx.ModelProto) -> None:
+        weights = [each for each in model.graph.initializer if each.data_type == 1 and len(each.dims) == 2]
+        for weight in weights:
+            values = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).reshape(-1), weight.name)
+            places = onnx.numpy_helper.from_array(np.arange(values.dims[0]))
+            model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, places, weight.dims))
+            model.graph.initializer.remove(weight)
+
+    names = [sparse.values.name for sparse in _fused(exports, tmp_path, sparsen).graph.sparse_initializer]
+    assert {name.split("/")[0] for name in names} == {"predictor", "joint"}
+
+
+def test_what_either_part_imports_is_imported_and_its_functions_come_along(exports: Any, tmp_path: Path) -> None:
+    opset = onnx.helper.make_opsetid
+    shared = [opset("ai.onnx.ml", 3), opset("com.microsoft", 1)]
+
+    def import_more(model: onnx.ModelProto) -> None:
+        if len(model.graph.output) > 1:
+            model.opset_import.extend(shared)
+            return
+        joint, onnx_own = model, model.opset_import[0]
+        same = onnx.helper.make_node("Identity", ["x"], ["y"])
+        function = onnx.helper.make_function("own", "Same", ["x"], ["y"], [same], [opset("", onnx_own.version)])
+        joint.functions.append(function)
+        joint.graph.node[-1].output[0] = "before"
+        joint.graph.node.append(onnx.helper.make_node("Same", ["before"], ["joint_output"], domain="own"))
+        onnx_own.domain = "ai.onnx"  # its long name
+        joint.opset_import.extend([opset("own", 1), *shared])
+        joint.opset_import.reverse()
+
+    fused = _fused(exports, tmp_path, import_more)
+    assert [each.domain for each in fused.opset_import] == ["", "ai.onnx.ml", "com.microsoft", "own"]
+    assert [function.name for function in fused.functions] == ["Same"]
 
 
 def test_a_predictor_with_external_data_gives_the_same_file(exports: Any, tmp_path: Path) -> None:

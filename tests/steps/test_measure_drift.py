@@ -122,10 +122,13 @@ def test_each_slice_has_figures_of_its_own_and_the_total_the_worst_of_them(
     assert total["values"] == sum(part["values"] for part in parts)
 
 
-def test_a_model_that_gives_no_numbers_is_counted(encoder_fp32: Path, speech: dict[str, Path], tmp_path: Path) -> None:
+def test_a_model_that_gives_no_numbers_has_no_good_figure(
+    encoder_fp32: Path, speech: dict[str, Path], tmp_path: Path
+) -> None:
     broken = change(encoder_fp32, tmp_path / "broken", lambda values: np.full_like(values, np.nan))
     record, flat = measure(tmp_path / "out", model=broken, reference=encoder_fp32, **speech)
     assert flat["nonfinite_values"] == record["outputs"]["encoder_output"]["nonfinite_values"] > 0
+    assert (flat["max_abs_encoder_output"], flat["cosine_min_encoder_output"]) == (3.40282e38, 0.0)
     with pytest.raises(StepError, match="output 'encoder_output' of the reference is not finite"):
         measure(tmp_path / "other", model=encoder_fp32, reference=broken, **speech)
 

@@ -91,15 +91,17 @@ class Corpus:
 def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
     """Read and validate a corpus; with `slices`, keep only the utterances of those.
 
-    Raises StepError, with the line, for bad JSON, a missing or wrong key, an id that is used twice and a clip that is
-    missing or lies outside the folder; and for a corpus without utterances or without one of the `slices`.
+    Raises StepError, with the line, for what is not UTF-8, bad JSON, a missing or wrong key, an id that is used twice
+    and a clip that is missing or lies outside the folder; and for a corpus without utterances or without one of the
+    `slices`.
     """
     manifest = folder / MANIFEST_NAME
     if not manifest.is_file():
         raise StepError(f"{folder}: holds no {MANIFEST_NAME}", "give the folder of a corpus")
     first_lines: dict[str, int] = {}
     utterances: list[Utterance] = []
-    with manifest.open(encoding="utf-8") as lines:
+    # Bytes that are not UTF-8 are kept for `_parse`: an error from here would not know its line.
+    with manifest.open(encoding="utf-8", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -128,6 +130,10 @@ def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
 
 def _parse(line: str, place: str) -> Utterance:
     fix = "write one JSON object a line: id, slice, audio_filepath, gap_seconds, duration, text"
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise StepError(f"{place}:{error.start + 1}: is not UTF-8", "save the file as UTF-8") from None
     try:
         value = json.loads(line.strip())
     except json.JSONDecodeError as error:

@@ -3,6 +3,9 @@
 Maximum, mean and cosine answer different questions: one wild value, a general coarseness, another direction. A cosine
 is taken per utterance and the worst one kept: an encoder that collapses on long recordings alone must not hide behind
 the many short ones.
+
+A value of the model that is not finite has no difference from the reference's, and JSON knows neither NaN nor inf: it
+counts as off by the largest float32, and its utterance's cosine as 0. So no figure of a broken model looks good.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ import numpy.typing as npt
 
 from artifacts.errors import StepError
 
+NONFINITE_ABS = float(np.finfo(np.float32).max)
+"""How far off a value counts that is not finite. Sums of it stay finite, as sums of the largest float64 would not."""
+
 
 @dataclass
 class Drift:
@@ -23,10 +29,12 @@ class Drift:
 
     values: int = 0
     nonfinite_values: int = 0
-    """Values of the model that are not finite. They are counted here and take no part in the differences."""
+    """Values of the model that are not finite, each off by `NONFINITE_ABS`. They count in `values` as well."""
     max_abs: float = 0.0
     sum_abs: float = 0.0
     cosine_min: float = 1.0
+    _is_finite: bool = True
+    """Whether the utterance's values have all been finite so far."""
     _dot: float = 0.0
     _square: float = 0.0
     _reference_square: float = 0.0
@@ -34,7 +42,12 @@ class Drift:
     def add(self, ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> None:
         finite = np.isfinite(ours)
         if not finite.all():
-            self.nonfinite_values += int((~finite).sum())
+            nonfinite = int((~finite).sum())
+            self.values += nonfinite
+            self.nonfinite_values += nonfinite
+            self.max_abs = max(self.max_abs, NONFINITE_ABS)
+            self.sum_abs += nonfinite * NONFINITE_ABS
+            self._is_finite = False
             ours, theirs = ours[finite], theirs[finite]
         if not ours.size:
             return
@@ -48,11 +61,14 @@ class Drift:
         self._reference_square += float((theirs * theirs).sum())
 
     def close(self) -> None:
-        """End an utterance and let its cosine count; 0 where one of both is zero throughout."""
-        if self._square or self._reference_square:
+        """End an utterance and let its cosine count; 0 where one is zero throughout, or where values are not finite."""
+        if not self._is_finite:
+            self.cosine_min = min(self.cosine_min, 0.0)
+        elif self._square or self._reference_square:
             norms = math.sqrt(self._square * self._reference_square)
             self.cosine_min = min(self.cosine_min, self._dot / norms if norms else 0.0)
         self._dot = self._square = self._reference_square = 0.0
+        self._is_finite = True
 
     def record(self) -> dict[str, float]:
         """The figures, in digits that are worth reading."""

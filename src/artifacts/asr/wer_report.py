@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from artifacts.asr.corpus import Corpus, Utterance
+from artifacts.asr.corpus import MANIFEST_NAME, Corpus, Utterance
 from artifacts.asr.word_errors import WordErrors, count, total
+from artifacts.errors import StepError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +40,16 @@ def transcribe_corpus(
 ) -> list[Transcript]:
     """Give each utterance's waveform, float32 `[N]` at 16 kHz, to `transcribe`, and compare the text that comes back.
 
-    Raises what `Corpus.waveform` and `transcribe` raise. Tells its progress once a second.
+    Raises StepError, before anything is heard, for an utterance whose text holds no word; and what `Corpus.waveform`
+    and `transcribe` raise. Tells its progress once a second.
     """
+    for utterance in corpus.utterances:
+        if not count(utterance.text, "", ignore_case_and_punctuation=ignore_case_and_punctuation).words:
+            raise StepError(
+                f"{corpus.folder.name}/{MANIFEST_NAME}: utterance '{utterance.id}': text: {utterance.text!r} holds no "
+                f"word{' once punctuation is ignored' if ignore_case_and_punctuation else ''}",
+                "write what is said, or leave the utterance out",
+            )
     transcripts: list[Transcript] = []
     reported = time.monotonic()
     for done, utterance in enumerate(corpus.utterances, start=1):

@@ -18,7 +18,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto
 
 TOOLS = ("onnx", "protobuf")
 
@@ -30,6 +30,12 @@ PREDICTOR_NAMES = {
     "g": "g", "h_out": "output_states_1", "c_out": "output_states_2",
 }  # fmt: skip
 JOINT_NAMES = {"encoder_output": "encoder_outputs", "predictor_output": "g", "joint_output": "outputs"}
+
+INPUT_DIMS = {
+    "encoder_outputs": "BDT", "targets": "BU", "target_length": "B", "input_states_1": "LBH", "input_states_2": "LBH",
+}  # fmt: skip
+"""What each dimension is, whatever the graphs call it. B, T and U may be open, the others are numbers in the file."""
+OPEN_DIMS = "BTU"
 
 
 class Params(StepParams):
@@ -66,8 +72,8 @@ def run(out: Path, params: Params, *, predictor: Path, joint: Path) -> dict[str,
 def _fuse(predictor: ModelProto, joint: ModelProto) -> ModelProto:
     from onnx import TensorProto, helper
 
-    if list(predictor.opset_import) != list(joint.opset_import):
-        raise StepError("the predictor and the joint use different opsets", "export both with the same opset")
+    _merge_opsets(predictor, joint)
+    predictor.functions.extend(function for function in joint.functions if function not in predictor.functions)
     _rename(predictor.graph, "predictor/", PREDICTOR_NAMES)
     _rename(joint.graph, "joint/", JOINT_NAMES)
     values = _by_name((*predictor.graph.input, *predictor.graph.output, *joint.graph.output, joint.graph.input[0]))
@@ -77,10 +83,10 @@ def _fuse(predictor: ModelProto, joint: ModelProto) -> ModelProto:
             f"the predictor gives 'g' {gives}, the joint takes 'predictor_output' {takes}",
             "export both from one checkpoint, with the same sizes",
         )
-    batch, tokens = _dims(values["y"])
-    lengths = helper.make_tensor_value_info("target_length", TensorProto.INT32, [batch])
-    targets = helper.make_tensor_value_info("targets", TensorProto.INT32, [batch, tokens])
-    prednet_lengths = helper.make_tensor_value_info("prednet_lengths", TensorProto.INT32, [batch])
+    tokens = _dims(values["y"])
+    lengths = helper.make_tensor_value_info("target_length", TensorProto.INT32, tokens[:1])
+    targets = helper.make_tensor_value_info("targets", TensorProto.INT32, tokens)
+    prednet_lengths = helper.make_tensor_value_info("prednet_lengths", TensorProto.INT32, tokens[:1])
     fused = helper.make_graph(
         [
             helper.make_node("Cast", ["targets"], ["y"], "Cast", to=TensorProto.INT64),
@@ -93,9 +99,29 @@ def _fuse(predictor: ModelProto, joint: ModelProto) -> ModelProto:
         [values["outputs"], prednet_lengths, values["output_states_1"], values["output_states_2"]],
         [*predictor.graph.initializer, *joint.graph.initializer],
         value_info=[*predictor.graph.value_info, *joint.graph.value_info],
+        sparse_initializer=[*predictor.graph.sparse_initializer, *joint.graph.sparse_initializer],
     )
+    _check_dims(fused.input)
     predictor.graph.CopyFrom(fused)
     return predictor
+
+
+def _merge_opsets(predictor: ModelProto, joint: ModelProto) -> None:
+    """Let the predictor import the joint's domains. Raises StepError for one of which they use different versions."""
+    versions = {_domain(opset): opset.version for opset in predictor.opset_import}
+    for opset in joint.opset_import:
+        domain = _domain(opset)
+        if domain not in versions:
+            predictor.opset_import.append(opset)
+        elif versions[domain] != opset.version:
+            raise StepError(
+                f"the predictor and the joint use different opsets: {versions[domain]} and {opset.version} of {domain}",
+                "export both with the same opset",
+            )
+
+
+def _domain(opset: OperatorSetIdProto) -> str:
+    return opset.domain or "ai.onnx"  # both mean ONNX's own
 
 
 def _rename(graph: GraphProto, prefix: str, names: Mapping[str, str]) -> None:
@@ -106,8 +132,11 @@ def _rename(graph: GraphProto, prefix: str, names: Mapping[str, str]) -> None:
 
     for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         item.name = new(item.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = new(sparse.values.name)
     for node in graph.node:
-        node.name = prefix + node.name
+        if node.name:  # the prefix alone would be one name for many
+            node.name = prefix + node.name
         node.input[:] = [new(name) for name in node.input]
         node.output[:] = [new(name) for name in node.output]
         for attribute in node.attribute:
@@ -119,8 +148,22 @@ def _by_name(values: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
     return {value.name: value for value in values}
 
 
-def _dims(value: ValueInfoProto) -> list[int | str]:
-    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+def _dims(value: ValueInfoProto) -> list[int | str | None]:
+    """Numbers, names, and None where neither is told."""
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims]
+
+
+def _check_dims(inputs: Iterable[ValueInfoProto]) -> None:
+    """Raises StepError for an input of another rank than it must have, or with an open dimension where a number is."""
+    for value in inputs:
+        dims, meant = _dims(value), INPUT_DIMS[value.name]
+        numbers = (isinstance(dim, int) or letter in OPEN_DIMS for dim, letter in zip(dims, meant, strict=False))
+        if len(dims) != len(meant) or not all(numbers):
+            raise StepError(
+                f"'{value.name}' would be {dims}, it must be [{', '.join(meant)}] with numbers for all but B, T and U",
+                "export the predictor and the joint with these dimensions",
+            )
 
 
 def _compare(fused: Path, predictor: Path, joint: Path) -> dict[str, float]:
@@ -134,10 +177,11 @@ def _compare(fused: Path, predictor: Path, joint: Path) -> dict[str, float]:
     random = np.random.default_rng(0)
     largest: dict[str, float] = {}
     for batch, frames, tokens in [(1, 1, 1), (2, 7, 4), (4, 1, 1)]:
-        sizes = {"batch": batch, "encoder_frames": frames, "tokens": tokens}
+        sizes = {"B": batch, "T": frames, "U": tokens}
         feeds: dict[str, Any] = {}
         for value in whole.get_inputs():
-            shape = [sizes.get(dim, dim) for dim in value.shape]
+            dims = zip(value.shape, INPUT_DIMS[value.name], strict=True)
+            shape = [dim if isinstance(dim, int) else sizes[letter] for dim, letter in dims]
             is_float = value.type == "tensor(float)"
             feeds[value.name] = random.standard_normal(shape, np.float32) if is_float else np.ones(shape, np.int32)
         state = {"h": feeds["input_states_1"], "c": feeds["input_states_2"]}

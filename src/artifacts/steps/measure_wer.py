@@ -78,7 +78,8 @@ def run(
     """Transcribe the corpus with `decoder_joint`, or with `predictor` and `joint`, and count the words that are wrong.
 
     Raises StepError if neither or both forms are given, if the artifacts do not belong to one checkpoint, if a part of
-    `buffered` is no whole number of encoder frames, and for whatever is wrong with the corpus.
+    `buffered` is no whole number of encoder frames, and for whatever is wrong with the corpus, a text without a word
+    among it.
     """
     from artifacts.asr.buffered import BufferedFrontend
     from artifacts.asr.corpus import read_corpus

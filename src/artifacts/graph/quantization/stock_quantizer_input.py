@@ -1,4 +1,4 @@
-"""What ONNX Runtime's quantiser takes for granted of weights: dense, with one reader each, and no inputs of the graph."""
+"""What ONNX Runtime's quantiser takes for granted of weights: dense, with one reader each, and no inputs."""
 
 from __future__ import annotations
 
