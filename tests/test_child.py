@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +63,18 @@ def test_the_answer_lists_files_metrics_seconds_and_memory(folder: Path, package
     assert [json.loads(line) for line in said] == [
         {"message": "writing", "done": index, "total": 2} for index in (0, 1)
     ]
+
+
+def test_what_runs_is_the_source_and_not_older_bytecode_of_the_same_second(folder: Path, package: Path) -> None:
+    own = folder / "package"
+    shutil.copytree(package, own)
+    step = own / "artifacts" / "steps" / "write_text.py"
+    stale = step.read_text()
+    py_compile.compile(str(step))
+    step.write_text(stale.replace('"text.txt"', '"tixt.txt"'))
+    os.utime(step, ns=(step.stat().st_atime_ns, package.joinpath("artifacts/steps/write_text.py").stat().st_mtime_ns))
+    assert ask(folder, own, "write_text", {"text": "x"})[0] == 0
+    assert list(answer(folder)["files"]) == ["tixt.txt"]
 
 
 def test_a_mistake_of_the_user_is_an_answer_too(folder: Path, package: Path) -> None:

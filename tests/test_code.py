@@ -98,6 +98,15 @@ def test_a_changed_algorithm_changes_the_digest_of_its_definition(
     assert {name for name in before | after if before.get(name) != after.get(name)} == changed
 
 
+def test_the_order_of_what_runs_at_import_counts_and_that_of_definitions_does_not(package: Path) -> None:
+    step = package / "steps" / "make.py"
+    step.write_text('NAMES = ["a"]\nNAMES += ["b"]\nALL = "".join(NAMES)\ndef one(): pass\ndef two(): pass\n')
+    before = look(package)["artifacts.steps.make"]
+    step.write_text('NAMES = ["a"]\nALL = "".join(NAMES)\nNAMES += ["b"]\ndef two(): pass\ndef one(): pass\n')
+    after = look(package)["artifacts.steps.make"]
+    assert {name for name in before | after if before.get(name) != after.get(name)} == {"order of statements"}
+
+
 def test_a_change_behind_the_step_shows_where_it_is(package: Path) -> None:
     before = look(package)
     (package / "kit" / "sums.py").write_text("def add(a, b):\n    return b + a\n\ndef other():\n    pass\n")

@@ -111,6 +111,16 @@ def test_only_recipes_that_the_words_speak_of_are_read(words: list[str] | None, 
         assert list(dict.fromkeys(job.loaded.name for job in load_plan(words=words).jobs.values())) == read
 
 
+def test_a_step_that_cannot_be_loaded_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise SyntaxError("invalid syntax (shard_weights.py, line 3)")
+
+    monkeypatch.setattr("artifacts.plan.importlib.import_module", fail)
+    with pytest.raises(RecipeError, match=r"small.yaml:\d+:\d+: .*: SyntaxError: invalid syntax") as caught:
+        plan_of()
+    assert caught.value.fix == "correct artifacts/steps/shard_weights.py"
+
+
 def test_the_steps_are_the_files_in_their_folder() -> None:
     assert "shard_weights" in known_steps()
     assert "__init__" not in known_steps()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -63,6 +64,19 @@ def test_a_folder_is_its_files_with_their_names() -> None:
     assert list(first.manifest["files"]) == ["sub/a.flac"]
     Path("recipes/speech/sub/a.flac").rename("recipes/speech/sub/b.flac")
     assert find(loaded, "s").content != first.content
+
+
+def test_what_no_digest_would_see_in_a_folder_is_refused() -> None:
+    loaded = load("{s: {folder: speech}}")
+    Path("elsewhere").mkdir()
+    Path("recipes/speech/clips").symlink_to(Path("elsewhere").absolute())
+    Path("recipes/speech/a.flac").write_bytes(b"a")
+    with pytest.raises(StoreError, match="'recipes/speech/clips' is a link to a folder"):
+        find(loaded, "s")
+    Path("recipes/speech/clips").unlink()
+    Path(os.fsdecode(b"recipes/speech/\xff")).write_bytes(b"a")
+    with pytest.raises(StoreError, match=r"'\\udcff' is no name in UTF-8"):
+        find(loaded, "s")
 
 
 def test_a_lock_is_held() -> None:

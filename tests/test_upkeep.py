@@ -63,6 +63,7 @@ def test_what_killed_runs_left_is_dropped_and_nothing_of_others() -> None:
         put("dist/small/.flat.publishing.abc/new/f", 1000),
     ]
     others = [put("cache/.gitignore", 1), put("dist/small/.keep", 1), put("cache/logs/small/shards.log", 1)]
+    others += [put("cache/project/.git/HEAD", 1), put("cache/project/.env", 1)]
     assert drop_unneeded(load_plan()).bytes == 1113
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in others)

@@ -19,8 +19,9 @@ from artifacts.digest import DigestMemory
 PACKAGE = Path(__file__).parent
 # What errors are called and how they read decides no bytes; everything else that a step imports does.
 WITHOUT_BYTES = ("artifacts.errors",)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Enters the memory's key: another normalisation, or another Python's syntax tree, must not meet remembered digests.
-NORMALISATION = f"code 2 python {sys.version_info.major}.{sys.version_info.minor}"
+NORMALISATION = f"code 3 python {sys.version_info.major}.{sys.version_info.minor}"
 
 
 def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
@@ -54,17 +55,22 @@ def _describe(path: Path, name: str) -> dict[str, Any]:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     is_package = path.name == "__init__.py"
     digests: dict[str, Any] = {}
+    run_in_order = []
     for statement in _without_texts(tree.body):
         label = _label(statement)
         if label is not None:
             digests.setdefault(label, hashlib.sha256()).update(_normal_form(statement).encode())
+            if not isinstance(statement, (*DEFINITIONS, ast.Import, ast.ImportFrom)):
+                run_in_order.append(label)
+    if len(set(run_in_order)) > 1:
+        digests["order of statements"] = hashlib.sha256("\n".join(run_in_order).encode())
     definitions = {label: digest.hexdigest()[:16] for label, digest in sorted(digests.items())}
     return {"definitions": definitions, "imports": sorted(set(_imports(tree, name, is_package)))}
 
 
 def _label(statement: ast.stmt) -> str | None:
     """What to call a top-level statement when it changes; imports are judged by what is imported."""
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+    if isinstance(statement, DEFINITIONS):
         return statement.name
     if isinstance(statement, ast.AnnAssign):
         return ast.unparse(statement.target)

@@ -69,9 +69,17 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
         if doit_cmd._CMDLINE_VARS:
             word = "=".join(next(iter(doit_cmd._CMDLINE_VARS.items())))
             raise InvalidCommand(f"'{word}' is no target\n  fix: parameters are set in the recipe, not here")
+        if params["num_process"] < 0:
+            raise InvalidCommand(
+                f"-n {params['num_process']}: no number of jobs\n  fix: give 1 or more, as in: doit -n 2"
+            )
         Session.words = args
         try:
+            if any(is_pattern(word) for word in args):
+                args = _spelt_out(args)
             result: int = super().execute(params, args)
+        except ArtifactsError as error:
+            raise InvalidCommand(str(error)) from None
         except InvalidCommand as error:
             if error.not_found is None:
                 raise

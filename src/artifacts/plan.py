@@ -180,7 +180,12 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
     if target.step not in known_steps():
         fix = did_you_mean(target.step, known_steps(), f"the steps are: {', '.join(known_steps())}")
         raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
-    module = importlib.import_module(f"{STEPS}.{target.step}")
+    try:
+        module = importlib.import_module(f"{STEPS}.{target.step}")
+    except Exception as error:
+        fact = f"step '{target.step}' cannot be loaded: {type(error).__name__}: {error}"
+        fix = f"correct {STEPS.replace('.', '/')}/{target.step}.py"
+        raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: {fact}", fix) from error
     params = _params(module.Params, loaded, section, name)
     tools = {}
     for tool in module.TOOLS:

@@ -65,7 +65,7 @@ class Source(_Declared):
 class Resources(_Declared):
     """What a target needs while it is built. Where nothing is declared, earlier runs are the guide."""
 
-    memory_gib: float | None = Field(default=None, gt=0)
+    memory_gib: float | None = Field(default=None, gt=0, le=1e6)
 
 
 class Target(_Declared):

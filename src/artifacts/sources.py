@@ -137,11 +137,16 @@ def _local(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
     if kind == "file":
         return _single(path, memory)
     files = {}
-    for parent, _, names in os.walk(path):
-        folder = Path(parent).relative_to(path)
+    for parent, folders, names in os.walk(path):
+        for linked in (Path(parent, folder) for folder in folders if Path(parent, folder).is_symlink()):
+            # Steps would read what is behind it, and no digest would know.
+            raise StoreError(f"{_where(loaded, name)}: '{linked}' is a link to a folder", "put the folder itself there")
         for file in (Path(parent, name) for name in names):
+            inside = str(file.relative_to(path))
+            if not inside.isascii() and "\\udc" in ascii(inside):
+                raise StoreError(f"{_where(loaded, name)}: {inside!a} is no name in UTF-8", "rename the file")
             if file.is_file():
-                files[str(folder / file.name)] = (file.stat().st_size, memory.digest(file))
+                files[inside] = (file.stat().st_size, memory.digest(file))
     if not files:
         raise StoreError(f"{_where(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there")
     manifest = manifest_of(files)

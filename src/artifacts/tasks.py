@@ -13,7 +13,7 @@ from artifacts.build import Build, Outcome
 from artifacts.errors import ArtifactsError
 from artifacts.memory_budget import free_bytes
 from artifacts.plan import Job, Plan, load_plan
-from artifacts.report import Report, print_summary
+from artifacts.report import Report, fall_silent, print_summary
 from artifacts.run_step import StepCrashError
 
 
@@ -131,14 +131,20 @@ class DoitReporter:
         """The table, then what went wrong."""
         self._session.report.close()
         self._session.build.close()
+        try:
+            self._say_what_happened()
+        except BrokenPipeError:
+            fall_silent()
+        for error in self._errors:
+            print(error, file=sys.stderr)
+
+    def _say_what_happened(self) -> None:
         outcomes = self._session.build.outcomes
         rows = [outcomes.get(name) or Outcome(name, "not tried") for name in self._selected]
         print_summary(rows, time.monotonic() - self._started)
         if any(row.what != "unchanged" for row in rows):
             self._say_where(rows)
         sys.stdout.flush()
-        for error in self._errors:
-            print(error, file=sys.stderr)
 
     def _say_where(self, rows: list[Outcome]) -> None:
         for row in rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 from artifacts.digest import digest_json
 from artifacts.lookup import Known, Lookup
 from artifacts.plan import Job, Plan, SourceJob
-from artifacts.recipe import Source
+from artifacts.recipe import RESERVED, Source
 from artifacts.sources import partial_folder, pinned_digest
 from artifacts.store import remove_tree, total_bytes
 
@@ -124,7 +124,8 @@ def _remote_sources(plan: Plan) -> Iterator[Source]:
 
 def _clear_leftovers(there: Lookup) -> int:
     """Remove what killed runs left: steps at work, and whatever was on its way to its name."""
-    left = [path for path in there.cache.glob("*/.*") if path.name != ".state"]
+    ours = [path for path in there.cache.glob("*") if path.name in RESERVED or (path / ".state").is_dir()]
+    left = [path for folder in ours for path in folder.glob(".*") if path.name != ".state"]
     left += [*there.cache.glob("staging/*"), *there.cache.glob("*/.state/.*"), *there.dist.glob("*/.*.publishing.*")]
     size = sum(_bytes_below(path) for path in left)
     for path in left:

@@ -137,6 +137,8 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
         (("-n", "two"), "'num_process': invalid literal for int() with base 10: 'two'\n  fix: see the options with: "),
         (("-s", "second"), "option -s not recognized\n  fix: see the options with: doit help run"),
         (("list", "-s"), "option -s not recognized\n  fix: see the options with: doit help list"),
+        (("-n", "-1"), "-n -1: no number of jobs\n  fix: give 1 or more"),
+        (("zz*",), "no target is called 'zz*'\n  fix: "),
         (("plan", "--all"), "option --all not recognized\n  fix: see the options with: doit help plan"),
     ],
 )

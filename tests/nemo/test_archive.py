@@ -76,6 +76,11 @@ def test_what_is_no_archive_is_called_so(tmp_path: Path, content: bytes) -> None
         pass
 
 
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"a folder, where a \.nemo file is needed"), open_archive(tmp_path):
+        pass
+
+
 def test_a_member_that_is_not_there_is_named(tmp_path: Path) -> None:
     checkpoint = tmp_path / "a.nemo"
     checkpoint.write_bytes(_archive())

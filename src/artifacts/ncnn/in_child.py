@@ -39,6 +39,7 @@ def run_program(command: Sequence[str | Path], folder: Path, limit_seconds: floa
                 stderr=subprocess.STDOUT,
                 timeout=limit_seconds,
                 check=False,
+                preexec_fn=die_with_parent,
             )
         except subprocess.TimeoutExpired:
             raise StepError(f"{fact}: not done after {limit_seconds:.0f} s{_last_words(said)}", fix) from None

@@ -72,6 +72,8 @@ def open_archive(checkpoint: Path) -> Iterator[Archive]:
     """Open a .nemo file. Raises StepError if it is not an archive, or a damaged one."""
     try:
         tar = tarfile.open(checkpoint, "r:*")  # noqa: SIM115  # closed below: an error while opening means another thing
+    except IsADirectoryError:
+        raise StepError(f"{checkpoint.name}: a folder, where a .nemo file is needed", "give the checkpoint") from None
     except _DAMAGE:
         raise StepError(f"{checkpoint.name}: not a .nemo checkpoint: no archive begins there", _FETCH_AGAIN) from None
     with tar:
