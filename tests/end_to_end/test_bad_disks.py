@@ -110,6 +110,9 @@ def test_on_a_read_only_disk_what_is_there_can_be_used(read_only: Project) -> No
 
 
 def test_on_a_read_only_disk_what_has_to_be_built_is_refused(read_only: Project) -> None:
-    ended = read_only.doit("-a", "third")
+    subprocess.run(["mount", "-o", "remount,bind,rw", read_only.root], check=True)
+    read_only.replace("lines: 3", "lines: 4")
+    subprocess.run(["mount", "-o", "remount,bind,ro", read_only.root], check=True)
+    ended = read_only.doit("third")
     assert ended.code == 1
     assert ended.err.startswith("small:first: 'cache/guard': Read-only file system\n  fix: see to the disk")

@@ -53,7 +53,7 @@ def test_a_source_is_fetched_once_locked_and_held_to_it(project: Project, server
     assert lock.read_text().endswith(f"sources:\n  notes:\n    sha256: {SHA256}\n")
     assert (project.cache / "downloads" / SHA256 / "notes.bin").read_bytes() == DATA
     server.files[path] = b"other bytes"
-    assert "1 targets, all unchanged" in fetch(project, server)[1]
+    assert "1 target, unchanged" in fetch(project, server)[1]
     assert len(server.gets(path)) == 1
     (project.cache / "downloads" / SHA256 / "notes.bin").unlink()
     code, _, err = fetch(project, server)
