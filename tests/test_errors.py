@@ -27,7 +27,7 @@ def test_a_full_disk_is_told_with_its_place(tmp_path: Path, number: int) -> None
     assert error.fact == f"the disk below '{tmp_path}' is full"
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR])
 def test_a_disk_that_refuses_is_told_with_the_file(tmp_path: Path, number: int) -> None:
     error = disk_error(OSError(number, os.strerror(number), "/x/y"), tmp_path)
     assert error is not None

@@ -43,6 +43,8 @@ def test_lines_of_another_version_and_nonsense_are_left_out(tmp_path: Path) -> N
     journal = Journal(tmp_path / "journal.jsonl")
     journal.path.write_bytes(
         b'{"target": "x:a"}\n[1]\n\xff\xfe\n{"target": "x:a", "outcome": "o", "key": "k", "new": 1}\n\n'
+        b'{"target": "x:a", "outcome": "o", "key": "k", "peak_bytes": null}\n'
+        b'{"target": "x:a", "outcome": "o", "key": "k", "why": [1]}\n'
     )
     journal.write(Entry("x:b", "built", "k"))
     assert [entry.target for entry in journal.read()] == ["x:b"]

@@ -33,6 +33,10 @@ class StoreError(ArtifactsError):
     """A source, the store or the disk below them is not in order."""
 
 
+_REFUSES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+_MISPLACED = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
 def disk_error(error: Exception, folder: Path) -> StoreError | None:
     """The error to raise for one that the disk below `folder` is to blame for; None for any other.
 
@@ -43,9 +47,12 @@ def disk_error(error: Exception, folder: Path) -> StoreError | None:
     if number in (errno.ENOSPC, errno.EDQUOT) or _left_bytes(folder) < NOTHING_LEFT_BYTES:
         fix = "free some space (doit gc drops what no recipe needs), then run again"
         return StoreError(f"the disk below '{folder}' is full", fix)
-    if isinstance(error, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+    if isinstance(error, OSError) and number in (*_REFUSES, *_MISPLACED):
         named = f"'{error.filename}'" if error.filename else f"a file below '{folder}'"
-        return StoreError(f"{named}: {error.strerror}", "see to the disk and its permissions, then run again")
+        fix = "see to the disk and its permissions, then run again"
+        if number in _MISPLACED:
+            fix = "see that files are where files belong and folders where folders do, then run again"
+        return StoreError(f"{named}: {error.strerror}", fix)
     return None
 
 

@@ -42,7 +42,7 @@ class Journal:
             file.write(("\n" if torn else "").encode() + line.encode())
 
     def read(self) -> list[Entry]:
-        """All entries, oldest first. A line cut off by a crash is left out."""
+        """All entries, oldest first. A line cut off by a crash, or that is none of ours, is left out."""
         try:
             lines = self.path.read_bytes().splitlines()
         except FileNotFoundError:
@@ -50,12 +50,21 @@ class Journal:
         entries = []
         for line in lines:
             try:
-                entries.append(Entry(**json.loads(line)))
-            except (ValueError, TypeError):
+                entry = Entry(**json.loads(line))
+            except (ValueError, TypeError, RecursionError):
                 continue
+            if _is_sound(entry):
+                entries.append(entry)
         return entries
 
     def last(self, target: str, *outcomes: str) -> Entry | None:
         """The newest entry of a target, of these outcomes if any are named."""
         mine = (entry for entry in reversed(self.read()) if entry.target == target)
         return next((entry for entry in mine if not outcomes or entry.outcome in outcomes), None)
+
+
+def _is_sound(entry: Entry) -> bool:
+    texts = (entry.target, entry.outcome, entry.key, entry.step, entry.error, entry.at)
+    numbers = (entry.bytes, entry.seconds, entry.peak_bytes)
+    said = [*texts, *entry.why] if isinstance(entry.why, list) else [None]
+    return all(isinstance(text, str) for text in said) and all(isinstance(number, (int, float)) for number in numbers)
