@@ -47,9 +47,9 @@ def main(folder: Path) -> int:
     except ArtifactsError as error:
         _answer(folder, _refusal(error))
     except Exception as error:
-        # What a step may not touch is not the disk's fault: inputs are read-only.
+        # What a step may not touch, or takes for what it is not, is not the disk's fault: inputs are read-only.
         cause: ArtifactsError | None = None
-        if not isinstance(error, PermissionError):
+        if not isinstance(error, (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)):
             cause = disk_error(error, folder.parent)
         if cause is None and isinstance(error, MemoryError):
             cause = StepError("memory ran out", "run fewer jobs at once (-n 1), or on a machine with more memory")

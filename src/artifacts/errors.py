@@ -38,7 +38,7 @@ _MISPLACED = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAM
 
 
 def disk_error(error: Exception, folder: Path) -> StoreError | None:
-    """The error to raise for one that the disk below `folder` is to blame for; None for any other.
+    """The error to raise for one that the disk below `folder`, or what lies there, is to blame for; None for any other.
 
     Libraries report a full disk in many ways (torch by a RuntimeError, numpy by an OSError without a number), so a disk
     with nothing left is taken for the cause whatever the error says.

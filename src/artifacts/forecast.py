@@ -30,15 +30,12 @@ def forecast(plan: Plan, words: list[str]) -> list[Forecast]:
     """What `doit <words>` would do, target by target, in building order."""
     there = Lookup(plan)
     built = {entry.target: entry for entry in Journal(there.cache / "journal.jsonl").read() if entry.outcome == "built"}
-    found: list[Forecast] = []
-    what_of: dict[str, str] = {}
-    why_of: dict[str, list[str]] = {}
+    found: dict[str, Forecast] = {}
     for name in plan.selected(words):
         job = plan.jobs[name]
-        what, why = _source(there, job) if isinstance(job, SourceJob) else _job(there, job, what_of, why_of)
-        what_of[name], why_of[name] = what, why
-        found.append(Forecast(name, what, why, built.get(name)))
-    return found
+        what, why = _source(there, job) if isinstance(job, SourceJob) else _job(there, job, found)
+        found[name] = Forecast(name, what, why, built.get(name))
+    return list(found.values())
 
 
 def _source(there: Lookup, job: SourceJob) -> tuple[str, list[str]]:
@@ -56,15 +53,15 @@ def _source(there: Lookup, job: SourceJob) -> tuple[str, list[str]]:
     return "fetched", []
 
 
-def _job(there: Lookup, job: Job, what_of: dict[str, str], why_of: dict[str, list[str]]) -> tuple[str, list[str]]:
+def _job(there: Lookup, job: Job, found: dict[str, Forecast]) -> tuple[str, list[str]]:
     if there.current(job.full_name) is not None:
         return "left", []
-    lacking = [source for source in job.inputs.values() if what_of[source] in ("missing", "not tried")]
+    lacking = [source for source in job.inputs.values() if found[source].what in ("missing", "not tried")]
     if lacking:
-        return "not tried", list(dict.fromkeys(cause for source in lacking for cause in why_of[source]))
+        return "not tried", list(dict.fromkeys(cause for source in lacking for cause in found[source].why))
     identity = there.identity(job)
     if identity is None:
-        return _job_that_waits(there, job, what_of)
+        return _job_that_waits(there, job, found)
     action, damage = there.kept(digest_json(identity))
     if action is not None and damage is None:
         there.known[job.full_name] = Known(there.store.files(action.content), action.content)
@@ -72,10 +69,10 @@ def _job(there: Lookup, job: Job, what_of: dict[str, str], why_of: dict[str, lis
     return "built", there.why_built(job, identity, damage)
 
 
-def _job_that_waits(there: Lookup, job: Job, what_of: dict[str, str]) -> tuple[str, list[str]]:
+def _job_that_waits(there: Lookup, job: Job, found: dict[str, Forecast]) -> tuple[str, list[str]]:
     """A job with inputs whose content is not known yet. It is built for certain if it would be with their last one."""
     waiting = [source for source in job.inputs.values() if source not in there.known]
-    first = [f"{source} {'may be' if what_of[source] == 'built?' else 'is'} {what_of[source].rstrip('?')} first"
+    first = [f"{source} {'may be' if found[source].what == 'built?' else 'is'} {found[source].what.rstrip('?')} first"
              for source in waiting]  # fmt: skip
     last = there.last_identity(job)
     if last is None:

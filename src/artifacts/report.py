@@ -162,12 +162,10 @@ def _wer_table(wers: dict[str, dict[str, float | int | str]]) -> Table:
     for target in wers:
         table.add_column(target, justify="right")
     slices = dict.fromkeys(name for metrics in wers.values() for name in metrics if name.startswith(WER_PREFIX))
-    for name in slices:
+    labels = {name: name.removeprefix(WER_PREFIX) for name in slices} | {"wer_percent": "all"}
+    for name, label in labels.items():
         cells = [f"{metrics[name]:.2f}" if name in metrics else "" for metrics in wers.values()]
-        table.add_row(name.removeprefix(WER_PREFIX), *cells)
-    table.add_row(
-        "all", *(f"{metrics['wer_percent']:.2f}" if "wer_percent" in metrics else "" for metrics in wers.values())
-    )
+        table.add_row(label, *cells)
     return table
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,20 +137,27 @@ def _local(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
     if kind == "file":
         return _single(path, memory)
     files = {}
-    for parent, folders, names in os.walk(path):
-        for linked in (Path(parent, folder) for folder in folders if Path(parent, folder).is_symlink()):
-            # Steps would read what is behind it, and no digest would know.
-            raise StoreError(f"{_where(loaded, name)}: '{linked}' is a link to a folder", "put the folder itself there")
-        for file in (Path(parent, name) for name in names):
-            inside = str(file.relative_to(path))
-            if not inside.isascii() and "\\udc" in ascii(inside):
-                raise StoreError(f"{_where(loaded, name)}: {inside!a} is no name in UTF-8", "rename the file")
-            if file.is_file():
-                files[inside] = (file.stat().st_size, memory.digest(file))
+    for file in _files_below(path, _where(loaded, name)):
+        files[str(file.relative_to(path))] = (file.stat().st_size, memory.digest(file))
     if not files:
         raise StoreError(f"{_where(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there")
     manifest = manifest_of(files)
     return Found(path.absolute(), content_of(manifest), manifest)
+
+
+def _files_below(folder: Path, where: str) -> Iterator[Path]:
+    """Every file in the folder. Raises `StoreError` for what no manifest could say, or no digest would see."""
+    for parent, folders, names in os.walk(folder):
+        for path in (Path(parent, name) for name in folders):
+            if path.is_symlink():  # steps would read what is behind it
+                raise StoreError(f"{where}: '{path}' is a link to a folder", "put the folder itself there")
+        for path in (Path(parent, name) for name in names):
+            try:
+                path.name.encode()
+            except UnicodeEncodeError:
+                raise StoreError(f"{where}: {path.name!a} is no name in UTF-8", "rename the file") from None
+            if path.is_file():
+                yield path
 
 
 def _file_name(source: Source) -> str:

@@ -78,6 +78,7 @@ def test_one_failing_target_does_not_stop_those_that_do_not_need_it(project: Pro
 
 
 STOPPED = """\
+resources: {memory_gib: 0.1}  # of unknown need, the two would run in any order
 targets:
   bad: {step: misbehave, params: {how: refuse}}
   late: {step: write_text, params: {seconds: 3}}

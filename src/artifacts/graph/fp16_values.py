@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 RUN_ELEMENTS = 1024
 """Numbers are looked through a run at a time: one that may have to move costs its run a second look, not its piece."""
 
-SIGN = np.uint16(0x8000)
+MAGNITUDE = np.uint16(0x7FFF)
+"""All bits but the sign."""
 
 
 class Fp16Rounding:
@@ -69,7 +70,7 @@ class Fp16Rounding:
             return
         # Looked for on the bits, where one subtraction finds both ends: small magnitudes wrap around to large ones.
         # Rounding keeps the order, so whatever was beyond a bound is now at or beyond the rounded bound.
-        np.bitwise_and(halves.view(np.uint16), ~SIGN, out=scratch)
+        np.bitwise_and(halves.view(np.uint16), MAGNITUDE, out=scratch)
         np.subtract(scratch, self._first_inside, out=scratch)
         runs = _run_starts(halves.size)
         suspects = runs[np.maximum.reduceat(scratch, runs) >= self._inside]

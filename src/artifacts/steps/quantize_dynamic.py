@@ -21,7 +21,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import ModelProto
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
 
@@ -84,8 +84,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
                 f"{source.name}: 0 nodes quantised of the types {', '.join(params.op_types)}",
                 "name types in op_types that the model has, with constant weights",
             )
-        if not _in_order(after.graph):
-            sort_nodes(after.graph)
+        sort_nodes(after.graph)  # the quantiser sorts too, blind to what bodies read
         strip_docs(after)
         del after.graph.value_info[:]  # types that values had before
         del after.metadata_props[:]  # notes of the quantiser to itself
@@ -151,15 +150,3 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     finally:
         tempfile.tempdir = before
     return result
-
-
-def _in_order(graph: GraphProto) -> bool:
-    """Whether each node comes after those it reads from: ONNX Runtime's quantiser sorts, blind to what bodies read."""
-    from artifacts.graph.node_order import read_names
-
-    later = {name for node in graph.node for name in node.output if name}
-    for node in graph.node:
-        later.difference_update(node.output)
-        if not later.isdisjoint(read_names(node)):
-            return False
-    return True
