@@ -164,6 +164,24 @@ def test_one_at_a_time_holds_a_key(store: Store) -> None:
     assert [name[1:] for name in held[::2]] == [name[1:] for name in held[1::2]]
 
 
+def test_who_has_to_wait_for_a_key_is_told_so_once(store: Store) -> None:
+    said: list[str] = []
+    got = threading.Event()
+
+    def wait() -> None:
+        with store.lock("k", lambda: said.append("waiting")):
+            got.set()
+
+    with store.lock("k", lambda: said.append("nobody held it")):
+        other = threading.Thread(target=wait)
+        other.start()
+        assert not got.wait(0.2)
+        assert said == ["waiting"]
+    other.join()
+    assert got.is_set()
+    assert said == ["waiting"]
+
+
 def test_the_store_is_held_alone_only_while_nobody_uses_it(store: Store) -> None:
     users = [store.use(), store.use()]
     for user in users:

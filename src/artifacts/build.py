@@ -131,7 +131,10 @@ class Build:
         def progress(done: int, total: int) -> None:
             self._listener.progressed(name, "fetching, bytes", done, total or None)
 
-        found = find_source(job.loaded, job.name, self.store.memory, self.there.downloads, progress)
+        def waiting() -> None:
+            self._listener.progressed(name, "waiting: it is being fetched elsewhere", None, None)
+
+        found = find_source(job.loaded, job.name, self.store.memory, self.there.downloads, progress, waiting)
         if pinned_digest(job.loaded, job.name)[0] is None:
             if any(name in other.inputs.values() for other in self.plan.jobs.values() if isinstance(other, Job)):
                 self._unlocked.add(name)
@@ -147,7 +150,11 @@ class Build:
             missing = next(source for source in job.inputs.values() if source not in self.there.known)
             raise StoreError(f"{job.full_name}: its input {missing} is not made", f"doit {missing}")
         key = digest_json(identity)
-        with self.store.lock(key):
+
+        def waiting() -> None:
+            self._listener.progressed(job.full_name, "waiting: the same is being built elsewhere", None, None)
+
+        with self.store.lock(key, waiting):
             action, damage = self.there.kept(key)
             if action is None or damage is not None:
                 what, action = "built", self._build(job, identity, key, damage)

@@ -40,7 +40,7 @@ class Report:
             for reason in why[1:]:
                 self._print(f"         {' ' * len(target)}  {reason}")
             if self._terminal and not self._closed:
-                self._tasks[target] = self._progress().add_task(target, total=None, message="")
+                self._show(target, "", None, None)
 
     def progressed(self, target: str, message: str, done: int | None, total: int | None) -> None:
         """Show what a step is doing."""
@@ -48,9 +48,7 @@ class Report:
             if self._closed:
                 return
             if self._terminal:
-                if target not in self._tasks:
-                    self._tasks[target] = self._progress().add_task(target, total=None, message="")
-                self._progress().update(self._tasks[target], message=message, completed=done or 0, total=total)
+                self._show(target, message, done, total)
                 return
             now = time.monotonic()
             if now - self._said.get(target, 0.0) >= PLAIN_SECONDS:
@@ -76,6 +74,11 @@ class Report:
             if self._live is not None:
                 self._live.stop()
                 self._live = None
+
+    def _show(self, target: str, message: str, done: int | None, total: int | None) -> None:
+        if target not in self._tasks:
+            self._tasks[target] = self._progress().add_task(target, total=None, message="")
+        self._progress().update(self._tasks[target], message=message, completed=done or 0, total=total)
 
     def _progress(self) -> Progress:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

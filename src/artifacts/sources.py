@@ -22,7 +22,7 @@ from artifacts.download import Progress, download_hf, download_url
 from artifacts.errors import StoreError
 from artifacts.marked_yaml import read_yaml
 from artifacts.recipe import LoadedRecipe, Sha256, Source
-from artifacts.store import Manifest, content_of, manifest_of, sync, write_atomically
+from artifacts.store import Manifest, content_of, held, manifest_of, sync, write_atomically
 from artifacts.validate import validate
 
 log = logging.getLogger(__name__)
@@ -57,14 +57,24 @@ def look_for_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downl
     return _single(path, memory)
 
 
-def find_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, progress: Progress) -> Found:
+def find_source(
+    loaded: LoadedRecipe,
+    name: str,
+    memory: DigestMemory,
+    downloads: Path,
+    progress: Progress,
+    waiting: Callable[[], None] | None = None,
+) -> Found:
     """The source's bytes, downloaded if they have to be, held to their pin; an unpinned download is locked.
 
-    Raises `StoreError` for what is missing, cannot be fetched, or has another digest than its pin.
+    `waiting` is called once if another process is fetching it. Raises `StoreError` for what is missing, cannot be
+    fetched, or has another digest than its pin.
     """
     if loaded.recipe.sources[name].is_local:
         return local_source(loaded, name, memory)
-    return _downloaded(loaded, name, memory, downloads, progress)
+    partial = partial_folder(loaded.recipe.sources[name], downloads)
+    with held(partial / "lock", waiting):  # who waited here finds what the other has fetched
+        return _downloaded(loaded, name, memory, downloads, partial, progress)
 
 
 def local_source(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
@@ -179,34 +189,32 @@ def _address(source: Source) -> list[str]:
     return [source.hf, source.file or ""] if source.hf is not None else [source.url or ""]
 
 
-def _downloaded(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, progress: Progress) -> Found:
+def _downloaded(
+    loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, partial: Path, progress: Progress
+) -> Found:
     source = loaded.recipe.sources[name]
     fetch: Callable[..., Path] = download_hf if source.hf is not None else download_url
-    partial = partial_folder(source, downloads)
-    partial.mkdir(parents=True, exist_ok=True)
-    with (partial / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # who waited here finds what the other has fetched
-        pin, _ = pinned_digest(loaded, name)
-        if pin is not None and (kept := downloads / pin / _file_name(source)).is_file():
-            if memory.digest(kept) == pin:
-                return _single(kept, memory)
-            log.warning("%s was damaged and is fetched again", kept)
-            kept.unlink()
-        try:
-            arrived = fetch(*_address(source), partial, progress)
-        except StoreError as error:
-            raise StoreError(f"{_where(loaded, name)}: {error.fact}", source.hint or error.fix) from None
-        digest = memory.digest(arrived)
-        place = downloads / digest / _file_name(source)
-        place.parent.mkdir(exist_ok=True)
-        sync(arrived)
-        arrived.replace(place)
-        memory.note(place, digest)
-        # Kept even if it is not what is pinned: where the pin is wrong, a corrected one finds it.
-        if pin is None:
-            lock_source(loaded, name, digest)
-        _hold(loaded, name, digest)
-        return _single(place, memory)
+    pin, _ = pinned_digest(loaded, name)
+    if pin is not None and (kept := downloads / pin / _file_name(source)).is_file():
+        if memory.digest(kept) == pin:
+            return _single(kept, memory)
+        log.warning("%s was damaged and is fetched again", kept)
+        kept.unlink()
+    try:
+        arrived = fetch(*_address(source), partial, progress)
+    except StoreError as error:
+        raise StoreError(f"{_where(loaded, name)}: {error.fact}", source.hint or error.fix) from None
+    digest = memory.digest(arrived)
+    place = downloads / digest / _file_name(source)
+    place.parent.mkdir(exist_ok=True)
+    sync(arrived)
+    arrived.replace(place)
+    memory.note(place, digest)
+    # Kept even if it is not what is pinned: where the pin is wrong, a corrected one finds it.
+    if pin is None:
+        lock_source(loaded, name, digest)
+    _hold(loaded, name, digest)
+    return _single(place, memory)
 
 
 class _Pin(BaseModel):

@@ -23,7 +23,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -77,6 +77,20 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
+@contextlib.contextmanager
+def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock file against every other thread and process; `waiting` is called once if another holds it now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is not None:
+                waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def sync(path: Path) -> None:
     """Make a file's bytes, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
@@ -105,14 +119,9 @@ class Store:
         self._actions = cache / "actions"
         self._guard = cache / "guard"
 
-    @contextlib.contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Hold a key against every other thread and process that would build it."""
-        path = self.cache / "locks" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def lock(self, key: str, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+        """Hold a key against every other thread and process that would build it, as `held` does."""
+        return held(self.cache / "locks" / key, waiting)
 
     def use(self) -> TextIO:
         """Keep `alone` from beginning until the returned file is closed, or its holder is dead."""

@@ -179,6 +179,19 @@ def test_two_runs_at_once_build_each_target_once(project: Project) -> None:
     assert_whole(project)
 
 
+def test_a_run_that_waits_for_another_says_so(project: Project) -> None:
+    project.recipe("targets:\n  slow: {step: write_text, params: {lines: 10, seconds: 4}}\n")
+    first = project.start()
+    wait_for_steps(project)
+    second = project.doit()
+    out, err = first.communicate(timeout=60)
+    assert (first.returncode, second.code) == (0, 0), err + second.err
+    waiting = "         small:slow: waiting: the same is being built elsewhere\n"
+    assert second.out.startswith(waiting)
+    assert waiting not in out
+    assert project.built() == ["slow"]
+
+
 def test_two_runs_at_once_of_which_one_fails_both_end_well(project: Project) -> None:
     project.recipe(SLOW + "  bad: {step: misbehave, params: {how: refuse}}\n")
     both = [project.start("--continue", "flat", "bad"), project.start("flat")]
