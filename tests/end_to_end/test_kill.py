@@ -180,15 +180,21 @@ def test_two_runs_at_once_build_each_target_once(project: Project) -> None:
 
 
 def test_a_run_that_waits_for_another_says_so(project: Project) -> None:
-    project.recipe("targets:\n  slow: {step: write_text, params: {lines: 10, seconds: 4}}\n")
+    project.recipe("targets:\n  slow: {step: write_text, params: {lines: 10, seconds: 0.5}}\n")
     first = project.start()
-    wait_for_steps(project)
-    second = project.doit()
-    out, err = first.communicate(timeout=60)
-    assert (first.returncode, second.code) == (0, 0), err + second.err
+    [step] = wait_for_steps(project)
+    os.kill(step, signal.SIGSTOP)
+    second = project.start()
+    assert second.stdout is not None
     waiting = "         small:slow: waiting: the same is being built elsewhere\n"
-    assert second.out.startswith(waiting)
+    assert second.stdout.readline() == waiting
+    os.kill(step, signal.SIGCONT)
+    out, err = first.communicate(timeout=60)
+    assert (first.returncode, err) == (0, "")
     assert waiting not in out
+    out, err = second.communicate(timeout=60)
+    assert (second.returncode, err) == (0, "")
+    assert waiting not in out, "said twice"
     assert project.built() == ["slow"]
 
 
