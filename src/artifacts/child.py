@@ -47,9 +47,11 @@ def main(folder: Path) -> int:
     except ArtifactsError as error:
         _answer(folder, _refusal(error))
     except Exception as error:
+        cause: ArtifactsError | None = _unfit_input(error, spec["inputs"])
         # What a step may not touch, or takes for what it is not, is not the disk's fault: inputs are read-only.
-        cause: ArtifactsError | None = None
-        if not isinstance(error, (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)):
+        if cause is None and not isinstance(
+            error, (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+        ):
             cause = disk_error(error, folder.parent)
         if cause is None and isinstance(error, MemoryError):
             cause = StepError("memory ran out", "run fewer jobs at once (-n 1), or on a machine with more memory")
@@ -64,6 +66,18 @@ def main(folder: Path) -> int:
 
 def _refusal(error: ArtifactsError) -> dict[str, Any]:
     return {"error": {"kind": type(error).__name__, "fact": error.fact, "fix": error.fix}}
+
+
+def _unfit_input(error: Exception, inputs: dict[str, str]) -> StepError | None:
+    """The error to raise for a file that a step looked for in an input in vain: the recipe gives it something else."""
+    named = error.filename if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) else None
+    looked = Path(named) if isinstance(named, str) else Path()
+    for name, place in inputs.items():
+        if looked.is_relative_to(place) and Path(place).exists():
+            wanted = looked.relative_to(place)
+            what = f"holds no file '{wanted}'" if wanted.parts else "is a folder, and a file is expected"
+            return StepError(f"input '{name}' {what}", "see in the recipe what this input is, and name what fits")
+    return None
 
 
 def _answer(folder: Path, result: dict[str, Any]) -> None:

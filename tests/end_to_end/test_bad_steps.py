@@ -46,6 +46,25 @@ def test_a_source_that_is_edited_while_a_step_reads_it_is_not_taken_for_what_it_
     assert project.built() == []
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{step: change_text, inputs: {text: notes}}", "input 'text' holds no file 'text.txt'"),
+        ("{step: change_text, inputs: {text: first, more: folder}}", "input 'more' holds no file 'text.txt'"),
+        ("{step: misbehave, inputs: {source: folder}, params: {how: edit the source}}",
+         "input 'source' is a folder, and a file is expected"),
+    ],
+)  # fmt: skip
+def test_an_input_that_is_not_what_its_step_reads_is_told_from_a_bug(project: Project, entry: str, said: str) -> None:
+    project.replace("sources:", "sources:\n  folder: {folder: some}")
+    project.replace("targets:", f"targets:\n  bad: {entry}")
+    (project.root / "recipes" / "some").mkdir()
+    (project.root / "recipes" / "some" / "other.txt").write_text("other")
+    ended = project.doit("bad")
+    assert ended.code == 1
+    assert ended.err == f"small:bad: {said}\n  fix: see in the recipe what this input is, and name what fits\n"
+
+
 def test_code_that_is_edited_while_its_step_runs_is_not_taken_for_what_ran(own_project: Project) -> None:
     own_project.replace("lines: 3", "lines: 3\n      seconds: 1.5")
     process = own_project.start("first")
