@@ -14,7 +14,12 @@ import torch
 
 from artifacts.icefall.config import Config
 from artifacts.icefall.lstm_transducer import LstmTransducer
-from artifacts.steps import convert_pnnx, tag_sherpa_ncnn, trace_torchscript
+from artifacts.ncnn.int8_layers import weight_scales
+from artifacts.ncnn.param_file import read_param
+from artifacts.ncnn.runtime import find_net
+from artifacts.ncnn.scale_table import ScaleTable, write_table
+from artifacts.ncnn.weights_file import read_weights
+from artifacts.steps import convert_pnnx, quantize_ncnn_int8, tag_sherpa_ncnn, trace_torchscript
 
 LAYERS, DIM, HIDDEN, TOKENS = 3, 64, 128, 50
 CONFIG = Config(
@@ -59,6 +64,20 @@ class LstmNetworks:
         name = f"tagged_{'fp16' if fp16 else 'fp32'}"
         return self._once(name, lambda out: tag_sherpa_ncnn.run(out, tag_sherpa_ncnn.Params(), encoder=encoder))
 
+    def quantised(self, part: str) -> Path:
+        """The encoder (tagged) or the joint with int8 layers."""
+        if part == "encoder":
+            int8 = self._once("int8_encoder", lambda out: self._quantise(out, self.converted("encoder"), None))
+            return self._once(
+                "tagged_int8", lambda out: tag_sherpa_ncnn.run(out, tag_sherpa_ncnn.Params(), encoder=int8)
+            )
+        joint = self.converted("joint")
+        tables = self._once("tables", lambda out: write_joint_table(joint, out / "joint.table"))
+        return self._once("int8_joint", lambda out: self._quantise(out, joint, tables))
+
+    def _quantise(self, out: Path, model: Path, table: Path | None) -> None:
+        quantize_ncnn_int8.run(out, quantize_ncnn_int8.Params(), model=model, table=table)
+
     def tokens(self) -> Path:
         """`tokens.txt`: letters, so that what is heard is a text."""
         return self._once("tokens", lambda out: (out / "tokens.txt").write_text(TOKENS_TXT, encoding="utf-8"))
@@ -69,6 +88,16 @@ class LstmNetworks:
             out.mkdir()
             make(out)
         return out
+
+
+def write_joint_table(joint: Path, path: Path) -> None:
+    """A table with scales that hold all that a joint reads in the tests."""
+    param, weights_path = find_net(joint)
+    file = read_param(param)
+    weights = read_weights(file, weights_path)
+    layers = [layer for layer in file.layers if layer.type == "InnerProduct"]
+    rows = {f"{layer.name}_param_0": weight_scales(layer, weights[layer.name]) for layer in layers}
+    write_table(ScaleTable(rows, dict(zip((layer.name for layer in layers), (30.0, 60.0, 10.0), strict=True))), path)
 
 
 TOKENS_TXT = "<blk> 0\n<sos/eos> 1\n<unk> 2\n" + "".join(f"{chr(62 + id_)} {id_}\n" for id_ in range(3, TOKENS))

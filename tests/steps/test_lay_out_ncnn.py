@@ -14,7 +14,7 @@ from artifacts.asr.frontend import Preprocessor
 from artifacts.asr.greedy import decode
 from artifacts.errors import StepError
 from artifacts.ncnn.transducer import Encoder, Transducer
-from artifacts.steps import lay_out_ncnn
+from artifacts.steps import lay_out_ncnn, quantize_ncnn_int8
 from artifacts.steps.lay_out_ncnn import Params
 
 
@@ -72,12 +72,19 @@ def test_speech_is_heard_from_the_folder_alone(inputs: dict[str, Path], tmp_path
 
 
 def test_int8_stands_beside_the_rest(inputs: dict[str, Path], tmp_path: Path) -> None:
-    metrics = lay_out(tmp_path / "out", inputs | {"encoder_int8": inputs["encoder"]})
+    (tmp_path / "int8").mkdir()
+    quantize_ncnn_int8.run(tmp_path / "int8", quantize_ncnn_int8.Params(), model=inputs["encoder"])
+    metrics = lay_out(tmp_path / "out", inputs | {"encoder_int8": tmp_path / "int8"})
     assert {path.name for path in (tmp_path / "out").glob("*.int8.*")} == {
         "encoder.ncnn.int8.param",
         "encoder.ncnn.int8.bin",
     }
     assert metrics["files"] == 13
+
+
+def test_a_network_that_is_not_what_its_name_says_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"^joint_int8: 'joint\.ncnn\.param' has no int8 layers"):
+        lay_out(tmp_path / "out", inputs | {"joint_int8": inputs["joint"]})
 
 
 def test_networks_in_each_others_places_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:

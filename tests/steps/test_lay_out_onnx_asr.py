@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.graph.model_file import load_graph, save_graph
+from artifacts.graph.model_file import find_model, load_graph, save_graph
 from artifacts.steps import lay_out_onnx_asr
 from artifacts.steps.lay_out_onnx_asr import Params
 
@@ -108,14 +108,13 @@ def test_the_encoder_gets_onnx_asrs_names_and_keeps_its_numbers(
 
 
 def test_external_data_get_the_models_new_name(
-    encoder_fp32: Path, fp32: dict[str, Path], decoder_joint_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    all_three: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = tmp_path / "large"
     large.mkdir()
-    source = encoder_fp32 / f"{ENCODER}.onnx"
-    save_graph(load_graph(source), large / f"{ENCODER}.onnx", source_folder=encoder_fp32, external=True)
-    inputs = fp32 | {"encoder_fp16": large, "decoder_joint_fp16": decoder_joint_fp32}
-    out = lay_out(tmp_path / "out", inputs)
+    source = find_model(all_three["encoder_fp16"])
+    save_graph(load_graph(source), large / f"{ENCODER}.onnx", source_folder=source.parent, external=True)
+    out = lay_out(tmp_path / "out", all_three | {"encoder_fp16": large})
     assert [name for name in names(out) if name.endswith(".data")] == [f"{ENCODER}.fp16.onnx.data"]
     model = onnx.load(out / f"{ENCODER}.fp16.onnx", load_external_data=False)
     locations = {
@@ -139,6 +138,27 @@ def test_a_precision_with_half_a_pair_is_refused(fp32: dict[str, Path], encoder_
     with pytest.raises(StepError) as raised:
         lay_out(tmp_path / "out", fp32 | {"encoder_int8": encoder_int8})
     assert raised.value.fact == "encoder_int8 is given without decoder_joint_int8"
+
+
+@pytest.mark.parametrize(
+    ("given", "instead", "found", "wanted"),
+    [("encoder_fp32", "encoder_int8", "int8", "fp32"), ("encoder_fp32", "encoder_fp16", "fp16", "fp32"),
+     ("encoder_fp16", "encoder_fp32", "fp32", "fp16"), ("encoder_fp16", "encoder_int8", "int8", "fp16"),
+     ("encoder_int8", "encoder_fp32", "fp32", "int8"), ("decoder_joint_fp32", "decoder_joint_int8", "int8", "fp32"),
+     ("decoder_joint_fp16", "decoder_joint_int8", "int8", "fp16 or fp32")],
+)  # fmt: skip
+def test_a_model_of_another_precision_than_its_name_says_is_refused(
+    all_three: dict[str, Path], tmp_path: Path, given: str, instead: str, found: str, wanted: str
+) -> None:
+    with pytest.raises(StepError) as raised:
+        lay_out(tmp_path / "out", all_three | {given: all_three[instead]})
+    assert raised.value.fact.endswith(f".onnx: its weights are {found}, where {wanted} belongs")
+
+
+def test_a_decoder_may_be_left_in_more_bits_than_its_encoder(all_three: dict[str, Path], tmp_path: Path) -> None:
+    whole = all_three["decoder_joint_fp32"]
+    out = lay_out(tmp_path / "out", all_three | {"decoder_joint_fp16": whole, "decoder_joint_int8": whole})
+    assert len({(out / f"{DECODER}{suffix}.onnx").read_bytes() for suffix in ("", ".fp16", ".int8")}) == 1
 
 
 def edited(source: Path, target: Path, edit: Callable[[Any], None]) -> Path:
@@ -185,6 +205,16 @@ def of(values: Any, name: str) -> Any:
             "decoder_joint_fp32",
             lambda graph: graph.output.pop(0),
             "decoder_joint-model.onnx: output 'outputs' is missing among ",
+        ),
+        (
+            "preprocessor",
+            lambda graph: setattr(of(graph.output, "features").shape.dim[1], "dim_value", 80),
+            "nemo128.onnx: output 'features' is FLOAT [?, 80, ?], onnx-asr needs FLOAT [?, 128, ?]",
+        ),
+        (
+            "preprocessor",
+            lambda graph: graph.input.pop(0),
+            "nemo128.onnx: input 'waveforms' is missing among waveforms_lens",
         ),
     ],
 )

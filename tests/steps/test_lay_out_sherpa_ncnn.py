@@ -60,8 +60,7 @@ def test_files_have_the_names_of_sherpas_documentation(
 def test_int8_stands_beside_the_rest_and_is_heard_too(
     inputs: dict[str, Path], lstm: LstmNetworks, tmp_path: Path
 ) -> None:
-    """What stands in for int8 here is fp16: the layout asks for no more than that sherpa-ncnn loads it."""
-    int8 = {"encoder_int8": lstm.tagged(fp16=True), "joint_int8": lstm.converted("joint", fp16=True)}
+    int8 = {"encoder_int8": lstm.quantised("encoder"), "joint_int8": lstm.quantised("joint")}
     metrics = lay_out(tmp_path / "out", inputs | int8)
     names = {path.name for path in (tmp_path / "out").glob("*.int8.*")}
     assert names == {
@@ -74,9 +73,18 @@ def test_int8_stands_beside_the_rest_and_is_heard_too(
 def test_int8_of_the_encoder_alone_goes_with_the_other_joiner(
     inputs: dict[str, Path], lstm: LstmNetworks, tmp_path: Path
 ) -> None:
-    metrics = lay_out(tmp_path / "out", inputs | {"encoder_int8": lstm.tagged(fp16=True)})
+    metrics = lay_out(tmp_path / "out", inputs | {"encoder_int8": lstm.quantised("encoder")})
     assert metrics["files"] == 10
     assert metrics["tokens_heard_int8"] > 10
+
+
+def test_a_network_that_is_not_what_its_name_says_is_refused(
+    inputs: dict[str, Path], lstm: LstmNetworks, tmp_path: Path
+) -> None:
+    with pytest.raises(StepError, match=r"^encoder_int8: 'encoder\.ncnn\.param' has no int8 layers"):
+        lay_out(tmp_path / "a", inputs | {"encoder_int8": lstm.tagged(fp16=True)})
+    with pytest.raises(StepError, match=r"^joint: 'joint\.ncnn\.param' has 3 int8 layers"):
+        lay_out(tmp_path / "b", inputs | {"joint": lstm.quantised("joint")})
 
 
 def test_an_encoder_that_is_not_tagged_is_refused(inputs: dict[str, Path], lstm: LstmNetworks, tmp_path: Path) -> None:

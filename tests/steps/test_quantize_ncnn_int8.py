@@ -12,17 +12,13 @@ from artifacts.asr.corpus import read_corpus
 from artifacts.asr.kaldi_features import SAMPLE_RATE_HZ
 from artifacts.asr.streaming_rnnt import TAIL_SECONDS, transcribe
 from artifacts.errors import StepError
-from artifacts.ncnn.int8_layers import weight_scales
 from artifacts.ncnn.lstm_transducer import LstmTransducer
-from artifacts.ncnn.param_file import read_param
 from artifacts.ncnn.runtime import Net, find_net
-from artifacts.ncnn.scale_table import ScaleTable, write_table
 from artifacts.ncnn.sherpa_recognizer import SherpaFiles, SherpaRecognizer
-from artifacts.ncnn.weights_file import read_weights
 from artifacts.steps import calibrate_ncnn, quantize_ncnn_int8, rewrite_ncnn_linears, tag_sherpa_ncnn
 from artifacts.steps.quantize_ncnn_int8 import Params
 from calibration_cases import copy_corpus
-from lstm_networks import LstmNetworks
+from lstm_networks import LstmNetworks, write_joint_table
 from ncnn_conversions import Array, Pieces
 from stand_in_tools import quantiser
 
@@ -59,15 +55,9 @@ def decibels(want: Array, got: Array) -> float:
 
 @pytest.fixture
 def joint_table(pieces: Pieces, tmp_path: Path) -> Path:
-    """A table with scales that hold all that the joint reads in the tests."""
-    param, weights_path = find_net(pieces.folder("joint"))
-    file = read_param(param)
-    weights = read_weights(file, weights_path)
-    layers = [layer for layer in file.layers if layer.type == "InnerProduct"]
-    rows = {f"{layer.name}_param_0": weight_scales(layer, weights[layer.name]) for layer in layers}
+    """A folder with one table."""
     (tmp_path / "tables").mkdir()
-    activations = dict(zip((layer.name for layer in layers), (30.0, 60.0, 10.0), strict=True))
-    write_table(ScaleTable(rows, activations), tmp_path / "tables" / "joint.table")
+    write_joint_table(pieces.folder("joint"), tmp_path / "tables" / "joint.table")
     return tmp_path / "tables"
 
 

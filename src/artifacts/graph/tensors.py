@@ -15,7 +15,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from artifacts.errors import StepError
 
-_BITS_PER_ELEMENT: dict[int, int] = {
+BITS_PER_ELEMENT: dict[int, int] = {
     **dict.fromkeys((TensorProto.UINT2, TensorProto.INT2), 2),
     **dict.fromkeys((TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1), 4),
     **dict.fromkeys((TensorProto.FLOAT6E2M3, TensorProto.FLOAT6E3M2), 6),
@@ -98,7 +98,7 @@ def tensor_nbytes(tensor: TensorProto) -> int:
 
     Raises StepError for a dtype whose values have no fixed size (strings) and for negative dims.
     """
-    bits = _BITS_PER_ELEMENT.get(tensor.data_type)
+    bits = BITS_PER_ELEMENT.get(tensor.data_type)
     dims: list[int] = list(tensor.dims)
     if bits is None or any(dim < 0 for dim in dims):
         raise StepError(

@@ -66,8 +66,9 @@ def run(
 ) -> dict[str, int]:
     """Write the networks with what is needed to use them; each is run once by ncnn, in another process.
 
-    Returns the numbers of files and bytes. Raises StepError for a model without durations, if ncnn does not survive a
-    network, or if one does not have the shapes that `model_meta` says.
+    Returns the numbers of files and bytes. Raises StepError for a model without durations, for a network that is int8
+    where its name is not, or the other way round; if ncnn does not survive a network, or if one does not have the
+    shapes that `model_meta` says.
     """
     from artifacts.asr.decoding import read_decoding
     from artifacts.asr.tokens import read_pieces
@@ -75,6 +76,7 @@ def run(
     from artifacts.digest import digest_file
     from artifacts.graph.model_file import find_model
     from artifacts.ncnn.param_file import read_param
+    from artifacts.ncnn.precision import hold_to_name
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.transducer import max_encoder_frames
 
@@ -91,6 +93,7 @@ def run(
     for suffix, folders in (("", plain), (".int8", int8)):
         for part, folder in folders.items():
             if folder is not None:
+                hold_to_name(f"{part}{suffix.replace('.', '_')}", folder)
                 for source, end in zip(find_net(folder), (".param", ".bin"), strict=True):
                     copy_file(source, out / f"{part}.ncnn{suffix}{end}")
     dim = _run_once(plain, meta, decoding)

@@ -5,6 +5,8 @@ onnx-asr (and the browser and Rust applications that read its layout) finds mode
 character and the match having to be the only one; one `<name>.onnx.data` beside a large model; `vocab.txt`,
 `config.json` and the preprocessor as `nemo128.onnx`. Graph values are known by name too: the encoder's frames are
 called `outputs` there. No file is a link, and `SHA256SUMS` lists all others: `sha256sum -c SHA256SUMS` checks them.
+
+A precision is more than a name: an encoder of another one is refused, and a decoder whose weights have fewer bits.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from onnx import GraphProto, ModelProto, ValueInfoProto
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 TOOLS = ("onnx", "protobuf")
 
+PRECISIONS = ("int8", "fp16", "fp32")
 FOREIGN_NAMES = {"encoder_output": "outputs"}
 
 
@@ -63,8 +66,8 @@ def run(
 ) -> dict[str, float | int | str]:
     """Write each precision's pair of models under onnx-asr's names, with what else it reads.
 
-    Raises StepError for a precision with one model of the pair only, and for a model, vocabulary or configuration
-    that onnx-asr would not read: other names, types or state shapes than it asks for.
+    Raises StepError for a precision with one model of the pair only, for a model of another precision, and for a model,
+    vocabulary or configuration that onnx-asr would not read: other names, types or state shapes than it asks for.
     """
     from artifacts.asr.decoding import read_decoding
     from artifacts.asr.tokens import read_pieces
@@ -89,9 +92,12 @@ def run(
                 f"{given}_{precision} is given without {missing}_{precision}",
                 "onnx-asr loads both with one suffix: give both, or neither",
             )
-        _place(find_model(encoder), out / f"encoder-model{suffix}.onnx", _encoder_contract(features))
-        _place(find_model(decoder_joint), out / f"decoder_joint-model{suffix}.onnx", _decoder_contract(decoding))
-    shutil.copyfile(find_model(preprocessor), out / f"nemo{features}.onnx")
+        # onnx-asr wants both with one suffix: a decoder that was left in more bits is as good, an encoder a mistake.
+        encoders, decoders = (precision,), PRECISIONS[PRECISIONS.index(precision) :]
+        _place(find_model(encoder), out / f"encoder-model{suffix}.onnx", _encoder_contract(features), encoders)
+        target = out / f"decoder_joint-model{suffix}.onnx"
+        _place(find_model(decoder_joint), target, _decoder_contract(decoding), decoders)
+    _place(find_model(preprocessor), out / f"nemo{features}.onnx", _preprocessor_contract(features), ("fp32",))
     shutil.copyfile(tokens / "vocab.txt", out / "vocab.txt")
     shutil.copyfile(model_meta / "config.json", out / "config.json")
 
@@ -119,6 +125,13 @@ def _encoder_contract(features: int) -> Contract:
     return Contract(
         {"audio_signal": Value("FLOAT", ("?", features, "?")), "length": Value("INT64", ("?",))},
         {"outputs": Value("FLOAT", ("?", "?", "?")), "encoded_lengths": Value("INT64", ("?",))},
+    )
+
+
+def _preprocessor_contract(features: int) -> Contract:
+    return Contract(
+        {"waveforms": Value("FLOAT", ("?", "?")), "waveforms_lens": Value("INT64", ("?",))},
+        {"features": Value("FLOAT", ("?", features, "?")), "features_lens": Value("INT64", ("?",))},
     )
 
 
@@ -166,12 +179,18 @@ def _graphs(graph: GraphProto) -> list[GraphProto]:
     return [graph, *(inner for body in bodies for inner in _graphs(body))]
 
 
-def _place(source: Path, target: Path, contract: Contract) -> None:
+def _place(source: Path, target: Path, contract: Contract, precisions: Sequence[str]) -> None:
     """Write a model under its new name, its values under onnx-asr's; the weights are copied, not read."""
     from artifacts.graph.model_file import iter_tensors, load_graph, save_graph
+    from artifacts.graph.precision import weight_precision
     from artifacts.graph.tensors import is_external
 
     model = load_graph(source)
+    if (found := weight_precision(model)) not in precisions:
+        raise StepError(
+            f"{target.name}: its weights are {found}, where {' or '.join(precisions)} belongs",
+            "give the model whose precision is the input's name",
+        )
     for ours, theirs in FOREIGN_NAMES.items():
         if ours in {value.name for value in model.graph.output}:
             _rename_value(model, ours, theirs, target.name)

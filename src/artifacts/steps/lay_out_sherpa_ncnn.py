@@ -41,16 +41,23 @@ def run(
     """Write the networks under sherpa-ncnn's names, with `tokens.txt`, and hear a clip of `corpus` with them.
 
     Returns the numbers of files, bytes, and tokens heard. Raises StepError for an encoder that is not tagged, or tagged
-    wrongly; for tokens that are not the predictor's; and if sherpa-ncnn does not survive, or hears another thing.
+    wrongly; for a network that is int8 where its name is not, or the other way round; for tokens that are not the
+    predictor's; and if sherpa-ncnn does not survive, or hears another thing.
     """
     from artifacts.copy_file import copy_file
     from artifacts.digest import digest_file
     from artifacts.ncnn.lstm_transducer import token_count
     from artifacts.ncnn.param_file import read_param
+    from artifacts.ncnn.precision import hold_to_name
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.sherpa_metadata import read_metadata
     from artifacts.ncnn.sherpa_tokens import NAME, find_tokens, read_tokens
 
+    given = {"encoder": encoder, "predictor": predictor, "joint": joint, "encoder_int8": encoder_int8,
+             "joint_int8": joint_int8}  # fmt: skip
+    for name, folder in given.items():
+        if folder is not None:
+            hold_to_name(name, folder)
     networks: dict[tuple[str, str], Path | None] = {
         ("encoder", ""): encoder,
         ("decoder", ""): predictor,
