@@ -107,15 +107,3 @@ TOKENS_TXT = "<blk> 0\n<sos/eos> 1\n<unk> 2\n" + "".join(f"{chr(62 + id_)} {id_}
 def lstm(tmp_path_factory: pytest.TempPathFactory) -> LstmNetworks:
     """The model. Tests leave its artifacts as they are."""
     return LstmNetworks(tmp_path_factory.mktemp("lstm"))
-
-
-@pytest.fixture(scope="session")
-def tdt(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The embedded checkpoint's three networks for ncnn, their weights as fp16."""
-    folders = {}
-    for part in ("encoder", "predictor", "joint"):
-        traced, folders[part] = (tmp_path_factory.mktemp(f"{part}_{what}") for what in ("traced", "ncnn"))
-        params = trace_torchscript.Params.model_validate({"part": part})
-        trace_torchscript.run(traced, params, checkpoint=tiny_checkpoint)
-        convert_pnnx.run(folders[part], convert_pnnx.Params(fp16=True), traced=traced)
-    return folders
