@@ -10,7 +10,7 @@ all: .venv/ready
 	$(BIN)/doit -n 2
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks recipes dodo.py

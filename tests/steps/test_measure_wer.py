@@ -13,7 +13,7 @@ from artifacts.errors import StepError
 from artifacts.steps import measure_wer
 from artifacts.steps.measure_wer import Buffered, Params
 
-SHORT = Params(slices=("clean", "long_20s"))
+SHORT = Params(slices=("clean", "soft_endings"))
 AS_STREAMS = Params(slices=("clean",), buffered=Buffered())
 
 
@@ -85,7 +85,7 @@ def test_every_utterance_of_the_slices_is_kept_in_the_order_of_the_corpus(
     measured: tuple[Path, dict[str, Any]], evaluation: Path
 ) -> None:
     rows = [json.loads(line) for line in (evaluation / "utterances.jsonl").read_text(encoding="utf-8").splitlines()]
-    wanted = [(row["id"], row["text"]) for row in rows if row["slice"] in ("clean", "long_20s")]
+    wanted = [(row["id"], row["text"]) for row in rows if row["slice"] in ("clean", "soft_endings")]
     assert [(line["id"], line["text"]) for line in read_lines(measured[0])] == wanted
 
 
@@ -122,7 +122,7 @@ def test_the_same_inputs_give_the_same_bytes(
 
 
 def test_what_is_known_of_whole_recordings_is_their_error_rates(measured: tuple[Path, dict[str, Any]]) -> None:
-    of_slices = [f"{rate}_percent_{name}" for name in ("clean", "long_20s") for rate in ("wer", "deletions")]
+    of_slices = [f"{rate}_percent_{name}" for name in ("clean", "soft_endings") for rate in ("wer", "deletions")]
     assert list(measured[1]) == ["wer_percent", "words", "empty_hypotheses", *of_slices]
 
 
