@@ -1,6 +1,6 @@
 """The embedded checkpoint on the ncnn road: what each form costs in words, and how small it is.
 
-The short recordings and those of four minutes are transcribed in ncnn with each form, and the tables are printed, slice
+The short recordings and those of a minute are transcribed in ncnn with each form, and the tables are printed, slice
 by slice (all of the evaluation: `doit tiny-ncnn`). fp32 is compared with the ONNX graphs: the same words, but for
 places where the last bits of a sum decide.
 """
@@ -22,8 +22,8 @@ from heard_words import hear
 FORMS = ("fp32", "fp16", "int8")
 MEASURED = ("fp32", "int8")
 """In words. fp16 is compared with torch when it is converted, and heard by `doit tiny-ncnn:wer_ncnn_fp16`."""
-SLICES = ("clean", "noisy_1db", "noisy_minus_1db", "noisy_minus_3db", "soft_endings", "long_240s")
-UTTERANCES = 338
+SLICES = ("clean", "noisy_1db", "noisy_minus_1db", "noisy_minus_3db", "soft_endings", "long_60s")
+UTTERANCES = 362
 CACHE = ROOT / "cache" / "tiny-ncnn"
 
 
