@@ -10,6 +10,7 @@ all: .venv/ready
 	$(BIN)/doit -n 2
 
 test: lint
+	@# Files in their order: by default those with few tests come last, and the longest are among them.
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready

@@ -83,7 +83,7 @@ def test_int8_stands_beside_the_rest(inputs: dict[str, Path], tmp_path: Path) ->
 
 
 def test_a_network_that_is_not_what_its_name_says_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"^joint_int8: 'joint\.ncnn\.param' has no int8 layers"):
+    with pytest.raises(StepError, match=r"^joint\.ncnn\.param: has no int8 layers"):
         lay_out(tmp_path / "out", inputs | {"joint_int8": inputs["joint"]})
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from onnx import ModelProto, TensorProto
 
 from artifacts.graph.tensors import BITS_PER_ELEMENT, iter_tensors, tensor_nbytes
@@ -11,11 +9,12 @@ from artifacts.graph.tensors import BITS_PER_ELEMENT, iter_tensors, tensor_nbyte
 WEIGHT_BYTES = 1024
 """What needs less is a bias, a scale or a shape."""
 
-Precision = Literal["int8", "fp16", "fp32"]
+PRECISIONS = ("int8", "fp16", "fp32")
+"""By bits, the fewest first. `int8` stands for 8 and fewer, `fp32` for 32 and more."""
 
 
-def weight_precision(model: ModelProto) -> Precision:
-    """The fewest bits that any weight is stored in: `int8` stands for 8 and fewer, `fp32` for 32 and more.
+def weight_precision(model: ModelProto) -> str:
+    """The one of `PRECISIONS` with the fewest bits that any weight is stored in.
 
     Block-quantised weights (MatMulNBits) are int8 too, and so are those that a DequantizeLinear widens again.
     """
@@ -27,4 +26,4 @@ def weight_precision(model: ModelProto) -> Precision:
         ),
         default=32,
     )
-    return "fp32" if bits >= 32 else "fp16" if bits >= 16 else "int8"
+    return PRECISIONS[(bits >= 16) + (bits >= 32)]

@@ -1,4 +1,4 @@
-"""Whether a network computes with int8, as the name says under which its users find it."""
+"""Whether a network computes with int8 just where the name says so under which its users find it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from artifacts.ncnn.param_file import read_param
 from artifacts.ncnn.runtime import find_net
 
 
-def hold_to_name(given: str, folder: Path) -> None:
-    """Raises StepError unless the network in `folder` has int8 layers just where `given`, an input's name, ends so."""
-    wanted = given.endswith("_int8")
+def require_form(folder: Path, *, int8: bool) -> None:
+    """Raises StepError unless the network in `folder` has int8 layers if it is to be `int8`, and none if it is not."""
     param, _ = find_net(folder)
     found = sum(is_int8(layer) for layer in read_param(param).layers)
-    if bool(found) != wanted:
+    if bool(found) != int8:
         raise StepError(
-            f"{given}: '{param.name}' has {found or 'no'} int8 layers",
-            "give a network that was quantised" if wanted else "give this one as an int8 network, and here a float one",
+            f"{param.name}: has {found or 'no'} int8 layers, where {'an int8' if int8 else 'a float'} network belongs",
+            "give the network whose form is the input's name",
         )

@@ -76,7 +76,7 @@ def run(
     from artifacts.digest import digest_file
     from artifacts.graph.model_file import find_model
     from artifacts.ncnn.param_file import read_param
-    from artifacts.ncnn.precision import hold_to_name
+    from artifacts.ncnn.precision import require_form
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.transducer import max_encoder_frames
 
@@ -93,7 +93,7 @@ def run(
     for suffix, folders in (("", plain), (".int8", int8)):
         for part, folder in folders.items():
             if folder is not None:
-                hold_to_name(f"{part}{suffix.replace('.', '_')}", folder)
+                require_form(folder, int8=suffix == ".int8")
                 for source, end in zip(find_net(folder), (".param", ".bin"), strict=True):
                     copy_file(source, out / f"{part}.ncnn{suffix}{end}")
     dim = _run_once(plain, meta, decoding)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 TOOLS = ("onnx", "protobuf")
 
-PRECISIONS = ("int8", "fp16", "fp32")
 FOREIGN_NAMES = {"encoder_output": "outputs"}
 
 
@@ -73,6 +72,7 @@ def run(
     from artifacts.asr.tokens import read_pieces
     from artifacts.digest import digest_file
     from artifacts.graph.model_file import find_model
+    from artifacts.graph.precision import PRECISIONS
 
     pairs = {
         "": ("fp32", encoder_fp32, decoder_joint_fp32),

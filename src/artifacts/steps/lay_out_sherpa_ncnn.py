@@ -48,16 +48,11 @@ def run(
     from artifacts.digest import digest_file
     from artifacts.ncnn.lstm_transducer import token_count
     from artifacts.ncnn.param_file import read_param
-    from artifacts.ncnn.precision import hold_to_name
+    from artifacts.ncnn.precision import require_form
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.sherpa_metadata import read_metadata
     from artifacts.ncnn.sherpa_tokens import NAME, find_tokens, read_tokens
 
-    given = {"encoder": encoder, "predictor": predictor, "joint": joint, "encoder_int8": encoder_int8,
-             "joint_int8": joint_int8}  # fmt: skip
-    for name, folder in given.items():
-        if folder is not None:
-            hold_to_name(name, folder)
     networks: dict[tuple[str, str], Path | None] = {
         ("encoder", ""): encoder,
         ("decoder", ""): predictor,
@@ -73,6 +68,7 @@ def run(
     copy_file(find_tokens(tokens), out / NAME)
     for (name, suffix), network in networks.items():
         if network is not None:
+            require_form(network, int8=suffix == ".int8")
             for source, end in zip(find_net(network), (".param", ".bin"), strict=True):
                 copy_file(source, out / f"{STEM}{suffix}{end}".format(name))
     heard = {"tokens_heard": _hear(out, networks, "", corpus)}
