@@ -54,11 +54,11 @@ def answer(folder: Path) -> dict[str, Any]:
     return result
 
 
-def test_the_answer_lists_files_metrics_seconds_and_memory(folder: Path, package: Path) -> None:
+def test_the_answer_lists_files_metrics_seconds_memory_and_processor(folder: Path, package: Path) -> None:
     code, said = ask(folder, package, "write_text", {"text": "x", "lines": 2})
     assert code == 0
     result = answer(folder)
-    assert set(result) == {"files", "metrics", "seconds", "peak_bytes"}
+    assert set(result) == {"files", "metrics", "seconds", "peak_bytes", "processor"}
     assert result["files"]["text.txt"][0] == 4
     assert [json.loads(line) for line in said] == [
         {"message": "writing", "done": index, "total": 2} for index in (0, 1)

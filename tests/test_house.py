@@ -22,7 +22,7 @@ PACKAGE = ROOT / "src" / "artifacts"
 # The floors of ARCHITECTURE.md. A module imports from the rows above its own; what is in one row does not know of one
 # another.
 FLOORS: dict[int, list[set[str]]] = {
-    0: [{"errors", "digest", "params", "copy_file"}],
+    0: [{"errors", "digest", "params", "copy_file", "processor"}],
     1: [{"graph", "nemo", "icefall", "ncnn", "asr"}],
     2: [{"steps"}],
     3: [
@@ -48,6 +48,8 @@ HEAVY = {
     "zstandard",
 }  # fmt: skip
 MOST_LINES = 300
+MEASURES = "DEPENDS_ON_PROCESSOR"
+"""What a step says whose bytes are those of one kind of processor."""
 
 STEPS = sorted(path.stem for path in (PACKAGE / "steps").glob("*.py") if not path.stem.startswith("_"))
 
@@ -177,6 +179,13 @@ def test_every_step_keeps_the_contract(step: str) -> None:
         assert signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY, name
     assert inspect.getdoc(module.run)
     assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", step), "verb_object"
+
+
+def test_what_depends_on_the_processor_are_the_steps_that_are_written_down() -> None:
+    measuring = {step for step in STEPS if getattr(import_module(f"artifacts.steps.{step}"), MEASURES, False) is True}
+    section = (ROOT / "ARCHITECTURE.md").read_text().partition("## Processors")[2].partition("\n## ")[0]
+    item = next(text for text in section.split("\n- ") if MEASURES in text)
+    assert set(re.findall(r"`([a-z]+_[a-z_]+)`", item)) == measuring
 
 
 @pytest.mark.parametrize("step", STEPS)

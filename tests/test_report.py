@@ -65,6 +65,18 @@ def test_a_run_with_nothing_to_do_is_one_line(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "2 targets, all unchanged (0.0 s)\n"
 
 
+def test_what_was_measured_is_told_with_its_processor(capsys: pytest.CaptureFixture[str]) -> None:
+    wer = Outcome("x:wer", "built", 1, measured_on="AMD EPYC (AVX2)")
+    print_summary([wer, Outcome("x:encoder", "built", 1)], 1)
+    assert capsys.readouterr().out.splitlines()[-2:] == ["measured on: AMD EPYC (AVX2)", "2 built (1.0 s)"]
+    drift = Outcome("x:drift", "restored", 1, measured_on="Intel Xeon (AVX-512, VNNI)")
+    print_summary([wer, drift, Outcome("x:size", "built", 1)], 1)
+    assert capsys.readouterr().out.splitlines()[-3:-1] == [
+        "measured on AMD EPYC (AVX2): x:wer",
+        "measured on Intel Xeon (AVX-512, VNNI): x:drift",
+    ]
+
+
 def test_the_table_has_a_row_for_each_target(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         Outcome("x:a", "built", 2_438_000_000, 61.25, 900_000_000, {"max_abs_difference": 1.25e-5, "casts": 12}),

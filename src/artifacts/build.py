@@ -25,8 +25,8 @@ from artifacts.store import Action, content_of, manifest_of, total_bytes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a target: unchanged, found (a source), restored, built, failed, interrupted or not tried; and what
-    it took."""
+    """Outcome of one target: unchanged, found (a source), restored, built, failed, interrupted or not tried; what it
+    took; and on which processor, if that decides what is in it."""
 
     target: str
     what: str
@@ -34,6 +34,7 @@ class Outcome:
     seconds: float = 0.0
     peak_bytes: int = 0
     metrics: dict[str, float | int | str] = field(default_factory=dict)
+    measured_on: str = ""
 
 
 class Listener(Protocol):
@@ -82,7 +83,10 @@ class Build:
         key = self.there.pointer(full_name).key
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
-        self.outcomes[full_name] = Outcome(full_name, "unchanged", total_bytes(manifest), metrics=metrics)
+        measured_on = action.processor if action and isinstance(job, Job) and job.depends_on_processor else ""
+        self.outcomes[full_name] = Outcome(
+            full_name, "unchanged", total_bytes(manifest), metrics=metrics, measured_on=measured_on
+        )
         return True
 
     def make(self, full_name: str) -> Outcome:
@@ -164,9 +168,10 @@ class Build:
             size = self._show(job, key, action)
         self._lock_sources(job)
         if what == "restored":
-            self.journal.write(Entry(job.full_name, what, key, why, job.step, size))
+            self.journal.write(Entry(job.full_name, what, key, why, job.step, size, processor=action.processor))
         seconds, peak = (action.seconds, action.peak_bytes) if what == "built" else (0.0, 0)
-        return Outcome(job.full_name, what, size, seconds, peak, action.metrics)
+        measured_on = action.processor if job.depends_on_processor else ""
+        return Outcome(job.full_name, what, size, seconds, peak, action.metrics, measured_on)
 
     def _lock_sources(self, job: Job) -> None:
         """A step could use these bytes: from now on the sources that no pin holds are held to them."""
@@ -205,14 +210,16 @@ class Build:
                 result = run_step(staging, log, job.step, job.params, inputs, job.tools, progress)
                 self._check_again(job, identity)
                 manifest = manifest_of(result.files)
-                action = Action(identity, content_of(manifest), result.metrics, result.seconds, result.peak_bytes)
+                took = result.seconds, result.peak_bytes, result.processor
+                action = Action(identity, content_of(manifest), result.metrics, *took)
                 self.store.seal(key, staging, manifest, action)
             except ArtifactsError as error:
                 raise type(error)(f"{name}: {error.fact}", error.fix) from None
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         size = total_bytes(manifest)
-        self.journal.write(Entry(name, "built", key, why, job.step, size, result.seconds, result.peak_bytes))
+        took_here = result.seconds, result.peak_bytes
+        self.journal.write(Entry(name, "built", key, why, job.step, size, *took_here, processor=result.processor))
         return action
 
     def _check_again(self, job: Job, identity: Identity) -> None:

@@ -1,8 +1,8 @@
 """The process that a step runs in: `python -m artifacts.child <folder>`, with `spec.json` in that folder.
 
 The spec says which step, its parameters, the inputs' paths and the tools' pinned versions; `result.json` answers with
-the files and their digests, metrics, seconds and peak memory, or with the error. Nothing else crosses, but for
-progress: one JSON line for each log record of this package on the descriptor the spec names.
+the files and their digests, metrics, seconds, peak memory and the processor, or with the error. Nothing else crosses,
+but for progress: one JSON line for each log record of this package on the descriptor the spec names.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any
 
 from artifacts.digest import digest_file
 from artifacts.errors import ArtifactsError, StepError, disk_error
+from artifacts.processor import processor
 from artifacts.store import sync
 
 PR_SET_PDEATHSIG = 1
@@ -42,7 +43,7 @@ def main(folder: Path) -> int:
     started = time.monotonic()
     try:
         result = _run(spec, folder / "files")
-        result |= {"seconds": time.monotonic() - started, "peak_bytes": peak_bytes()}
+        result |= {"seconds": time.monotonic() - started, "peak_bytes": peak_bytes(), "processor": processor()}
         _answer(folder, result)
     except ArtifactsError as error:
         _answer(folder, _refusal(error))

@@ -163,7 +163,8 @@ class Why(_PlanCommand):
                 print(f"{row.target} is up to date")
                 entry = journal.last(row.target, "built", "restored")
                 if entry is not None:
-                    print(f"  last {entry.outcome} {entry.at}:")
+                    on = f", made on {entry.processor}" if entry.processor else ""
+                    print(f"  last {entry.outcome} {entry.at}{on}:")
                     _print_reasons(entry.why)
         if not asked and all(row.what == "left" for row in rows):
             print(f"{len(rows)} targets, all up to date")

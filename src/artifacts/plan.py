@@ -27,7 +27,10 @@ STEPS = "artifacts.steps"
 
 @dataclass(frozen=True)
 class Job:
-    """A target or a layout, ready to be built. `inputs` maps the step's names to full names, `recipe:name`."""
+    """A target or a layout, ready to be built. `inputs` maps the step's names to full names, `recipe:name`.
+
+    `depends_on_processor` says that the step measures: another processor gives other bytes.
+    """
 
     loaded: LoadedRecipe
     section: str
@@ -38,6 +41,7 @@ class Job:
     inputs: dict[str, str]
     tools: dict[str, str]
     memory_gib: float | None
+    depends_on_processor: bool
 
     @property
     def full_name(self) -> str:
@@ -195,7 +199,8 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
         tools[tool] = pipeline.tools[tool]
     doc = (module.__doc__ or "").strip().splitlines()[0]
     inputs = {given: f"{loaded.name}:{source}" for given, source in target.inputs.items()}
-    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, target.resources.memory_gib)
+    measures = getattr(module, "DEPENDS_ON_PROCESSOR", False)
+    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, target.resources.memory_gib, measures)
     _check_inputs(job, module.run, target)
     return job
 

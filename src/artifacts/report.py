@@ -126,8 +126,21 @@ def print_summary(outcomes: Iterable[Outcome], seconds: float) -> None:
     if wers:
         console.print(_wer_table(wers))
     console.print(_run_table(rows))
+    for line in _measured_on(rows):
+        print(line)
     counts = {what: sum(row.what == what for row in rows) for what in dict.fromkeys(row.what for row in rows)}
     print(f"{', '.join(f'{count} {what}' for what, count in counts.items())} ({seconds:.1f} s)")
+
+
+def _measured_on(rows: list[Outcome]) -> list[str]:
+    """On which processor the targets were measured that depend on it; with their names if there are several."""
+    measured: dict[str, list[str]] = {}
+    for row in rows:
+        if row.measured_on:
+            measured.setdefault(row.measured_on, []).append(row.target)
+    if len(measured) == 1:
+        return [f"measured on: {processor}" for processor in measured]
+    return [f"measured on {processor}: {', '.join(targets)}" for processor, targets in measured.items()]
 
 
 def _console() -> Console:

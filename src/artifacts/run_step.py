@@ -41,6 +41,7 @@ class StepResult:
     metrics: dict[str, float | int | str]
     seconds: float
     peak_bytes: int
+    processor: str
 
 
 class StepCrashError(Exception):
@@ -137,7 +138,7 @@ def _judge(code: int, peak_bytes: int, staging: Path, log: Path, last: _Last, by
         error = result["error"]
         raise kinds.get(error["kind"], StepError)(error["fact"], error["fix"])
     files = {name: (size, digest) for name, (size, digest) in result["files"].items()}
-    return StepResult(files, result["metrics"], result["seconds"], result["peak_bytes"])
+    return StepResult(files, result["metrics"], result["seconds"], result["peak_bytes"], result["processor"])
 
 
 def _kill_session(leader: int) -> None:

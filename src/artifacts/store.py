@@ -4,7 +4,8 @@
 cache/
   artifacts/<content>/files/…        read-only; <content> is the sha256 of manifest.json
   artifacts/<content>/manifest.json  {"files": {name: {"bytes", "sha256"}}}: nothing else
-  actions/<key>.json                 the identity, the content it gave, metrics, seconds, peak memory; and their digest
+  actions/<key>.json                 the identity, the content it gave, metrics, seconds, peak memory, processor; and
+                                     their digest
   staging/<key>.…/                   a step at work; never read, removed by the next who holds the key
   locks/<key>, guard                 held while a key is built, or the store used; released when the holder dies
   digests.sqlite                     digests of files not touched since
@@ -36,13 +37,14 @@ Manifest = dict[str, dict[str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Action:
-    """A step that was run once: what decided it, what it gave, and what it took."""
+    """A step that was run once: what decided it, what it gave, what it took, and on which processor."""
 
     identity: dict[str, Any]
     content: str
     metrics: dict[str, float | int | str]
     seconds: float
     peak_bytes: int
+    processor: str = ""  # unknown of a record that is older than this field
 
 
 def manifest_of(files: dict[str, tuple[int, str]]) -> Manifest:

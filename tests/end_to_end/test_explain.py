@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 
+from artifacts.digest import digest_json
+from artifacts.processor import processor
 from small_project import Project
 
 
@@ -23,6 +26,28 @@ def test_why_names_the_line_and_key_of_the_recipe_with_old_and_new_value(built_p
         "small:second will be built:\n"
         "  recipes/small.yaml:13:21: targets.second.params.upper: true -> false\n"
     )  # fmt: skip
+
+
+def test_why_says_on_which_processor_a_target_was_made(built_project: Project) -> None:
+    said = built_project.doit("why", "second").out.splitlines()
+    assert re.fullmatch(rf"  last built \S+, made on {re.escape(processor())}:", said[1])
+
+
+def test_a_run_says_on_which_processor_it_measured_and_where_what_it_finds_was_measured(own_project: Project) -> None:
+    step = own_project.package / "steps" / "change_text.py"
+    step.write_text(step.read_text().replace("TOOLS = ", "DEPENDS_ON_PROCESSOR = True\n\nTOOLS = "))
+    line = f"measured on: {processor()}\n"
+    assert line in own_project.doit().out
+    # Another machine's record: what it says stays with the artifact.
+    for path in (own_project.cache / "actions").glob("*.json"):
+        record = json.loads(path.read_text())
+        record["action"]["processor"] = "Another (AVX2)"
+        path.write_text(json.dumps({"action": record["action"], "sha256": digest_json(record["action"])}))
+    own_project.replace("text: one", "text: two")
+    elsewhere = own_project.doit("first")
+    assert "measured on" not in elsewhere.out
+    own_project.replace("text: two", "text: one")
+    assert "measured on: Another (AVX2)\n" in own_project.doit().out
 
 
 def test_why_says_so_when_a_param_falls_back_to_its_default(built_project: Project) -> None:

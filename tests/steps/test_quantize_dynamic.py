@@ -47,6 +47,7 @@ def quantize(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
         ("{}", True),
         ('{"weight_type": "QInt8", "per_channel": true, "reduce_range": true}', True),
         ('{"op_types": ["Conv", "MatMul"], "nodes_to_exclude": ["/layers.0/MatMul"]}', True),
+        ('{"weight_type": "QInt8"}', False),
         ('{"weight_type": "QInt4"}', False),
         ('{"op_types": []}', False),
         ('{"op_types": ["Softmax"]}', False),
@@ -99,12 +100,12 @@ def test_convolutions_stay_float_because_they_stray_furthest(
     assert strayed(encode(convolved, features), expected) > 4 * strayed(encode(int8_encoder[0], features), expected)
 
 
-@pytest.mark.parametrize("weight_type", ["QUInt8", "QInt8"])
+@pytest.mark.parametrize("weights", [{}, {"weight_type": "QInt8", "reduce_range": True}], ids=["QUInt8", "QInt8"])
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_a_decoder_joint_is_quantised_whole(
-    decoder_joint_fp32: Path, tmp_path: Path, weight_type: str, per_channel: bool
+    decoder_joint_fp32: Path, tmp_path: Path, weights: dict[str, Any], per_channel: bool
 ) -> None:
-    out, metrics = quantize(decoder_joint_fp32, tmp_path / "out", weight_type=weight_type, per_channel=per_channel)
+    out, metrics = quantize(decoder_joint_fp32, tmp_path / "out", **weights, per_channel=per_channel)
     layers = histogram(decoder_joint_fp32)["LSTM"]
     assert (metrics["nodes_DynamicQuantizeLSTM"], metrics["nodes_Gather"]) == (layers, 1)
     assert (metrics["weights"], metrics["nodes_left_float"]) == (2 * layers + 1 + 3, 0)
@@ -115,8 +116,31 @@ def test_a_decoder_joint_is_quantised_whole(
         v.name: (v.type, v.shape) for v in sessions[1].get_inputs()
     }
     feeds = {name: feed(given.shape, given.type) for name, given in inputs.items()}
+    levels = 64 if weights.get("reduce_range") else 127
     for found, expected in zip(*(session.run(None, feeds) for session in sessions), strict=True):
-        np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+        # seven steps of the weights: where sums saturate it is fifty
+        np.testing.assert_allclose(found, expected, atol=7 / levels * np.abs(expected).max())
+
+
+def test_signed_weights_of_8_bits_are_refused_with_the_reason() -> None:
+    with pytest.raises(ValidationError, match="QInt8 needs reduce_range: true: 8-bit signed weights saturate"):
+        Params(weight_type="QInt8")
+
+
+@pytest.mark.parametrize("weights", [{}, {"weight_type": "QInt8", "reduce_range": True}], ids=["QUInt8", "QInt8"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_no_weight_that_is_multiplied_saturates_on_any_processor(
+    decoder_joint_fp32: Path, tmp_path: Path, weights: dict[str, Any], per_channel: bool
+) -> None:
+    out, _ = quantize(decoder_joint_fp32, tmp_path / "out", **weights, per_channel=per_channel)
+    model = onnx.load(onnx_file(out))
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    multiplied = {"MatMulInteger": (1,), "DynamicQuantizeLSTM": (1, 2)}
+    products = [tensors[node.input[i]] for node in model.graph.node for i in multiplied.get(node.op_type, ())]
+    assert len(products) == 3 + 2 * histogram(decoder_joint_fp32)["LSTM"]
+    for weight in products:
+        # two products of a uint8 with a signed weight are added in 16 bits
+        assert weight.dtype == np.uint8 or 2 * 255 * np.abs(weight.astype(int)).max() < 2**15
 
 
 def feed(shape: list[int | str], dtype: str) -> Array:

@@ -110,10 +110,15 @@ def test_the_search_lowers_the_error_of_every_value_and_says_so(
     out, metrics = smoothed
     values = json.loads((out / "smoothing.json").read_text())["values"]
     assert [one["value"] for one in values] == StatisticsReader(statistics).values
+    before, after = (
+        {value: float(metrics[f"{name}:{value}"]) for value in StatisticsReader(statistics).values}
+        for name in ("error_before", "error")
+    )
     for one in values:
-        assert (one["error"] < one["error_before"]) == (one["alpha"] is not None) == (one["divided_in"] is not None)
+        lower = after[one["value"]] < before[one["value"]]
+        assert lower == (one["alpha"] is not None) == (one["divided_in"] is not None)
     assert max(len(one["readers"]) for one in values) >= 3
-    assert metrics["mean_error"] == pytest.approx(np.mean([one["error"] for one in values]))
+    assert metrics["mean_error"] == pytest.approx(np.mean(list(after.values())))
     assert float(metrics["mean_error"]) < 0.85 * float(metrics["mean_error_before"])
     assert 0.4 < float(metrics["mean_alpha"]) < 0.95
 
@@ -121,7 +126,7 @@ def test_the_search_lowers_the_error_of_every_value_and_says_so(
 def test_the_channels_of_a_smoothed_value_are_alike(
     encoder_fp32: Path, statistics: Path, smoothed: tuple[Path, Metrics], tmp_path: Path
 ) -> None:
-    """With α = 1 the largest magnitudes of all channels are 1: a norm's gamma and beta were divided by them."""
+    """With α = 1 the largest magnitudes of all channels are nearly 1: a norm's gamma and beta were divided by them."""
     out, _ = smooth(encoder_fp32, statistics, tmp_path / "out", alpha=1.0)
     name = "encoder.layers.0.norm_feed_forward1.weight"
     before, after = (
@@ -131,7 +136,7 @@ def test_the_channels_of_a_smoothed_value_are_alike(
     value = next(value for value in StatisticsReader(statistics).values if "0/norm_feed_forward1" in value)
     peaks = StatisticsReader(statistics).read(value).abs_max
     assert peaks.max() / peaks.min() > 2
-    np.testing.assert_allclose(after, before / peaks, rtol=1e-6)
+    np.testing.assert_allclose(after, before / peaks, rtol=1 / 15)  # the scale has four bits
 
 
 def test_a_percentile_makes_other_scales(encoder_fp32: Path, statistics: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, WEIGHTS, open_archive
 from artifacts.nemo.model_config import read_config
+from artifacts.nemo.position_table import replace_position_tables
 from artifacts.nemo.quiet import quiet
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def restore(checkpoint: Path, scratch: Path) -> EncDecRNNTBPEModel:
-    """The model in evaluation mode, float32, without gradients.
+    """The model in evaluation mode, float32, without gradients; its table of positions is that of `position_table`.
 
     The archive is unpacked into `scratch`, an empty folder with room for it, which may go once the model is there. The
     weights are mapped from its file, not copied: NeMo by itself holds them twice while it restores.
@@ -46,7 +47,9 @@ def restore(checkpoint: Path, scratch: Path) -> EncDecRNNTBPEModel:
         log.info("restoring %s", checkpoint.name)
         model = EncDecRNNTBPEModel.restore_from(str(checkpoint), map_location="cpu", save_restore_connector=connector)
     model.freeze()  # evaluation mode, no gradients
-    return model.float()
+    model = model.float()
+    replace_position_tables(model.encoder)
+    return model
 
 
 def restore_preprocessor(checkpoint: Path, scratch: Path) -> nn.Module:

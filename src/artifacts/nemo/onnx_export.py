@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from artifacts.nemo.batch_norms import folded_batch_norms
 from artifacts.nemo.networks import Network, Sizes
 from artifacts.nemo.quiet import quiet
 
@@ -32,16 +33,17 @@ def export_network(network: Network, path: Path, opset: int, fixed: Sizes | None
     axes = {name: {i: dim for i, dim in enumerate(dims) if isinstance(dim, str)} for name, dims in named.items()}
     log.info("exporting %s", path.stem)
     with quiet(), torch.no_grad():
-        torch.onnx.export(
-            network,
-            sample,
-            str(path),  # a Path is refused as soon as the model needs loose files
-            input_names=list(network.inputs),
-            output_names=list(network.outputs),
-            dynamic_axes=None if fixed else axes,
-            opset_version=opset,
-            dynamo=False,
-        )
+        with folded_batch_norms(network):
+            torch.onnx.export(
+                network,
+                sample,
+                str(path),  # a Path is refused as soon as the model needs loose files
+                input_names=list(network.inputs),
+                output_names=list(network.outputs),
+                dynamic_axes=None if fixed else axes,
+                opset_version=opset,
+                dynamo=False,
+            )
         outputs = dict(zip(network.outputs, network(*sample), strict=True)) if fixed else {}
     _write_dims(path, outputs)
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 TOOLS = ("numpy", "onnxruntime", "soundfile")
 
+DEPENDS_ON_PROCESSOR = True
+
 OUTPUTS = ("encoder_output", "encoded_lengths")
 
 log = logging.getLogger(__name__)

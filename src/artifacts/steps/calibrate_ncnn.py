@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 TOOLS = ("kaldi-native-fbank", "ncnn", "numpy", "onnxruntime", "soundfile")
 
+DEPENDS_ON_PROCESSOR = True
+
 log = logging.getLogger(__name__)
 
 

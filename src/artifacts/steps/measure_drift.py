@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 TOOLS = ("onnxruntime", "numpy", "soundfile")
 
+DEPENDS_ON_PROCESSOR = True
+
 log = logging.getLogger(__name__)
 
 

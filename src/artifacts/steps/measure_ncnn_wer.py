@@ -36,6 +36,8 @@ TOOLS = (
     "jiwer", "kaldi-native-fbank", "ncnn", "numpy", "onnxruntime", "rapidfuzz", "sherpa-ncnn", "soundfile",
 )  # fmt: skip
 
+DEPENDS_ON_PROCESSOR = True
+
 log = logging.getLogger(__name__)
 
 

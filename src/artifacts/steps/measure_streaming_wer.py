@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TOOLS = ("onnxruntime", "numpy", "soundfile", "jiwer", "rapidfuzz")
 
+DEPENDS_ON_PROCESSOR = True
+
 
 class Params(StepParams):
     """What of the corpus is measured, how words are compared, and with how many threads."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 TOOLS = ("onnxruntime", "numpy", "soundfile", "jiwer", "rapidfuzz")
 
+DEPENDS_ON_PROCESSOR = True
+
 
 class Buffered(StepParams):
     """How a stream is cut up, each a whole number of the encoder's frames: of 0.08 s, for FastConformers.

@@ -39,7 +39,9 @@ class Params(StepParams):
     """What a uint8 spans: all that was seen, or magnitudes up to the percentile that was calibrated, which one frame
     cannot move. On the embedded encoder both leave the same error, and the percentile fewer wrong words."""
     reduce_range: bool = True
-    """Whether weights get 7 bits: CPUs without VNNI, and wasm, add two products u8 × s8 in 16 bits, which overflow."""
+    """Whether weights get 7 bits. With 8, two products u8 × s8 exceed the 16 bits in which processors without VNNI (AMD
+    before Zen 4, Intel's AVX2 alone) add them, and outputs are wrong there: only for a target that is known to be of
+    another kind (ARM, VNNI, a GPU). The metric `saturating_weights` counts the weights that this concerns."""
     nodes_to_exclude: tuple[str, ...] = ()
     """Names of MatMuls that stay float."""
     exclude_worst: int = Field(0, ge=0)
@@ -47,10 +49,12 @@ class Params(StepParams):
 
 
 def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str, float | int | str]:
-    """Write the quantised model to `out` under its name, run it once, and write `quantized_nodes.json`: the errors.
+    """Write the quantised model to `out` under its name, run it once, and write `quantized_nodes.json`: the nodes that
+    were quantised, and those that were left float because they stray furthest.
 
-    Metrics: nodes quantised and left float, values quantised, the mean and the largest relative squared error of the
-    quantised nodes, the ops whose number changed, bytes before and after.
+    Metrics: nodes quantised and left float, values quantised, weights that saturate without VNNI (0 with
+    `reduce_range`), the mean and the largest relative squared error of the quantised nodes, the ops whose number
+    changed, bytes before and after, and each node's error as `error:<node>`, the largest first.
     Raises StepError for a model that cannot be read, is not fp32, is quantised already or has weights with NaN or
     infinity, for a name in `nodes_to_exclude` that no node has, for statistics of another model, or if no node was
     quantised, a weight did not survive it, or the result does not run with finite numbers.
@@ -60,11 +64,13 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     from artifacts.graph.op_counts import changed_ops, op_counts
     from artifacts.graph.quantization.activation_statistics import StatisticsReader
     from artifacts.graph.quantization.calibrated_matmuls import matmuls_by_value
+    from artifacts.graph.quantization.int8_sums import check_sums, saturating_weights
     from artifacts.graph.quantization.matrix_content import write_replaced
     from artifacts.graph.quantization.quantized_error import weight_limit
     from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
     from artifacts.graph.quantization.static_int8 import measure_matmuls, quantize_matmuls
     from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
+    from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
 
     source, limit = find_model(model), weight_limit(params.reduce_range)
@@ -92,23 +98,28 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     ops = changed_ops(ops_before, op_counts(graph))
     write_replaced(graph, source.parent, contents, target)
     check_model(target)
+    with TensorReader(target) as reader:
+        written = load_graph(target)
+        if params.reduce_range:
+            check_sums(written, reader)
+        saturating = len(saturating_weights(written, reader))
     trial_run(open_session(target, threads=1), target.name)
     _write_report(out / REPORT_NAME, kept, worst)
     return {
         "nodes_quantized": len(kept),
         "values_quantized": len({one.matmul.activation for one in kept}),
         "nodes_left_float": ops_before["MatMul"] - len(kept),
+        "saturating_weights": saturating,
         "mean_error": sum(one.error for one in kept) / len(kept),
         "largest_error": max(one.error for one in kept),
         **ops,
         "bytes_before": model_bytes(model),
         "bytes_after": model_bytes(out),
+        **{f"error:{found[place].node_name}": found[place].error for place in order},
     }
 
 
 def _write_report(path: Path, kept: Sequence[StaticMatMul], worst: Sequence[StaticMatMul]) -> None:
-    report = {
-        title: [{"node": one.node_name, "error": one.error} for one in nodes]
-        for title, nodes in (("quantized", kept), ("left_float", worst))
-    }
+    """Without the errors, which are metrics: their last bits are those of one processor."""
+    report = {title: [one.node_name for one in nodes] for title, nodes in (("quantized", kept), ("left_float", worst))}
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -46,10 +46,11 @@ class Params(StepParams):
 
 
 def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str, float | int | str]:
-    """Write the smoothed model to `out` under its name, and `smoothing.json`: α and error of each value.
+    """Write the smoothed model to `out` under its name, and `smoothing.json`: α of each value, and where it went.
 
     Metrics: values smoothed and left, foldings and explicit Muls, the mean α, the mean over values of the quantised
-    readers' relative squared error before and after, the ops whose number changed, bytes before and after.
+    consumers' relative squared error before and after, the ops whose number changed, bytes before and after, and each
+    value's error as `error_before:<value>` and `error:<value>`.
     Raises StepError for a model that cannot be read, is not fp32, is quantised already or has weights with NaN or
     infinity, for a name in `nodes_to_exclude` that no node has, for statistics of another model, or if no value was
     smoothed.
@@ -100,6 +101,8 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
         **ops,
         "bytes_before": model_bytes(model),
         "bytes_after": model_bytes(out),
+        **{f"error_before:{value}": one.error_before for value, one in chosen.items()},
+        **{f"error:{value}": one.error for value, one in chosen.items()},
     }
 
 
@@ -118,14 +121,13 @@ def _choose(readers: list[WeightMatMul], measured: StatisticsReader, folder: Pat
 def _write_report(
     path: Path, chosen: Mapping[str, Smoothing], into: Mapping[str, str], names: Mapping[str, list[str]]
 ) -> None:
+    """Without the errors, which are metrics: their last bits are those of one processor."""
     values = [
         {
             "value": value,
             "readers": names[value],
             "alpha": one.alpha,
             "divided_in": into.get(value),
-            "error_before": one.error_before,
-            "error": one.error,
         }
         for value, one in chosen.items()
     ]

@@ -44,7 +44,7 @@ def test_the_scale_is_that_of_the_paper(alpha: float) -> None:
     activation, weight = np.array([0.5, 3, 200], np.float32), np.array([2, 0.25, 0.01], np.float32)
     found = smoothing_scale(activation, weight, alpha)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, activation**alpha / weight ** (1 - alpha), rtol=1e-6)
+    np.testing.assert_allclose(found, activation**alpha / weight ** (1 - alpha), rtol=1 / 15)  # it has four bits
 
 
 def test_silent_channels_and_rows_of_zeros_are_left_alone() -> None:

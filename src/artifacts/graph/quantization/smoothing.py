@@ -16,12 +16,17 @@ import numpy as np
 
 from artifacts.graph.quantization.activation_statistics import ActivationStatistics
 from artifacts.graph.quantization.quantized_error import Trial, quantized_rows, relative_errors
+from artifacts.graph.quantization.significant_bits import rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST_EXPONENT = 16
 """Scales stay within 2^±16, which keeps whatever a model computes far from float32's ends."""
+
+SCALE_BITS = 4
+"""The significant bits of a scale: eight values an octave. On the embedded encoder they cost 1 % of the error that is
+left (1.42e-4 rather than 1.41e-4, and 1.82e-4 without smoothing), 3 bits cost 4 %."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,15 @@ def alpha_grid(step: float) -> list[float]:
 def smoothing_scale(activation: NDArray[np.float32], weight: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
     """The scale `[C]` from the largest magnitudes `[C]` of the activation's channels and of the weights' rows.
 
-    Where either is 0, and nothing is to gain, it is 1. It is not rounded to powers of two, with which the smoothed
-    model would compute what the model did bit for bit: on the embedded encoder that loses all that smoothing gains
-    (error 1.27e-4 rather than 1.02e-4, and 1.35e-4 without smoothing).
+    Where either is 0, and nothing is to gain, it is 1. It has few significant bits, so that the last bits of a
+    measurement do not move it. It is not rounded to powers of two, with which the smoothed model would compute what
+    the model did bit for bit: on the embedded encoder that loses nearly all that smoothing gains (error 1.76e-4).
     """
     known = (activation > 0) & (weight > 0)
     x, w = (np.where(known, peaks, 1).astype(np.float64) for peaks in (activation, weight))
     exponent = alpha * np.log2(x) - (1 - alpha) * np.log2(w)
-    return np.exp2(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT)).astype(np.float32)
+    scale = np.exp2(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+    return rounded(scale, SCALE_BITS).astype(np.float32)
 
 
 def choose_smoothing(

@@ -28,12 +28,17 @@ from artifacts.graph.quantization.quantized_error import (
     quantized_rows,
     relative_errors,
 )
+from artifacts.graph.quantization.significant_bits import rounded_outwards
 from artifacts.graph.quantization.weight_matmuls import WeightMatMul
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Format = Literal["qdq", "qoperator"]
+
+RANGE_BITS = 7
+"""The significant bits of the ends of an activation's range: the last bits of a measurement do not move them, and the
+range is wider by 0.8 % on average."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,14 @@ def measure_matmuls(
 ) -> list[StaticMatMul]:
     """Scales and errors of the MatMuls that read one value. `clipped`: its range ends at the calibrated percentile.
 
+    The ends of the range are rounded outwards to RANGE_BITS.
     Raises StepError for statistics of another model, and for a weight that holds NaN or would become all zeros.
     """
     measured, weights = read_calibrated(readers, statistics, folder)
     low, high = float(measured.low.min()), float(measured.high.max())
     if clipped and measured.clip > 0:  # it is 0 where next to all numbers are
         low, high = max(low, -measured.clip), min(high, measured.clip)
+    low, high = rounded_outwards(low, RANGE_BITS), rounded_outwards(high, RANGE_BITS)
     trial = Trial(np.ones_like(measured.low), *quantized_rows(measured.rows, low, high))
     found = []
     for reader, weight in zip(readers, weights, strict=True):

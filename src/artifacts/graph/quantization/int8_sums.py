@@ -1,0 +1,69 @@
+"""Whether the sums of integer products fit, on any processor.
+
+ONNX Runtime multiplies uint8 activations by int8 weights with the instructions that a processor has. Without VNNI that
+is VPMADDUBSW (Intel, "Software Developer's Manual", volume 2), which adds two products in 16 bits and saturates: two
+products of 255 and 127 are 64,770 and come out as 32,767. AVX2 alone, AMD before Zen 4 and AVX-512 of the first
+generation are of that kind. uint8 weights take VPMADDWD, whose sums are exact everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from artifacts.errors import StepError
+
+if TYPE_CHECKING:
+    from artifacts.graph.tensor_reader import TensorReader
+
+LARGEST_ACTIVATION = 255
+LARGEST_SUM = 2**15 - 1
+
+_WEIGHT_INPUTS = {
+    "ConvInteger": (1,), "DynamicQuantizeLSTM": (1, 2), "DynamicQuantizeMatMul": (1,), "MatMulInteger": (0, 1),
+    "MatMulIntegerToFloat": (0, 1), "QAttention": (1,), "QGemm": (0, 3), "QLinearConv": (3,), "QLinearMatMul": (0, 3),
+}  # fmt: skip
+"""The ops that multiply integers, and which of their inputs may be weights."""
+
+_FUSED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""The ops that a runtime turns into one of those where DequantizeLinear gives them all that they multiply."""
+
+
+def check_sums(model: ModelProto, reader: TensorReader) -> None:
+    """Raise StepError if the model has a weight that saturates on a processor without VNNI."""
+    for name in saturating_weights(model, reader):
+        raise StepError(
+            f"weight '{name}': two of its products can exceed {LARGEST_SUM}, where processors without VNNI saturate",
+            "quantise it to 7 bits (reduce_range), or to uint8",
+        )
+
+
+def saturating_weights(model: ModelProto, reader: TensorReader) -> list[str]:
+    """Return the names of int8 weights of the top graph that saturate on a processor without VNNI at worst.
+
+    The worst case is two activations of 255 that meet the weight's largest magnitude: which numbers a runtime puts side
+    by side is its own affair.
+    """
+    names = set(_multiplied(model))
+    return [
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.name in names
+        and tensor.data_type == TensorProto.INT8
+        and 2 * LARGEST_ACTIVATION * int(np.abs(reader.array(tensor).astype(np.int16)).max(initial=0)) > LARGEST_SUM
+    ]
+
+
+def _multiplied(model: ModelProto) -> Iterator[str]:
+    """The names of values that are multiplied as integers, those behind a DequantizeLinear among them."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    dequantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    for node in model.graph.node:
+        yield from (node.input[index] for index in _WEIGHT_INPUTS.get(node.op_type, ()) if index < len(node.input))
+        if node.op_type in _FUSED_OPS:
+            integers = [dequantized.get(name, "") for name in node.input[:2]]
+            if all(integers) and not constants.issuperset(integers):
+                yield from integers
