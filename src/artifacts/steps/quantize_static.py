@@ -45,7 +45,7 @@ class Params(StepParams):
     nodes_to_exclude: tuple[str, ...] = ()
     """Names of MatMuls that stay float."""
     exclude_worst: int = Field(0, ge=0)
-    """How many more MatMuls stay float: those whose output strays furthest on the sample frames."""
+    """How many more MatMuls stay float: those with the largest expected error on the sample frames."""
 
 
 def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str, float | int | str]:
@@ -87,7 +87,7 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     found = [
         one for group in readers.values() for one in measure_matmuls(group, measured, source.parent, limit, clipped)
     ]
-    order = sorted(range(len(found)), key=lambda place: -found[place].error)
+    order = sorted(range(len(found)), key=lambda place: -found[place].expected_error)
     worst = [found[place] for place in order[: params.exclude_worst]]
     kept = [found[place] for place in sorted(order[params.exclude_worst :])]
     if not kept:

@@ -34,7 +34,7 @@ class Params(StepParams):
 
     alpha: Annotated[float, Field(ge=0, le=1)] | Literal["search"] = "search"
     """s = max|X|^α / max|W|^(1-α). 'search' tries α from 0 to 1 for each value, and no smoothing, and takes what
-    leaves the MatMuls that read the value, quantised, with the smallest error on the sample frames."""
+    leaves the MatMuls that read the value, quantised, with the smallest expected error on the sample frames."""
     alpha_step: float = Field(0.1, ge=0.01, le=1)
     """The step of the search; 0 and 1 are tried always."""
     statistic: Literal["absmax", "percentile"] = "absmax"

@@ -95,6 +95,33 @@ def relative_errors(
     return [one / energy if energy else 0.0 for one in strayed]
 
 
+def expected_error(
+    rows: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    ends: tuple[float, float],
+    limit: int,
+) -> float:
+    """What `relative_errors` gives on average, if rounding errors are uniform and independent of all else.
+
+    Each rounded number is then off by its step squared over 12 (Bennett 1948, "Spectra of Quantized Signals"), and
+    what lies beyond the `ends` of the range of X / s by how far it does. On the embedded encoder that is within 8 % of
+    what is measured. Choices are made by this number rather than by the measured one, in which a single activation that
+    rounds the other way, as on another processor, is 1e-4 to 1e-3 of the whole: here it is 1e-6.
+    """
+    scaled_rows, scaled_weight = rows / scale, weight * scale[:, np.newaxis]
+    energy = _energy(product(rows, weight))
+    if not energy:
+        return 0.0
+    step = float(activation_scale(*ends)[0])
+    columns = column_scales(np.maximum(scaled_weight.max(axis=0), -scaled_weight.min(axis=0)), limit)
+    from_rows = len(rows) * step**2 / 12 * _energy(scaled_weight)
+    from_weight = _energy(scaled_rows) * _energy(columns) / 12
+    beyond = scaled_rows - np.clip(scaled_rows, min(ends[0], 0), max(ends[1], 0))
+    clipped = _energy(product(beyond, scaled_weight)) if beyond.any() else 0.0
+    return (from_rows + from_weight + clipped) / energy
+
+
 def product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """`a [R, K] x b [K, N]`, bit for bit the same with any number of threads, unlike numpy's."""
     result: NDArray[np.float32] = _product_session().run(None, {"a": a, "b": b})[0]

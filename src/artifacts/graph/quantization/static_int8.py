@@ -25,6 +25,7 @@ from artifacts.graph.quantization.quantized_error import (
     Trial,
     activation_scale,
     column_scales,
+    expected_error,
     quantized_rows,
     relative_errors,
 )
@@ -52,6 +53,8 @@ class StaticMatMul:
     weight_scales: NDArray[np.float32]
     error: float
     """||Q(X) Q(W) - XW||² / ||XW||² on the sample frames."""
+    expected_error: float
+    """The same on average, whatever the last bits of the frames are: nodes are ranked by it."""
 
 
 def measure_matmuls(
@@ -74,7 +77,8 @@ def measure_matmuls(
         if weight.any() and not (np.abs(weight) / scales >= 0.5).any():
             raise StepError(f"weight '{reader.weight.name}': quantised to zeros", "exclude the nodes that read it")
         (error,) = relative_errors(measured.rows, weight, [trial], limit)
-        found.append(StaticMatMul(reader, reader.node.name, low, high, scales, error))
+        expected = expected_error(measured.rows, weight, trial.scale, (low, high), limit)
+        found.append(StaticMatMul(reader, reader.node.name, low, high, scales, error, expected))
     return found
 
 
