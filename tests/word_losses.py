@@ -8,9 +8,17 @@ hundred times.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Rows = list[dict[str, Any]]
+"""What a measurement of words says of each utterance: the lines of its `hypotheses.jsonl`."""
+
+TOTAL = "total"
 
 LEVEL = 0.01
 """How often a test may be red although the loss is as small as its bound, all the losses that it looks at together."""
@@ -30,6 +38,32 @@ class Loss:
     def smallest_shown(self, bound: float, *, among: int = 1) -> float:
         """The points from which on a loss with this scatter is told from one that is as small as the bound."""
         return bound + statistics.NormalDist().inv_cdf(1 - LEVEL / among) * self.scatter
+
+
+def read_rows(folder: Path) -> Rows:
+    """The rows of what a step wrote that measures words."""
+    return [json.loads(line) for line in (folder / "hypotheses.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def wer_percent(rows: Rows, name: str) -> float:
+    """The word error rate of a slice, or of all rows for TOTAL."""
+    return 100 * sum(_errors(rows, name)) / _words(rows, name)
+
+
+def losses(rows: Rows, before: Rows) -> dict[str, Loss]:
+    """What was lost on each slice, and on all of the speech (TOTAL): the same utterances, measured twice."""
+    assert [row["id"] for row in rows] == [row["id"] for row in before]
+    slices = [*dict.fromkeys(row["slice"] for row in before), TOTAL]
+    return {name: loss(_errors(rows, name), _errors(before, name), _words(before, name)) for name in slices}
+
+
+def _errors(rows: Rows, name: str) -> list[int]:
+    kinds = ("substitutions", "deletions", "insertions")
+    return [sum(int(row[kind]) for kind in kinds) for row in rows if name in (row["slice"], TOTAL)]
+
+
+def _words(rows: Rows, name: str) -> int:
+    return sum(len(row["text"].split()) for row in rows if name in (row["slice"], TOTAL))
 
 
 def loss(errors: Sequence[int], before: Sequence[int], words: int) -> Loss:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from artifacts.steps import measure_ncnn_wer
 from conftest import ROOT, run_doit
+from word_losses import TOTAL, Rows, losses, read_rows
 
 RECIPE = "lstm-transducer"
 CACHE = ROOT / "cache" / RECIPE
@@ -18,18 +20,24 @@ NETWORKS = {
 """`doit lstm-transducer` hears the others, and more: the joint's int8 form waits for a minute of calibration."""
 UTTERANCES = 66
 
-Metrics = dict[str, float | int | str]
+
+class Measured(NamedTuple):
+    """What the step says of a form, and of each utterance."""
+
+    metrics: dict[str, float | int | str]
+    rows: Rows
 
 
 @pytest.fixture(scope="module")
-def heard(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Metrics]:
-    """What each form errs, and in how many recordings sherpa-ncnn hears the same tokens."""
+def measured(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
+    """What each form errs, and in how many recordings sherpa-ncnn gives the same tokens."""
     run_doit("-n", "2", *dict.fromkeys(f"{RECIPE}:{name}" for names in NETWORKS.values() for name in names))
     params = measure_ncnn_wer.Params(slices=("clean",), compare_with_sherpa=True)
-    metrics = {}
+    found = {}
     for form, (encoder, predictor, joint) in NETWORKS.items():
-        metrics[form] = measure_ncnn_wer.run(
-            tmp_path_factory.mktemp(form),
+        out = tmp_path_factory.mktemp(form)
+        metrics = measure_ncnn_wer.run(
+            out,
             params,
             encoder=CACHE / encoder,
             predictor=CACHE / predictor,
@@ -37,15 +45,19 @@ def heard(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             tokens=ROOT / "recipes" / RECIPE / "checkpoint" / "tokens.txt",
             corpus=evaluation,
         )
-    return metrics
+        found[form] = Measured(metrics, read_rows(out))
+    return found
 
 
 @pytest.mark.parametrize("form", NETWORKS)
-def test_sherpa_ncnn_hears_every_recording_as_our_own_loop_does(heard: dict[str, Metrics], form: str) -> None:
-    assert heard[form]["sherpa_equal_utterances"] == heard[form]["utterances"] == UTTERANCES
+def test_sherpa_ncnn_gives_the_tokens_of_our_own_loop_for_every_recording(
+    measured: dict[str, Measured], form: str
+) -> None:
+    metrics = measured[form].metrics
+    assert metrics["sherpa_equal_utterances"] == metrics["utterances"] == UTTERANCES
 
 
-def test_clean_speech_is_understood_and_in_int8_within_a_point(heard: dict[str, Metrics]) -> None:
-    fp32, int8 = (float(heard[form]["wer_percent"]) for form in NETWORKS)
-    assert fp32 < 5
-    assert int8 <= fp32 + 1
+def test_clean_speech_is_understood_and_in_int8_within_a_point(measured: dict[str, Measured]) -> None:
+    fp32, int8 = (measured[form] for form in NETWORKS)
+    assert float(fp32.metrics["wer_percent"]) < 5
+    assert not losses(int8.rows, fp32.rows)[TOTAL].exceeds(1)

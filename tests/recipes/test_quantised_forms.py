@@ -11,7 +11,6 @@ transcribes seven times the words of a long slice in a quarter of an hour: READM
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pytest
 
 from conftest import ROOT, run_doit
 from heard_words import hear
-from word_losses import Loss, exceeding, loss
+from word_losses import TOTAL, Loss, Rows, exceeding, losses, read_rows, wer_percent
 
 PLAIN, OUTLIERS = "tiny-forms", "tiny-outliers"
 FORMS = ("fp32", "int8", "int8_smoothquant")
@@ -40,48 +39,21 @@ class Measured:
     loss: dict[str, dict[str, Loss]]
 
 
-Rows = list[dict[str, str]]
-
-
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
     """The forms of each recipe, against fp32 of the plain model."""
     run_doit("-n", "2", *(f"{PLAIN}:wer_{form}" for form in FORMS))
-    found = {form: _rows(ROOT / "cache" / PLAIN / f"wer_{form}") for form in FORMS}
+    found = {form: read_rows(ROOT / "cache" / PLAIN / f"wer_{form}") for form in FORMS}
     targets = [f"wer_{form}" for form in FORMS if form != "fp32"]
     heard = hear(tmp_path_factory.mktemp("heard"), OUTLIERS, targets, HEARD)
-    outliers = {target.removeprefix("wer_"): _rows(folder) for target, folder in heard.items()}
+    outliers = {target.removeprefix("wer_"): read_rows(folder) for target, folder in heard.items()}
     outliers = {"fp32": [row for row in found["fp32"] if row["slice"] in HEARD], **outliers}
     return {PLAIN: _measured(found), OUTLIERS: _measured(outliers)}
 
 
 def _measured(rows: dict[str, Rows]) -> Measured:
-    slices = [*dict.fromkeys(row["slice"] for row in rows["fp32"]), "total"]
-    return Measured(
-        {form: {name: _wer(rows[form], name) for name in slices} for form in rows},
-        {form: {name: _loss(rows[form], rows["fp32"], name) for name in slices} for form in rows},
-    )
-
-
-def _rows(folder: Path) -> Rows:
-    return [json.loads(line) for line in (folder / "hypotheses.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def _errors(rows: Rows, name: str) -> list[int]:
-    kinds = ("substitutions", "deletions", "insertions")
-    return [sum(int(row[kind]) for kind in kinds) for row in rows if name in (row["slice"], "total")]
-
-
-def _words(rows: Rows, name: str) -> int:
-    return sum(len(row["text"].split()) for row in rows if name in (row["slice"], "total"))
-
-
-def _wer(rows: Rows, name: str) -> float:
-    return 100 * sum(_errors(rows, name)) / _words(rows, name)
-
-
-def _loss(rows: Rows, before: Rows, name: str) -> Loss:
-    return loss(_errors(rows, name), _errors(before, name), _words(rows, name))
+    lost = {form: losses(rows[form], rows["fp32"]) for form in rows}
+    return Measured({form: {name: wer_percent(rows[form], name) for name in lost[form]} for form in rows}, lost)
 
 
 def _show(capsys: pytest.CaptureFixture[str], recipe: str, found: Measured) -> None:
@@ -91,7 +63,7 @@ def _show(capsys: pytest.CaptureFixture[str], recipe: str, found: Measured) -> N
             shown = ""
             for form in FORMS[1:]:
                 one = found.loss[form][name]
-                bounds, among = (TOTAL_BOUNDS, 1) if name == "total" else (BOUNDS, len(found.wer["fp32"]) - 1)
+                bounds, among = (TOTAL_BOUNDS, 1) if name == TOTAL else (BOUNDS, len(found.wer["fp32"]) - 1)
                 red = one.smallest_shown(bounds[recipe][form], among=among)
                 shown += f"{found.wer[form][name]:>10.2f} {one.points:+6.2f} ±{one.scatter:5.2f} (red {red:5.2f})"
             print(f"  {name:<18}{wer:10.2f}{shown}")
@@ -103,8 +75,8 @@ def test_block_quantised_and_smoothed_forms_hold_their_words_with_an_outlier_cha
     measured: dict[str, Measured], recipe: str, form: str
 ) -> None:
     lost = measured[recipe].loss[form]
-    assert not lost["total"].exceeds(TOTAL_BOUNDS[recipe][form])
-    assert exceeding(lost, BOUNDS[recipe][form], but_for=["total"]) == []
+    assert not lost[TOTAL].exceeds(TOTAL_BOUNDS[recipe][form])
+    assert exceeding(lost, BOUNDS[recipe][form], but_for=[TOTAL]) == []
 
 
 def test_stock_int8_is_ruined_by_an_outlier_channel_and_harmless_without_one(
@@ -114,7 +86,7 @@ def test_stock_int8_is_ruined_by_an_outlier_channel_and_harmless_without_one(
     for recipe in (PLAIN, OUTLIERS):
         (tmp_path / recipe).mkdir()
         heard = hear(tmp_path / recipe, recipe, ["wer_int8_dynamic"], [MINUTE])
-        stock[recipe] = _wer(_rows(heard["wer_int8_dynamic"]), MINUTE)
+        stock[recipe] = wer_percent(read_rows(heard["wer_int8_dynamic"]), MINUTE)
         _show(capsys, recipe, measured[recipe])
         with capsys.disabled():
             print(f"  {MINUTE}, stock int8: {stock[recipe]:.2f}")

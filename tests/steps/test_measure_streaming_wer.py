@@ -14,6 +14,7 @@ from artifacts.nemo.streaming_schedule import Wishes, schedule
 from artifacts.steps import measure_streaming_wer
 from artifacts.steps.measure_streaming_wer import Params
 from streaming_targets import CHECKPOINT, measurement_inputs, restored_streaming_model, streaming, transcribe_with_nemo
+from word_losses import TOTAL, exceeding, losses, read_rows
 
 SLICES = ("clean", "soft_endings")
 
@@ -51,13 +52,9 @@ def measured(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     return out, dict(measure_streaming_wer.run(out, Params(slices=SLICES), **inputs))
 
 
-def read_lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "hypotheses.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def test_the_rates_are_those_of_jiwer_over_the_hypotheses(measured: tuple[Path, dict[str, Any]]) -> None:
     folder, metrics = measured
-    lines = read_lines(folder)
+    lines = read_rows(folder)
     for name in SLICES:
         chosen = [line for line in lines if line["slice"] == name]
         assert len(chosen) == 66
@@ -79,7 +76,7 @@ def test_the_text_is_that_of_nemos_own_streaming(
     schedule(model, Wishes(), CHECKPOINT.name)
     corpus = read_corpus(evaluation, SLICES)
     theirs = transcribe_with_nemo(model, [corpus.waveform(utterance) for utterance in corpus.utterances])
-    lines = read_lines(measured[0])
+    lines = read_rows(measured[0])
     assert sum(line["hypothesis"] == text for line, text in zip(lines, theirs, strict=True)) >= 0.97 * len(lines)
     for name in SLICES:
         texts = [line["text"] for line in lines if line["slice"] == name]
@@ -116,7 +113,6 @@ def test_int8_errs_as_fp32_does_and_less_latency_costs_words(
         form_inputs = {**inputs, "encoder": streaming(f"streaming_encoder_{form}")}
         found[form] = measure_streaming_wer.run(tmp_path / form, Params(slices=SLICES), **form_inputs)
     assert found["560ms"]["latency_seconds"] == 0.56
-    for name in SLICES:
-        fp32, int8, sooner = (float(one[f"wer_percent_{name}"]) for one in (measured[1], *found.values()))
-        assert int8 <= fp32 + 1
-        assert sooner > fp32 + 1
+    fp32, int8, sooner = (read_rows(folder) for folder in (measured[0], tmp_path / "int8", tmp_path / "560ms"))
+    assert exceeding(losses(int8, fp32), 1) == []
+    assert losses(sooner, fp32)[TOTAL].points > 1
