@@ -8,9 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 from pydantic import ValidationError
 
 from artifacts.asr.corpus import read_corpus
+from artifacts.nemo.batch_norms import fold_batch_norm
+from artifacts.nemo.position_table import sinusoids
 from artifacts.steps.export_encoder import Params
 
 BOUND = 1e-4
@@ -57,6 +60,27 @@ def test_there_is_one_valid_file_and_its_differences_were_measured(exports: Any)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     onnx.checker.check_model(str(path), full_check=True)
     assert 0 < exports.metrics["encoder_fp32"]["encoder_output_max_abs_diff"] < BOUND
+
+
+def test_batch_normalisation_is_folded_by_us_and_the_table_of_positions_is_ours(
+    exports: Any, restored_model: Any
+) -> None:
+    graph = onnx.load(exports.folder / "encoder_fp32" / "encoder-model.onnx").graph
+    assert not [node for node in graph.node if node.op_type == "BatchNormalization"]
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    layers = restored_model.encoder.layers
+    for index, layer in enumerate(layers):
+        convolution = layer.conv.depthwise_conv
+        folded = fold_batch_norm(convolution.weight, convolution.bias, layer.conv.batch_norm)
+        for name, numbers in zip(("weight", "bias"), folded, strict=True):
+            found = tensors[f"encoder.layers.{index}.conv.depthwise_conv.{name}"]
+            np.testing.assert_array_equal(found, numbers.numpy())
+    assert len(layers) == 5
+    table = restored_model.encoder.pos_enc.pe.numpy()
+    constants = [numpy_helper.to_array(node.attribute[0].t) for node in graph.node if node.op_type == "Constant"]
+    assert any(numbers.shape == table.shape and np.array_equal(numbers, table) for numbers in constants)
+    positions = np.arange(table.shape[1] // 2, -(table.shape[1] // 2) - 1, -1).astype(np.float32)
+    np.testing.assert_array_equal(table[0], sinusoids(positions, table.shape[2]))
 
 
 def test_inputs_and_outputs_are_named_typed_and_shaped_as_promised(

@@ -229,6 +229,16 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
     assert digests(source) == before
 
 
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+def test_weights_of_8_bits_are_counted_as_those_that_saturate_without_vnni(
+    small: tuple[Path, Path], tmp_path: Path, form: str
+) -> None:
+    _, metrics = quantize(*small, tmp_path / "seven", format=form)
+    assert metrics["saturating_weights"] == 0
+    _, metrics = quantize(*small, tmp_path / "eight", format=form, reduce_range=False)
+    assert metrics["saturating_weights"] == 1
+
+
 @pytest.mark.parametrize("left", [{"nodes_to_exclude": ("product",)}, {"exclude_worst": 1}])
 def test_a_model_of_which_nothing_is_quantised_is_refused(
     small: tuple[Path, Path], tmp_path: Path, left: dict[str, Any]

@@ -115,6 +115,15 @@ def test_the_range_is_what_was_calibrated_and_holds_zero(
     assert values(model)["x_zero_point"].dtype == np.uint8
 
 
+def test_the_ends_of_a_range_are_rounded_outwards_to_seven_bits(tmp_path: Path) -> None:
+    statistics = tmp_path / "statistics"
+    statistics.mkdir()
+    ends = np.full(8, -1.0004, np.float32), np.full(8, 3.0004, np.float32)
+    write_statistics(statistics, [ActivationStatistics("x", 32, *ends, ends[1], 4.0, ROWS)], {})
+    _, (found,) = quantize(make(tmp_path, ONE), StatisticsReader(statistics))
+    assert (found.low, found.high) == (-(1 + 1 / 64), 3 + 1 / 32)
+
+
 @pytest.mark.parametrize("limit", [64, 127])
 def test_each_column_spans_the_limit(tmp_path: Path, statistics: StatisticsReader, limit: int) -> None:
     source = make(tmp_path, ONE)
