@@ -41,7 +41,7 @@ def build(out: str, names: Sequence[str], calibration: str) -> Iterator[dict[str
         started = time.monotonic()
         step.run(folder, params, **inputs)
         made[name] = folder
-        yield {"target": name, "step": job.step, "seconds": time.monotonic() - started, "files": digests(folder)}
+        yield {"name": name, "step": job.step, "seconds": time.monotonic() - started, "files": digests(folder)}
 
 
 def _input(plan: Any, name: str, calibration: str) -> Path:
@@ -87,7 +87,7 @@ def _errors(models: dict[str, str], feeds: Callable[[Any], list[dict[str, Any]]]
         expected = expected or found
         apart = [max(map(_apart, one, reference)) for one, reference in zip(found, expected, strict=True)]
         if found is not expected:
-            yield {"form": form, "mean": sum(apart) / len(apart), "worst": max(apart)}
+            yield {"name": form, "mean": sum(apart) / len(apart), "worst": max(apart)}
 
 
 def _decoder_feeds(session: Any, seed: int) -> dict[str, Any]:
@@ -124,7 +124,8 @@ def words(forms: Forms, corpus: str, out: str) -> Iterator[dict[str, Any]]:
         lines = [json.loads(line) for line in (folder / "hypotheses.jsonl").read_text().splitlines()]
         kinds = ("substitutions", "deletions", "insertions")
         wrong = [sum(int(line[kind]) for kind in kinds) for line in lines]
-        yield {"form": form, "words": sum(len(line["text"].split()) for line in lines), "wrong": wrong}
+        texts = [line["hypothesis"] for line in lines]
+        yield {"name": form, "words": sum(len(line["text"].split()) for line in lines), "wrong": wrong, "texts": texts}
         shutil.rmtree(folder)
 
 

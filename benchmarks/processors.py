@@ -8,7 +8,8 @@ and libraries: Haswell has AVX2 and no VNNI, Nehalem SSE4.2 and no fused multipl
 tables.
 
 Emulated, a second of speech takes ten: calibration and words are those of a few utterances, spread over all slices of
-short recordings, on every processor the same. Programs that a step starts (pnnx) are not emulated.
+short recordings, on every processor the same. Programs that a step starts (pnnx) are not emulated. What was measured on
+other processors before is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +34,9 @@ CHILD = Path(__file__).with_name("processor_child.py")
 RESULTS = Path(__file__).with_name("processors.json")
 
 EMULATOR = "qemu-x86_64"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+"""The emulator crashes on what oneDNN compiles for AVX2, by which torch runs an LSTM. It decides no bytes."""
+
 NATIVE = "native"
 EMULATED = ("Haswell", "Nehalem")
 SHORT_SLICES = ("clean", "noisy_1db", "noisy_minus_1db", "soft_endings")
@@ -43,13 +48,15 @@ RECIPES = ("tiny", "tiny-outliers", "tiny-long", "tiny-streaming", "tiny-ncnn", 
 
 DECODERS = ("decoder_joint_fp32", "decoder_joint_int8", "decoder_joint_nbits")
 FORMS = {
-    "int8": ("encoder_int8", "decoder_joint_int8"),
-    "int8_smoothquant": ("encoder_int8_smoothquant", "decoder_joint_int8"),
-    "int8_dynamic": ("encoder_int8_dynamic", "decoder_joint_int8"),
-    "int8_weights": ("encoder_int8_weights", "decoder_joint_fp32"),
-    "int4": ("encoder_int4", "decoder_joint_nbits"),
+    "int8": ("tiny/encoder_int8", "tiny/decoder_joint_int8"),
+    "int8_smoothquant": ("tiny/encoder_int8_smoothquant", "tiny/decoder_joint_int8"),
+    "int8_dynamic": ("tiny/encoder_int8_dynamic", "tiny/decoder_joint_int8"),
+    "int8_weights": ("tiny/encoder_int8_weights", "tiny/decoder_joint_fp32"),
+    "int4": ("tiny/encoder_int4", "tiny/decoder_joint_nbits"),
+    "int8 with an outlier channel": ("tiny-outliers/encoder_int8", "tiny/decoder_joint_int8"),
+    "int8_smoothquant with one": ("tiny-outliers/encoder_int8_smoothquant", "tiny/decoder_joint_int8"),
 }
-"""Of `tiny`: what each form's words are made by."""
+"""The targets that transcribe in each form."""
 
 
 class Corpora(NamedTuple):
@@ -71,10 +78,8 @@ def main() -> None:
     if shutil.which(EMULATOR) is None:
         raise SystemExit(f"{EMULATOR} is not installed\n  fix: apt-get install qemu-user")
     parts = [arguments.only] if arguments.only else ["bytes", "errors", "words"]
-    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     from artifacts.processor import processor
 
-    results["native"] = processor()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         corpora = Corpora(
@@ -90,9 +95,21 @@ def main() -> None:
                     name: pool.submit(_run, part, name, folder / part / name, corpora, arguments.recipes)
                     for name in processors
                 }
-                found = {name: one.result() for name, one in work.items()}
-            results[part] = TABLES[part](found)
+                found = {name: {row["name"]: row for row in one.result()} for name, one in work.items()}
+            results = _kept() | {"native": processor()}
+            kept = results.setdefault(part, {})
+            for row, figures in COMPARED[part](found).items():
+                for name, figure in figures.items():
+                    kept.setdefault(row, {})[name] = figure
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            for row, figures in kept.items():
+                print(f"| `{row}` | {' | '.join(SHOWN[part](figure) for figure in figures.values())} |")
+
+
+def _kept() -> dict[str, Any]:
+    """The results there are."""
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    return results
 
 
 def _part_of(corpus: Path, out: Path, per_slice: int) -> Path:
@@ -109,21 +126,19 @@ def _part_of(corpus: Path, out: Path, per_slice: int) -> Path:
 
 def _asked(part: str, name: str, out: Path, corpora: Corpora, recipes: list[str]) -> list[tuple[str, dict[str, Any]]]:
     """The tasks of `processor_child.py` that make a part of the results."""
-    folder = CACHE / RECIPES[0]
     if part == "bytes":
         names = _targets(recipes)
         return [("build", {"out": str(out), "names": names, "calibration": str(corpora.calibration)})]
     if part == "errors":
-        encoders = ["encoder_fp32", *(encoder for encoder, _ in FORMS.values())]
+        decoders = {one: str(CACHE / "tiny" / one) for one in DECODERS}
+        encoders = ["tiny/encoder_fp32", *(encoder for encoder, _ in FORMS.values() if encoder.startswith("tiny/"))]
+        models = {one.partition("/")[2]: str(CACHE / one) for one in encoders}
         return [
-            ("decoder_errors", {"models": {one: str(folder / one) for one in DECODERS}}),
-            (
-                "encoder_errors",
-                {"models": {one: str(folder / one) for one in encoders}, "corpus": str(corpora.calibration)},
-            ),
+            ("decoder_errors", {"models": decoders}),
+            ("encoder_errors", {"models": models, "corpus": str(corpora.calibration)}),
         ]
-    pairs = ({"fp32": ("encoder_fp32", "decoder_joint_fp32")} if name == NATIVE else {}) | FORMS
-    forms = {form: [str(folder / one) for one in pair] for form, pair in pairs.items()}
+    pairs = ({"fp32": ("tiny/encoder_fp32", "tiny/decoder_joint_fp32")} if name == NATIVE else {}) | FORMS
+    forms = {form: [str(CACHE / one) for one in pair] for form, pair in pairs.items()}
     return [("words", {"forms": forms, "corpus": str(corpora.evaluation), "out": str(out)})]
 
 
@@ -135,7 +150,11 @@ def _run(part: str, name: str, out: Path, corpora: Corpora, recipes: list[str]) 
         if name != NATIVE:
             command = [EMULATOR, "-cpu", name, *command]
         log = out / f"{task}.log"
-        with log.open("w") as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child:
+        environment = os.environ | ENVIRONMENT
+        with (
+            log.open("w") as said,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment) as child,
+        ):
             for line in child.stdout or ():
                 results.append(json.loads(line))
                 print(f"{name}: {line[:150].rstrip()}", file=sys.stderr, flush=True)
@@ -158,53 +177,60 @@ def _targets(recipes: list[str]) -> list[str]:
     return names
 
 
-def _bytes(found: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """A row a target: its step, and for each processor the files that differ from this one's."""
-    native = {row["target"]: row for row in found.pop(NATIVE)}
-    rows = []
-    for target, row in native.items():
-        differs = {}
-        for name, others in found.items():
-            other = next(one for one in others if one["target"] == target)
-            files = sorted(set(row["files"]) | set(other["files"]))
-            differs[name] = [file for file in files if row["files"].get(file) != other["files"].get(file)]
-        rows.append({"target": target, "step": row["step"], "differs": differs})
-    for one in rows:
-        shown = {name: ", ".join(files) or "equal" for name, files in one["differs"].items()}
-        print(f"| `{one['target']}` | `{one['step']}` | {' | '.join(shown.values())} |")
-    return rows
+def _bytes(found: Found) -> dict[str, dict[str, Any]]:
+    """By target and emulated processor: the files that differ from this machine's."""
+    here = found.pop(NATIVE)
+    differing: dict[str, dict[str, Any]] = {}
+    for target, row in here.items():
+        for name, rows in found.items():
+            there = rows[target]["files"]
+            files = sorted(set(row["files"]) | set(there))
+            differs = [file for file in files if row["files"].get(file) != there.get(file)]
+            differing.setdefault(f"{target} ({row['step']})", {})[name] = differs
+    return differing
 
 
-def _errors(found: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """A row a model: mean and worst error on each processor."""
-    rows = []
-    for row in found[NATIVE]:
-        same = {name: next(one for one in rows_ if one["form"] == row["form"]) for name, rows_ in found.items()}
-        errors = {name: {key: round(one[key], 5) for key in ("mean", "worst")} for name, one in same.items()}
-        rows.append({"form": row["form"], "errors": errors})
-        shown = [f"{one['mean']:.4f} / {one['worst']:.4f}" for one in errors.values()]
-        print(f"| `{row['form']}` | {' | '.join(shown)} |")
-    return rows
+def _errors(found: Found) -> dict[str, dict[str, Any]]:
+    """By model and processor: mean and worst error."""
+    return {
+        form: {name: {key: round(rows[form][key], 5) for key in ("mean", "worst")} for name, rows in found.items()}
+        for form in found[NATIVE]
+    }
 
 
-def _words(found: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """A row a form: points lost to this machine's fp32 on each processor, with their standard error."""
-    fp32 = next(row for row in found[NATIVE] if row["form"] == "fp32")
-    rows = []
+def _words(found: Found) -> dict[str, dict[str, Any]]:
+    """By form and processor: points lost to this machine's fp32, their standard error, and texts equal to its own."""
+    fp32 = found[NATIVE]["fp32"]
+    lost: dict[str, dict[str, Any]] = {}
     for form in FORMS:
-        lost = {}
-        for name, forms in found.items():
-            wrong = next(row["wrong"] for row in forms if row["form"] == form)
-            more = [now - then for now, then in zip(wrong, fp32["wrong"], strict=True)]
+        for name, rows in found.items():
+            more = [now - then for now, then in zip(rows[form]["wrong"], fp32["wrong"], strict=True)]
             error = 100 * (len(more) * statistics.variance(more)) ** 0.5 / fp32["words"]
-            lost[name] = {"points": round(100 * sum(more) / fp32["words"], 3), "standard_error": round(error, 3)}
-        rows.append({"form": form, "words": fp32["words"], "lost": lost})
-        shown = [f"{one['points']:+.2f} ({one['standard_error']:.2f})" for one in lost.values()]
-        print(f"| {form} | {' | '.join(shown)} |")
-    return rows
+            texts = zip(rows[form]["texts"], found[NATIVE][form]["texts"], strict=True)
+            lost.setdefault(form, {})[name] = {
+                "words": fp32["words"],
+                "points": round(100 * sum(more) / fp32["words"], 3),
+                "error": round(error, 3),
+                "utterances": len(more),
+                "texts_as_native": sum(there == here for there, here in texts),
+            }
+    return lost
 
 
-TABLES = {"bytes": _bytes, "errors": _errors, "words": _words}
+Found = dict[str, dict[str, dict[str, Any]]]
+"""By processor and row: what the child printed."""
+
+COMPARED: dict[str, Callable[[Found], dict[str, dict[str, Any]]]] = {
+    "bytes": _bytes,
+    "errors": _errors,
+    "words": _words,
+}
+
+SHOWN: dict[str, Callable[[Any], str]] = {
+    "bytes": lambda differs: ", ".join(differs) or "equal",
+    "errors": lambda one: f"{one['mean']:.4f} / {one['worst']:.4f}",
+    "words": lambda one: "{points:+.2f} ({error:.2f}), {texts_as_native} of {utterances}".format(**one),
+}
 
 if __name__ == "__main__":
     main()

@@ -26,5 +26,5 @@ def test_every_step_behind_the_exports_writes_the_same_bytes(processor: str, tmp
     run_doit("-n", "2", *names)
     asked = json.dumps({"out": str(tmp_path / "out"), "names": names, "calibration": ""})
     said = run_emulated(processor, CHILD, "build", asked, cwd=tmp_path)
-    there = {row["target"]: row["files"] for row in map(json.loads, said.splitlines())}
+    there = {row["name"]: row["files"] for row in map(json.loads, said.splitlines())}
     assert there == {name: digests(ROOT / "cache" / RECIPE / name.partition(":")[2]) for name in names}

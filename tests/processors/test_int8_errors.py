@@ -31,7 +31,7 @@ def here(asked: str) -> dict[str, Any]:
 
 
 def rows(said: str) -> dict[str, Any]:
-    return {row["form"]: row for row in map(json.loads, said.splitlines())}
+    return {row["name"]: row for row in map(json.loads, said.splitlines())}
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
