@@ -18,8 +18,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / "cache"
 
+# Params for a corpus of a few utterances: emulated, a second of speech takes ten.
 SHORTER: dict[str, dict[str, Any]] = {"calibrate_activations": {"min_seconds": 0, "long_seconds": None}}
-"""Params for a corpus of a few utterances: emulated, a second of speech takes ten."""
 
 Forms = dict[str, tuple[str, str]]
 

@@ -1,7 +1,8 @@
-"""What other processors make of the embedded checkpoint: the bytes of every step, errors and words of every int8 form.
+"""Compare bytes of every step, errors and words of every int8 form on several processors.
 
-    doit -n 2 tiny tiny-streaming tiny-ncnn lstm-transducer && python benchmarks/processors.py   # some two hours
-    python benchmarks/processors.py --only bytes --processors Nehalem # the quick half
+    doit -n 2 tiny tiny-outliers tiny-long:evaluation tiny-streaming tiny-ncnn lstm-transducer
+    python benchmarks/processors.py                                    # takes about two hours
+    python benchmarks/processors.py --only bytes --processors Nehalem  # takes ten minutes
 
 This machine's processor beside two that QEMU's user-mode emulator (Debian: qemu-user) runs with the same interpreter
 and libraries: Haswell has AVX2 and no VNNI, Nehalem SSE4.2 and no fused multiply-add. `docs/processors.md` has the
@@ -34,19 +35,20 @@ CHILD = Path(__file__).with_name("processor_child.py")
 RESULTS = Path(__file__).with_name("processors.json")
 
 EMULATOR = "qemu-x86_64"
+# The emulator crashes on what oneDNN compiles for AVX2, by which torch runs an LSTM. It decides no bytes.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "SSE41"}
-"""The emulator crashes on what oneDNN compiles for AVX2, by which torch runs an LSTM. It decides no bytes."""
 
 NATIVE = "native"
 EMULATED = ("Haswell", "Nehalem")
 SHORT_SLICES = ("clean", "noisy_1db", "noisy_minus_1db", "soft_endings")
 
+# Their outputs are measurements: see the tables of errors and words.
 MEASURING = ("measure_wer", "measure_drift", "measure_streaming_wer", "measure_ncnn_wer", "calibrate_ncnn")
-"""Their files hold what the processor computed; what differs there is in the tables of errors and words."""
 
 RECIPES = ("tiny", "tiny-outliers", "tiny-long", "tiny-streaming", "tiny-ncnn", "lstm-transducer")
 
 DECODERS = ("decoder_joint_fp32", "decoder_joint_int8", "decoder_joint_nbits")
+# The targets that transcribe in each form.
 FORMS = {
     "int8": ("tiny/encoder_int8", "tiny/decoder_joint_int8"),
     "int8_smoothquant": ("tiny/encoder_int8_smoothquant", "tiny/decoder_joint_int8"),
@@ -56,7 +58,6 @@ FORMS = {
     "int8 with an outlier channel": ("tiny-outliers/encoder_int8", "tiny/decoder_joint_int8"),
     "int8_smoothquant with one": ("tiny-outliers/encoder_int8_smoothquant", "tiny/decoder_joint_int8"),
 }
-"""The targets that transcribe in each form."""
 
 
 class Corpora(NamedTuple):
@@ -96,7 +97,11 @@ def main() -> None:
                     for name in processors
                 }
                 found = {name: {row["name"]: row for row in one.result()} for name, one in work.items()}
-            results = _kept() | {"native": processor()}
+            results = _kept()
+            for name in arguments.processors:
+                results.setdefault("runs", {}).setdefault(part, {})[name] = {
+                    "native": processor(), "recipes": arguments.recipes, "utterances": arguments.utterances,
+                }  # fmt: skip
             kept = results.setdefault(part, {})
             for row, figures in COMPARED[part](found).items():
                 for name, figure in figures.items():

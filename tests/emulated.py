@@ -20,7 +20,7 @@ EMULATOR = "qemu-x86_64"
 
 
 def emulated(processor: str) -> list[str]:
-    """The command that runs this Python on a processor. Skips the test where that cannot be, and fails in CI."""
+    """The command that runs this Python on a processor. Without an emulator it skips the test, and fails it in CI."""
     missing = None
     if platform.machine() != "x86_64":
         missing = f"this machine is {platform.machine()}, and the libraries here are for it alone"

@@ -48,8 +48,8 @@ HEAVY = {
     "zstandard",
 }  # fmt: skip
 MOST_LINES = 300
+# What a step declares whose output depends on the processor.
 MEASURES = "DEPENDS_ON_PROCESSOR"
-"""What a step says whose bytes are those of one kind of processor."""
 
 STEPS = sorted(path.stem for path in (PACKAGE / "steps").glob("*.py") if not path.stem.startswith("_"))
 
@@ -181,7 +181,7 @@ def test_every_step_keeps_the_contract(step: str) -> None:
     assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", step), "verb_object"
 
 
-def test_what_depends_on_the_processor_are_the_steps_that_are_written_down() -> None:
+def test_architecture_lists_every_step_that_depends_on_the_processor() -> None:
     measuring = {step for step in STEPS if getattr(import_module(f"artifacts.steps.{step}"), MEASURES, False) is True}
     section = (ROOT / "ARCHITECTURE.md").read_text().partition("## Processors")[2].partition("\n## ")[0]
     item = next(text for text in section.split("\n- ") if MEASURES in text)

@@ -15,9 +15,9 @@ GRAVITON = "processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: fp asimd asimddp i8
     ("cpuinfo", "machine", "expected"),
     [
         (EPYC, "x86_64", "AMD EPYC 7763 64-Core Processor (AVX2)"),
-        (XEON, "x86_64", "Intel Xeon Gold 6230 (AVX-512, AVX2, VNNI)"),
+        (XEON, "x86_64", "Intel Xeon Gold 6230 (AVX-512, VNNI)"),
         (GRAVITON, "aarch64", "aarch64 (SVE, I8MM, DOTPROD)"),
-        ("model name : Intel Core i7\nflags : sse4_2\n", "x86_64", "Intel Core i7"),
+        ("model name : Intel Core i7\nflags : sse4_1 sse4_2\n", "x86_64", "Intel Core i7 (SSE4.1)"),
         ("", "riscv64", "riscv64"),
     ],
 )

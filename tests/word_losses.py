@@ -1,8 +1,8 @@
 """What an artifact loses in words against another one, and how much of that may be chance.
 
-One frame of a recording that tips over decides up to a sentence, in either direction, and it tips over on one processor
-and not on another. So a loss is known to within its scatter, the standard error of the recordings' differences, and a
-bound on it is a one-sided test: it is red only if a loss as small as the bound would show this much at most once in a
+One frame that is decoded differently can change a whole sentence, in either direction, and processors differ in such
+frames. So a loss is known to within its scatter, the standard error of the recordings' differences, and a bound on it
+is a one-sided test (Student's t): it is red only if a loss as small as the bound would show this much at most once in a
 hundred times.
 """
 
@@ -11,38 +11,53 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t as student
+
+from artifacts.asr.corpus import Utterance
+from artifacts.asr.word_errors import count
+
+# What a measurement of words says of each utterance: the lines of its `hypotheses.jsonl`.
 Rows = list[dict[str, Any]]
-"""What a measurement of words says of each utterance: the lines of its `hypotheses.jsonl`."""
 
 TOTAL = "total"
 
+# How often a test may be red although the loss is as small as its bound, all the losses that it looks at together.
 LEVEL = 0.01
-"""How often a test may be red although the loss is as small as its bound, all the losses that it looks at together."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Points of word error rate more than the other one, and its standard error."""
+    """Points of word error rate more than the other one, its standard error, and of how many recordings."""
 
     points: float
     scatter: float
+    recordings: int
 
     def exceeds(self, bound: float, *, among: int = 1) -> bool:
         """Whether the loss is beyond the bound at LEVEL, when it is one of `among` that are looked at (Bonferroni)."""
         return self.points > self.smallest_shown(bound, among=among)
 
     def smallest_shown(self, bound: float, *, among: int = 1) -> float:
-        """The points from which on a loss with this scatter is told from one that is as small as the bound."""
-        return bound + statistics.NormalDist().inv_cdf(1 - LEVEL / among) * self.scatter
+        """Return the smallest loss with this scatter that is significantly above the bound."""
+        return bound + float(student.ppf(1 - LEVEL / among, self.recordings - 1)) * self.scatter
 
 
 def read_rows(folder: Path) -> Rows:
     """The rows of what a step wrote that measures words."""
     return [json.loads(line) for line in (folder / "hypotheses.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def count_rows(utterances: Sequence[Utterance], texts: Sequence[str]) -> Rows:
+    """The rows of what somebody else transcribed."""
+    return [
+        {"id": one.id, "slice": one.slice, "text": one.text, "hypothesis": text}
+        | asdict(count(one.text, text, ignore_case_and_punctuation=False))
+        for one, text in zip(utterances, texts, strict=True)
+    ]
 
 
 def wer_percent(rows: Rows, name: str) -> float:
@@ -67,9 +82,10 @@ def _words(rows: Rows, name: str) -> int:
 
 
 def loss(errors: Sequence[int], before: Sequence[int], words: int) -> Loss:
-    """The loss from the wrong words of each recording, of which there are `words` in all."""
+    """The loss from the wrong words of two recordings or more, of which there are `words` in all."""
     more = [now - then for now, then in zip(errors, before, strict=True)]
-    return Loss(100 * sum(more) / words, 100 * (len(more) * statistics.variance(more)) ** 0.5 / words)
+    scatter = 100 * (len(more) * statistics.variance(more)) ** 0.5 / words
+    return Loss(100 * sum(more) / words, scatter, len(more))
 
 
 def exceeding(losses: Mapping[str, Loss], bound: float, *, but_for: Collection[str] = ()) -> list[str]:

@@ -22,11 +22,13 @@ from artifacts.run_step import GIB, StepCrashError, run_step
 from artifacts.sources import find_source, local_source, lock_source, pinned_digest
 from artifacts.store import Action, content_of, manifest_of, total_bytes
 
+UNKNOWN_PROCESSOR = "a processor that was not recorded"
+
 
 @dataclass(frozen=True)
 class Outcome:
     """Outcome of one target: unchanged, found (a source), restored, built, failed, interrupted or not tried; what it
-    took; and on which processor, if that decides what is in it."""
+    took; and the processor, for steps that measure."""
 
     target: str
     what: str
@@ -83,7 +85,7 @@ class Build:
         key = self.there.pointer(full_name).key
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
-        measured_on = action.processor if action and isinstance(job, Job) and job.depends_on_processor else ""
+        measured_on = _measured_on(action, job) if action and isinstance(job, Job) else ""
         self.outcomes[full_name] = Outcome(
             full_name, "unchanged", total_bytes(manifest), metrics=metrics, measured_on=measured_on
         )
@@ -168,10 +170,9 @@ class Build:
             size = self._show(job, key, action)
         self._lock_sources(job)
         if what == "restored":
-            self.journal.write(Entry(job.full_name, what, key, why, job.step, size, processor=action.processor))
+            self.journal.write(Entry(job.full_name, what, key, why, job.step, size))
         seconds, peak = (action.seconds, action.peak_bytes) if what == "built" else (0.0, 0)
-        measured_on = action.processor if job.depends_on_processor else ""
-        return Outcome(job.full_name, what, size, seconds, peak, action.metrics, measured_on)
+        return Outcome(job.full_name, what, size, seconds, peak, action.metrics, _measured_on(action, job))
 
     def _lock_sources(self, job: Job) -> None:
         """A step could use these bytes: from now on the sources that no pin holds are held to them."""
@@ -210,16 +211,15 @@ class Build:
                 result = run_step(staging, log, job.step, job.params, inputs, job.tools, progress)
                 self._check_again(job, identity)
                 manifest = manifest_of(result.files)
-                took = result.seconds, result.peak_bytes, result.processor
-                action = Action(identity, content_of(manifest), result.metrics, *took)
+                content, took = content_of(manifest), (result.seconds, result.peak_bytes, result.processor)
+                action = Action(identity, content, result.metrics, *took)
                 self.store.seal(key, staging, manifest, action)
             except ArtifactsError as error:
                 raise type(error)(f"{name}: {error.fact}", error.fix) from None
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         size = total_bytes(manifest)
-        took_here = result.seconds, result.peak_bytes
-        self.journal.write(Entry(name, "built", key, why, job.step, size, *took_here, processor=result.processor))
+        self.journal.write(Entry(name, "built", key, why, job.step, size, result.seconds, result.peak_bytes))
         return action
 
     def _check_again(self, job: Job, identity: Identity) -> None:
@@ -241,3 +241,8 @@ class Build:
             if self._budget is None:
                 self._budget = MemoryBudget(self._free_bytes())
             return self._budget
+
+
+def _measured_on(action: Action, job: Job) -> str:
+    """The processor that a measurement was made on; nothing for steps whose bytes do not depend on it."""
+    return (action.processor or UNKNOWN_PROCESSOR) if job.depends_on_processor else ""

@@ -150,7 +150,8 @@ class Why(_PlanCommand):
 
     def work(self, plan: Plan, words: list[str]) -> int:
         """Explain each target named; of the default recipe, all that a run would touch."""
-        journal = Journal(Lookup(plan).cache / "journal.jsonl")
+        lookup = Lookup(plan)
+        journal = Journal(lookup.cache / "journal.jsonl")
         asked = {name for word in words if word not in plan.pipeline.recipes for name in plan.meant(word)}
         rows = forecast(plan, words)
         for row in rows:
@@ -163,7 +164,8 @@ class Why(_PlanCommand):
                 print(f"{row.target} is up to date")
                 entry = journal.last(row.target, "built", "restored")
                 if entry is not None:
-                    on = f", made on {entry.processor}" if entry.processor else ""
+                    action = lookup.store.action(entry.key)
+                    on = f", made on {action.processor}" if action and action.processor else ""
                     print(f"  last {entry.outcome} {entry.at}{on}:")
                     _print_reasons(entry.why)
         if not asked and all(row.what == "left" for row in rows):

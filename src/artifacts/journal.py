@@ -23,7 +23,6 @@ class Entry:
     peak_bytes: int = 0
     error: str = ""
     at: str = ""
-    processor: str = ""
 
 
 class Journal:
@@ -65,7 +64,7 @@ class Journal:
 
 
 def _is_sound(entry: Entry) -> bool:
-    texts = (entry.target, entry.outcome, entry.key, entry.step, entry.error, entry.at, entry.processor)
+    texts = (entry.target, entry.outcome, entry.key, entry.step, entry.error, entry.at)
     numbers = (entry.bytes, entry.seconds, entry.peak_bytes)
     said = [*texts, *entry.why] if isinstance(entry.why, list) else [None]
     return all(isinstance(text, str) for text in said) and all(isinstance(number, (int, float)) for number in numbers)

@@ -1,4 +1,4 @@
-"""The processor at hand, by name and by the instructions that decide the last bits of a measurement."""
+"""Name and vector instructions of this machine's processor."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import platform
 from functools import cache
 from pathlib import Path
 
-_INSTRUCTIONS = (
-    ("amx_int8", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx512_vnni", "VNNI"), ("avx_vnni", "VNNI"),
-    ("sve", "SVE"), ("i8mm", "I8MM"), ("asimddp", "DOTPROD"),
+# What Linux calls an instruction set, and what its maker does. Runtimes choose their kernels by the widest of the first
+# group, and integer kernels by the others.
+_WIDEST = (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX"), ("sse4_1", "SSE4.1"), ("sve", "SVE"))
+_INTEGER = (
+    ("amx_int8", "AMX"), ("avx512_vnni", "VNNI"), ("avx_vnni", "VNNI"), ("i8mm", "I8MM"), ("asimddp", "DOTPROD"),
 )  # fmt: skip
-"""What Linux calls an instruction set, and what its maker does: those that runtimes choose their kernels by."""
 
 
 @cache
 def processor() -> str:
-    """Return the name of this machine's processor and its vector instructions, as in `AMD EPYC 7763 (AVX2)`."""
-    return describe(Path("/proc/cpuinfo").read_text(encoding="utf-8"), platform.machine())
+    """Return the processor's name and instructions, for example `AMD EPYC 7763 64-Core Processor (AVX2)`."""
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # a container may hide it
+        cpuinfo = ""
+    return describe(cpuinfo, platform.machine())
 
 
 def describe(cpuinfo: str, machine: str) -> str:
@@ -26,6 +31,7 @@ def describe(cpuinfo: str, machine: str) -> str:
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
     flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
-    known = list(dict.fromkeys(name for flag, name in _INSTRUCTIONS if flag in flags))
+    widest = next(((name,) for flag, name in _WIDEST if flag in flags), ())
+    known = dict.fromkeys([*widest, *(name for flag, name in _INTEGER if flag in flags)])
     name = " ".join(fields.get("model name", machine).replace("(R)", "").replace("(TM)", "").split())
     return f"{name} ({', '.join(known)})" if known else name

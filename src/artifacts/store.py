@@ -37,7 +37,7 @@ Manifest = dict[str, dict[str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Action:
-    """A step that was run once: what decided it, what it gave, what it took, and on which processor."""
+    """Record of one step run: identity, content, metrics, seconds, peak memory, processor."""
 
     identity: dict[str, Any]
     content: str

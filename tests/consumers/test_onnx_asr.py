@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from artifacts.asr.corpus import Corpus
-from artifacts.asr.word_errors import count
-from word_losses import TOTAL, Rows, exceeding, losses, wer_percent
+from word_losses import TOTAL, Rows, count_rows, exceeding, losses, wer_percent
 
 THREADS = 1
 Transcribe = Callable[[str | None], dict[str, str]]
@@ -54,11 +52,7 @@ def transcribe(copied: Path, speech: Corpus, tmp_path_factory: pytest.TempPathFa
 
 
 def rows(speech: Corpus, texts: dict[str, str]) -> Rows:
-    found = []
-    for utterance in speech.utterances:
-        errors = count(utterance.text, texts[utterance.id], ignore_case_and_punctuation=False)
-        found.append({"id": utterance.id, "slice": utterance.slice, "text": utterance.text, **asdict(errors)})
-    return found
+    return count_rows(speech.utterances, [texts[utterance.id] for utterance in speech.utterances])
 
 
 def agreement(first: dict[str, str], second: dict[str, str]) -> float:

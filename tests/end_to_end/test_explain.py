@@ -33,7 +33,7 @@ def test_why_says_on_which_processor_a_target_was_made(built_project: Project) -
     assert re.fullmatch(rf"  last built \S+, made on {re.escape(processor())}:", said[1])
 
 
-def test_a_run_says_on_which_processor_it_measured_and_where_what_it_finds_was_measured(own_project: Project) -> None:
+def test_a_run_prints_the_processor_of_built_and_of_restored_measurements(own_project: Project) -> None:
     step = own_project.package / "steps" / "change_text.py"
     step.write_text(step.read_text().replace("TOOLS = ", "DEPENDS_ON_PROCESSOR = True\n\nTOOLS = "))
     line = f"measured on: {processor()}\n"

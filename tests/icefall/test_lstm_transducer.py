@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, getcontext
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,26 @@ import pytest
 import torch
 
 from artifacts.icefall.config import Config
-from artifacts.icefall.lstm_transducer import CHUNK_FRAMES, SHIFT_FRAMES, BasicNorm, DoubleSwish, LstmTransducer
+from artifacts.icefall.lstm_transducer import (
+    CHUNK_FRAMES,
+    SHIFT_FRAMES,
+    BasicNorm,
+    DoubleSwish,
+    LstmTransducer,
+    exponential,
+)
 
 Features = npt.NDArray[np.float32]
 
 
 def _batch(heard: Features) -> torch.Tensor:
     return torch.from_numpy(heard)[None]
+
+
+def test_exponentials_are_rounded_once() -> None:
+    getcontext().prec = 40
+    for number in np.random.default_rng(3).uniform(-8, 8, 200).astype(np.float32):
+        assert exponential(float(number)) == np.float32(float(Decimal(float(number)).exp()))
 
 
 def test_at_full_size_the_networks_have_as_many_parameters_as_icefalls() -> None:

@@ -57,6 +57,7 @@ def test_fp32_gives_the_text_of_the_onnx_graphs(forms: dict[str, Rows], onnx: Ro
     assert len(onnx) == UTTERANCES
     assert _same_texts(forms["fp32"], onnx) >= UTTERANCES - 3
     assert exceeding(losses(forms["fp32"], onnx), 0.1) == []
+    assert exceeding(losses(onnx, forms["fp32"]), 0.1) == []
 
 
 def test_int8_loses_less_than_a_point_on_every_slice(

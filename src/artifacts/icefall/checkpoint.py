@@ -119,12 +119,14 @@ def fold_scales(weights: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
     Scales are scalars, called `<weight>_scale`; an embedding's is called `scale`. Raises StepError for one without its
     weight.
     """
+    from artifacts.icefall.lstm_transducer import exponential
+
     folded = {name: value for name, value in weights.items() if not name.startswith(TRAINING_ONLY)}
     for name in [name for name in folded if name.endswith(("_scale", ".scale"))]:
         owner = f"{name.removesuffix('scale')}weight" if name.endswith(".scale") else name.removesuffix("_scale")
         if owner not in folded or folded[name].numel() != 1:
             raise StepError(f"{place}: '{name}' is not the scale of a weight '{owner}'", FIX)
-        folded[owner] = folded[owner].float() * folded[name].float().exp()
+        folded[owner] = folded[owner].float() * exponential(folded[name].item())
         del folded[name]
     return folded
 

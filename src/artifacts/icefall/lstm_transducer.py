@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,11 @@ class DoubleSwish(nn.Module):
         return x * torch.sigmoid(x - 1.0)
 
 
+def exponential(number: float) -> float:
+    """Return e to the power of `number`, rounded once to float32: the last bit of torch's depends on the processor."""
+    return float(np.float32(np.exp(np.longdouble(number))))
+
+
 class BasicNorm(nn.Module):
     """x / sqrt(mean(x²) + exp(eps)) over the last axis: no mean is taken off, and nothing is scaled afterwards."""
 
@@ -50,7 +56,7 @@ class BasicNorm(nn.Module):
 
     def fix(self) -> None:
         """Take exp(eps) as a number from now on, for graphs that shall not compute it."""
-        self.ballast = math.exp(self.eps.item())
+        self.ballast = exponential(self.eps.item())
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape as `x`."""

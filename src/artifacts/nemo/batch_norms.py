@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution in front of it, the same on every processor.
+"""Fold batch normalisation into the preceding convolution, in float64.
 
 torch's exporter folds too, in float32 with the instructions of the processor at hand, so that the last bits of the
 weights are those of one machine. Here each weight is computed in float64 and rounded once.
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 @contextmanager
 def folded_batch_norms(network: nn.Module) -> Iterator[None]:
-    """While it lasts, the Conformer convolutions below `network` have no batch normalisation, and compute the same.
+    """Fold the batch normalisation of each Conformer convolution of `network`; restore it afterwards.
 
-    Only the module that is replaced and the depthwise convolution's own tensors are held twice.
+    Memory: one more copy of each depthwise weight.
     """
     from nemo.collections.asr.parts.submodules.conformer_modules import ConformerConvolution
 

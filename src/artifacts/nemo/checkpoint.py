@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def restore(checkpoint: Path, scratch: Path) -> EncDecRNNTBPEModel:
-    """The model in evaluation mode, float32, without gradients; its table of positions is that of `position_table`.
+    """The model in evaluation mode, float32, without gradients; `position_table` computes its positions.
 
     The archive is unpacked into `scratch`, an empty folder with room for it, which may go once the model is there. The
     weights are mapped from its file, not copied: NeMo by itself holds them twice while it restores.

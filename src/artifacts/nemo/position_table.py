@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from nemo.collections.asr.modules import ConformerEncoder
     from numpy.typing import NDArray
 
+# Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
 LONGEST_WAVELENGTH = 10_000.0
-"""Vaswani et al. 2017, "Attention Is All You Need", section 3.5."""
 
 
 def sinusoids(positions: NDArray[np.float32], d_model: int) -> NDArray[np.float32]:
@@ -37,17 +37,17 @@ def sinusoids(positions: NDArray[np.float32], d_model: int) -> NDArray[np.float3
 
 
 def replace_position_tables(encoder: ConformerEncoder) -> None:
-    """Give the encoder our table in the place of NeMo's, in place; NeMo enlarges it with ours too."""
+    """Replace NeMo's position table, in place, also when NeMo extends it."""
     from nemo.collections.asr.parts.submodules.multi_head_attention import PositionalEncoding
 
     for module in encoder.modules():
         if isinstance(module, PositionalEncoding):
             module.create_pe = MethodType(_create_pe, module)
-            del module.pe  # it would be taken for long enough
+            del module.pe  # NeMo keeps a table that is long enough
     encoder.set_max_audio_length(encoder.max_audio_length)
 
 
 def _create_pe(self: Any, positions: Tensor, dtype: torch.dtype) -> None:
-    """What NeMo's `PositionalEncoding.create_pe` does: `positions` [N, 1] → the buffer `pe` [1, N, d_model]."""
+    """Set the buffer `pe` [1, N, d_model] from `positions` [N, 1], as NeMo's `PositionalEncoding.create_pe` does."""
     table = torch.from_numpy(sinusoids(positions[:, 0].numpy(), self.d_model))
     self.register_buffer("pe", table.unsqueeze(0).to(dtype), persistent=False)

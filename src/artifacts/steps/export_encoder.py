@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from artifacts.params import StepParams
 
-TOOLS = ("torch", "nemo_toolkit", "onnx", "protobuf")
+TOOLS = ("torch", "nemo_toolkit", "numpy", "onnx", "protobuf")
 
 
 class Params(StepParams):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from artifacts.nemo.networks import Network
     from artifacts.nemo.streaming_schedule import Schedule
 
-TOOLS = ("torch", "nemo_toolkit", "onnx", "protobuf")
+TOOLS = ("torch", "nemo_toolkit", "numpy", "onnx", "protobuf")
 
 
 class Params(StepParams):

@@ -36,7 +36,7 @@ class Params(StepParams):
     """Whether each output channel of a weight has a scale of its own."""
     weight_type: Literal["QUInt8", "QInt8"] = "QUInt8"
     """QUInt8 has 8 bits and a zero point. QInt8 saturates with 8 bits on processors without VNNI and needs
-    `reduce_range`. LSTM weights are uint8 with a zero point of 128, whatever this says."""
+    `reduce_range`. LSTM weights are uint8 with a zero point of 128, regardless of this parameter."""
     op_types: tuple[Literal["Conv", "Gather", "LSTM", "MatMul"], ...] = Field(
         ("MatMul", "LSTM", "Gather"), min_length=1
     )
@@ -44,7 +44,7 @@ class Params(StepParams):
     nodes_to_exclude: tuple[str, ...] = ()
     """Names of nodes that stay float."""
     reduce_range: bool = False
-    """Whether weights get 7 bits, so that two products fit 16 bits: QInt8 needs it, QUInt8 loses a bit for nothing."""
+    """Whether weights get 7 bits, so that two products fit 16 bits. Required for QInt8, not needed for QUInt8."""
 
     @model_validator(mode="after")
     def _signed_weights_do_not_saturate(self) -> Params:

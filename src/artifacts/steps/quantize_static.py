@@ -40,8 +40,8 @@ class Params(StepParams):
     cannot move. On the embedded encoder both leave the same error, and the percentile fewer wrong words."""
     reduce_range: bool = True
     """Whether weights get 7 bits. With 8, two products u8 × s8 exceed the 16 bits in which processors without VNNI (AMD
-    before Zen 4, Intel's AVX2 alone) add them, and outputs are wrong there: only for a target that is known to be of
-    another kind (ARM, VNNI, a GPU). The metric `saturating_weights` counts the weights that this concerns."""
+    before Zen 4, Intel with AVX2 alone), and some wasm runtimes, add them: outputs are wrong there. Use false only for
+    targets with VNNI, ARM or a GPU. The metric `saturating_weights` counts the weights that would saturate."""
     nodes_to_exclude: tuple[str, ...] = ()
     """Names of MatMuls that stay float."""
     exclude_worst: int = Field(0, ge=0)
@@ -50,11 +50,11 @@ class Params(StepParams):
 
 def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str, float | int | str]:
     """Write the quantised model to `out` under its name, run it once, and write `quantized_nodes.json`: the nodes that
-    were quantised, and those that were left float because they stray furthest.
+    were quantised, and those that `exclude_worst` left float.
 
     Metrics: nodes quantised and left float, values quantised, weights that saturate without VNNI (0 with
     `reduce_range`), the mean and the largest relative squared error of the quantised nodes, the ops whose number
-    changed, bytes before and after, and each node's error as `error:<node>`, the largest first.
+    changed, bytes before and after, and each node's error as `error:<node>`, in the order of the expected error.
     Raises StepError for a model that cannot be read, is not fp32, is quantised already or has weights with NaN or
     infinity, for a name in `nodes_to_exclude` that no node has, for statistics of another model, or if no node was
     quantised, a weight did not survive it, or the result does not run with finite numbers.
@@ -120,6 +120,6 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
 
 
 def _write_report(path: Path, kept: Sequence[StaticMatMul], worst: Sequence[StaticMatMul]) -> None:
-    """Without the errors, which are metrics: their last bits are those of one processor."""
+    """Write the report. It leaves errors out: their last bits depend on the processor."""
     report = {title: [one.node_name for one in nodes] for title, nodes in (("quantized", kept), ("left_float", worst))}
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ class Params(StepParams):
 
     alpha: Annotated[float, Field(ge=0, le=1)] | Literal["search"] = "search"
     """s = max|X|^α / max|W|^(1-α). 'search' tries α from 0 to 1 for each value, and no smoothing, and takes what
-    leaves the MatMuls that read the value, quantised, with the smallest expected error on the sample frames."""
+    leaves the consumers of the value, quantised, with the smallest expected error on the sample frames."""
     alpha_step: float = Field(0.1, ge=0.01, le=1)
     """The step of the search; 0 and 1 are tried always."""
     statistic: Literal["absmax", "percentile"] = "absmax"
@@ -46,7 +46,7 @@ class Params(StepParams):
 
 
 def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str, float | int | str]:
-    """Write the smoothed model to `out` under its name, and `smoothing.json`: α of each value, and where it went.
+    """Write the smoothed model to `out` under its name, and `smoothing.json`: α of each value, and its op.
 
     Metrics: values smoothed and left, foldings and explicit Muls, the mean α, the mean over values of the quantised
     consumers' relative squared error before and after, the ops whose number changed, bytes before and after, and each
@@ -121,7 +121,7 @@ def _choose(readers: list[WeightMatMul], measured: StatisticsReader, folder: Pat
 def _write_report(
     path: Path, chosen: Mapping[str, Smoothing], into: Mapping[str, str], names: Mapping[str, list[str]]
 ) -> None:
-    """Without the errors, which are metrics: their last bits are those of one processor."""
+    """Write the report. It leaves errors out: their last bits depend on the processor."""
     values = [
         {
             "value": value,

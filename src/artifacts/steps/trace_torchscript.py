@@ -15,9 +15,10 @@ import json
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
 
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.jit import ScriptModule
 
-TOOLS = ("torch", "nemo_toolkit")
+TOOLS = ("torch", "nemo_toolkit", "numpy")
 
-MAX_ABS_DIFF = 1e-5
-"""The same operators on the same processor: what another grouping of a sum may amount to."""
+MAX_ABS_DIFF = 1e-4
+"""What the same float32 arithmetic in another order, and weights with a folded normalisation, may amount to."""
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +79,12 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int
     """Write `<part>.pt` and `inputs.json`, from a `.nemo` file or icefall's checkpoint (`.pt`, or a folder with one).
 
     Returns the largest absolute difference between the trace and the network at a length that was not traced. Raises
-    StepError if it is above 1e-5, and for a checkpoint that is of no supported form or damaged.
+    StepError if it is above 1e-4, and for a checkpoint that is of no supported form or damaged.
     """
     from artifacts.icefall.checkpoint import is_icefall
 
-    if not is_icefall(checkpoint):
+    is_nemo = not is_icefall(checkpoint)
+    if is_nemo:
         network, lengths = _nemo_network(checkpoint, params, out)
     elif params.max_seconds is None:
         network, lengths = _icefall_network(checkpoint, params.part)
@@ -92,9 +94,19 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int
         )
     path = out / f"{params.part}.pt"
     log.info("tracing %s", params.part)
-    _write(_trace(network, lengths.traced), path)
+    with _folded(network, is_nemo):
+        _write(_trace(network, lengths.traced), path)
     _describe(network, lengths, out / "inputs.json")
     return {"max_abs_diff": _compare(path, network, lengths.unseen), "bytes": path.stat().st_size}
+
+
+def _folded(network: Any, is_nemo: bool) -> AbstractContextManager[None]:
+    """Leave no batch normalisation to pnnx, which folds it in float32."""
+    if not is_nemo:
+        return nullcontext()
+    from artifacts.nemo.batch_norms import folded_batch_norms
+
+    return folded_batch_norms(network)
 
 
 def _icefall_network(checkpoint: Path, part: str) -> tuple[Network, Lengths]:

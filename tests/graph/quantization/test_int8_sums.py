@@ -24,6 +24,7 @@ QDQ = f"""(float[1,2] x) => (float[1,2] y) {ZEROS} {{
   b = DequantizeLinear(w, s, wz)
   y = MatMul(a, b)
 }}"""
+TURNED = QDQ.replace("y = MatMul(a, b)", "t = Transpose(b) u = Identity(t) y = MatMul(a, u)")
 WEIGHT_ONLY = f"(float[1,2] x) => (float[1,2] y) {ZEROS} {{ b = DequantizeLinear(w, s, wz) y = MatMul(x, b) }}"
 TABLE = f"(int64[1] i) => (float[1,2] y) {ZEROS} {{ r = Gather(w, i) y = DequantizeLinear(r, s, wz) }}"
 
@@ -43,7 +44,7 @@ def weight(largest: int) -> Array:
     return np.array([[largest, 0], [1, -1]], np.int8)
 
 
-@pytest.mark.parametrize("text", [INTEGER, QDQ])
+@pytest.mark.parametrize("text", [INTEGER, QDQ, TURNED])
 @pytest.mark.parametrize(("largest", "saturates"), [(64, False), (-64, False), (65, True), (-65, True), (-128, True)])
 def test_the_limit_is_two_products_in_16_bits(text: str, largest: int, saturates: bool) -> None:
     assert found(model(text, weight(largest))) == (["w"] if saturates else [])

@@ -113,6 +113,15 @@ def test_noise_in_the_last_bits_hardly_moves_the_expected_error(rows: Array, wei
         assert expected_error(noisy, weight, scale, noisy_ends, 64) == pytest.approx(plain_error, rel=5e-6)
 
 
+def test_zeros_of_rows_and_of_columns_have_no_error(rows: Array, weight: Array) -> None:
+    sparse, pruned = np.maximum(rows, 0), weight.copy()
+    pruned[:, ::3] = 0
+    sparse[:, 5:9] = 0
+    ends = (0.0, float(sparse.max()))
+    (measured,) = relative_errors(sparse, pruned, [plain(sparse, *ends)], 64)
+    assert expected_error(sparse, pruned, np.ones(96, np.float32), ends, 64) == pytest.approx(measured, rel=0.08)
+
+
 def test_nothing_is_expected_of_a_product_of_zeros(rows: Array) -> None:
     assert expected_error(rows, np.zeros((96, 3), np.float32), np.ones(96, np.float32), (-1, 1), 64) == 0
 

@@ -1,9 +1,9 @@
-"""Whether the sums of integer products fit, on any processor.
+"""Check that no sum of two uint8 x int8 products exceeds 16 bits.
 
-ONNX Runtime multiplies uint8 activations by int8 weights with the instructions that a processor has. Without VNNI that
-is VPMADDUBSW (Intel, "Software Developer's Manual", volume 2), which adds two products in 16 bits and saturates: two
+ONNX Runtime multiplies uint8 activations by int8 weights with the instructions of the processor. Without VNNI that is
+VPMADDUBSW (Intel, "Software Developer's Manual", volume 2), which adds two products in 16 bits and saturates: two
 products of 255 and 127 are 64,770 and come out as 32,767. AVX2 alone, AMD before Zen 4 and AVX-512 of the first
-generation are of that kind. uint8 weights take VPMADDWD, whose sums are exact everywhere.
+generation are of that kind, and wasm is taken to be. uint8 weights take VPMADDWD, whose sums are exact everywhere.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 LARGEST_ACTIVATION = 255
 LARGEST_SUM = 2**15 - 1
 
+# The ops that multiply integers, and which of their inputs may be weights.
 _WEIGHT_INPUTS = {
     "ConvInteger": (1,), "DynamicQuantizeLSTM": (1, 2), "DynamicQuantizeMatMul": (1,), "MatMulInteger": (0, 1),
     "MatMulIntegerToFloat": (0, 1), "QAttention": (1,), "QGemm": (0, 3), "QLinearConv": (3,), "QLinearMatMul": (0, 3),
 }  # fmt: skip
-"""The ops that multiply integers, and which of their inputs may be weights."""
 
+# Ops that ONNX Runtime fuses into an integer op when DequantizeLinear nodes produce both inputs.
 _FUSED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""The ops that a runtime turns into one of those where DequantizeLinear gives them all that they multiply."""
+
+# Nodes that may stand between a DequantizeLinear and such an op.
+_MOVING_OPS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def check_sums(model: ModelProto, reader: TensorReader) -> None:
@@ -44,8 +47,8 @@ def check_sums(model: ModelProto, reader: TensorReader) -> None:
 def saturating_weights(model: ModelProto, reader: TensorReader) -> list[str]:
     """Return the names of int8 weights of the top graph that saturate on a processor without VNNI at worst.
 
-    The worst case is two activations of 255 that meet the weight's largest magnitude: which numbers a runtime puts side
-    by side is its own affair.
+    The worst case is two activations of 255 that meet the weight's largest magnitude. Which two products are added
+    depends on the runtime.
     """
     names = set(_multiplied(model))
     return [
@@ -60,10 +63,15 @@ def saturating_weights(model: ModelProto, reader: TensorReader) -> list[str]:
 def _multiplied(model: ModelProto) -> Iterator[str]:
     """The names of values that are multiplied as integers, those behind a DequantizeLinear among them."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    dequantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    integers_of: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            integers_of[node.output[0]] = node.input[0]
+        elif node.op_type in _MOVING_OPS and node.input[0] in integers_of:
+            integers_of[node.output[0]] = integers_of[node.input[0]]
     for node in model.graph.node:
         yield from (node.input[index] for index in _WEIGHT_INPUTS.get(node.op_type, ()) if index < len(node.input))
         if node.op_type in _FUSED_OPS:
-            integers = [dequantized.get(name, "") for name in node.input[:2]]
+            integers = [integers_of.get(name, "") for name in node.input[:2]]
             if all(integers) and not constants.issuperset(integers):
                 yield from integers

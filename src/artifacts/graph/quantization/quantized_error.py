@@ -102,12 +102,12 @@ def expected_error(
     ends: tuple[float, float],
     limit: int,
 ) -> float:
-    """What `relative_errors` gives on average, if rounding errors are uniform and independent of all else.
+    """Return what `relative_errors` gives on average, if rounding errors are uniform and independent of all else.
 
-    Each rounded number is then off by its step squared over 12 (Bennett 1948, "Spectra of Quantized Signals"), and
-    what lies beyond the `ends` of the range of X / s by how far it does. On the embedded encoder that is within 8 % of
-    what is measured. Choices are made by this number rather than by the measured one, in which a single activation that
-    rounds the other way, as on another processor, is 1e-4 to 1e-3 of the whole: here it is 1e-6.
+    A number that is not zero is then off by its step squared over 12 (Bennett 1948, "Spectra of Quantized Signals"),
+    and one beyond the `ends` of the range of X / s by its distance from them. On the embedded encoder that is within
+    8 % of what is measured. Choices use this number: one activation that rounds the other way, as on another processor,
+    changes the measured error by 1e-4 to 1e-3, and this one by 1e-6.
     """
     scaled_rows, scaled_weight = rows / scale, weight * scale[:, np.newaxis]
     energy = _energy(product(rows, weight))
@@ -115,7 +115,9 @@ def expected_error(
         return 0.0
     step = float(activation_scale(*ends)[0])
     columns = column_scales(np.maximum(scaled_weight.max(axis=0), -scaled_weight.min(axis=0)), limit)
-    from_rows = len(rows) * step**2 / 12 * _energy(scaled_weight)
+    columns[~scaled_weight.any(axis=0)] = 0  # zeros are represented exactly, in rows and columns
+    by_channel = np.square(scaled_weight, dtype=np.float64).sum(axis=1)
+    from_rows = float(np.count_nonzero(rows, axis=0) @ by_channel) * step**2 / 12
     from_weight = _energy(scaled_rows) * _energy(columns) / 12
     beyond = scaled_rows - np.clip(scaled_rows, min(ends[0], 0), max(ends[1], 0))
     clipped = _energy(product(beyond, scaled_weight)) if beyond.any() else 0.0

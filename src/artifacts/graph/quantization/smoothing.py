@@ -24,15 +24,14 @@ if TYPE_CHECKING:
 LARGEST_EXPONENT = 16
 """Scales stay within 2^±16, which keeps whatever a model computes far from float32's ends."""
 
+# Significant bits of a scale: eight values an octave. On the embedded encoder the error is 1.43e-4 with 4 bits and with
+# all, 1.48e-4 with 3, and 1.82e-4 without smoothing.
 SCALE_BITS = 4
-"""The significant bits of a scale: eight values an octave. On the embedded encoder the error is 1.43e-4 with them and
-with all bits, 1.48e-4 with 3 bits, and 1.82e-4 without smoothing."""
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """What was chosen for a value: α (none if it is best left alone), the scale `[C]`, and the error that is measured
-    with it and without, summed over its consumers."""
+    """Chosen α (None: not smoothed), scale `[C]`, and measured errors with and without it, summed over consumers."""
 
     alpha: float | None
     scale: NDArray[np.float32]
@@ -69,7 +68,7 @@ def choose_smoothing(
     *,
     may_leave: bool,
 ) -> Smoothing:
-    """Of these α, in rising order, the one with the smallest expected error on the sample rows; of equals the first.
+    """Return the α with the smallest expected error on the sample rows; of equal ones the smallest.
 
     `peaks [C]` are the magnitudes that the scale is made of, `weights` the matrices `[C, N]` of all readers, `limit`
     the largest magnitude of a quantised weight. With `may_leave` no smoothing is a choice too, and the first.

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 Format = Literal["qdq", "qoperator"]
 
+# Significant bits of the ends of an activation's range: the last bits of a measurement do not move them, and the range
+# is 0.6 % wider on average.
 RANGE_BITS = 7
-"""The significant bits of the ends of an activation's range: the last bits of a measurement do not move them, and the
-range is wider by 0.8 % on average."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StaticMatMul:
     error: float
     """||Q(X) Q(W) - XW||² / ||XW||² on the sample frames."""
     expected_error: float
-    """The same on average, whatever the last bits of the frames are: nodes are ranked by it."""
+    """Expected value of `error`; nodes are ranked by it."""
 
 
 def measure_matmuls(
@@ -78,7 +78,8 @@ def measure_matmuls(
             raise StepError(f"weight '{reader.weight.name}': quantised to zeros", "exclude the nodes that read it")
         (error,) = relative_errors(measured.rows, weight, [trial], limit)
         expected = expected_error(measured.rows, weight, trial.scale, (low, high), limit)
-        found.append(StaticMatMul(reader, reader.node.name, low, high, scales, error, expected))
+        name = reader.node.name or reader.node.output[0]
+        found.append(StaticMatMul(reader, name, low, high, scales, error, expected))
     return found
 
 

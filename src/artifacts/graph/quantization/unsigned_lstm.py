@@ -1,4 +1,4 @@
-"""uint8 in the place of int8 for the weights of quantised LSTMs.
+"""Convert int8 LSTM weights to uint8.
 
 ONNX Runtime's quantiser makes LSTM weights int8, whatever type it is asked for. On a processor without VNNI the sums of
 their products saturate (see `int8_sums`): on the embedded decoder_joint the first state is wrong by up to 0.70 of its
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 ZERO_POINT = 128
 
+# Inputs of ONNX Runtime's DynamicQuantizeLSTM: W and R, and the zero point of each.
 _WEIGHTS_AND_ZERO_POINTS = ((1, 9), (2, 11))
-"""Of the inputs of ONNX Runtime's DynamicQuantizeLSTM: W and R, and the zero point of each."""
 
 
 def make_lstm_weights_unsigned(model: ModelProto, reader: TensorReader) -> int:
     """Turn the int8 weights of each DynamicQuantizeLSTM of the top graph into uint8, in place; return how many.
 
-    The zero points of int8 weights are 0: ONNX Runtime takes no others.
+    The zero points of int8 weights are 0: ONNX Runtime accepts no other.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     pairs = {
