@@ -2,6 +2,9 @@
 
 Neither has AVX-512 or VNNI. Haswell has AVX2 and FMA, and saturates where products of int8 are added; Nehalem has
 SSE4.2 and no fused multiply-add, so that its last bits are others. A process that is started there is not emulated.
+
+QEMU 7.2 gathers wrongly: `np.minimum` and `np.maximum` of a float32 array that is not contiguous are wrong on its
+Haswell, and on no real processor.
 """
 
 from __future__ import annotations

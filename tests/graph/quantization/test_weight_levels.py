@@ -46,7 +46,7 @@ SPANS = [
 def test_no_more_levels_are_used_than_there_are_and_none_is_further_than_half_a_step(count: int) -> None:
     random = np.random.default_rng(0)
     pairs = [*SPANS, *np.sort(random.standard_normal((200, 2)), axis=1).tolist()]
-    low, high = np.array(pairs, np.float32).T
+    low, high = (np.array(ends, np.float32) for ends in zip(*pairs, strict=True))
     values = np.sort((low + (high - low) * random.random((5000, len(pairs)))).astype(np.float32), axis=0)
     values[0], values[-1] = low, high
     levels = find_levels(low, high, count)
