@@ -1,4 +1,4 @@
-"""The embedded LSTM transducer in fp32 and with an int8 encoder, heard in ncnn and in sherpa-ncnn: the same tokens."""
+"""The embedded LSTM transducer, fp32 and with an int8 encoder, gives the same tokens in ncnn and in sherpa-ncnn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NETWORKS = {
     "fp32": ("encoder_sherpa_fp32", "predictor_ncnn_fp32", "joint_ncnn_fp32"),
     "int8": ("encoder_sherpa_int8", "predictor_ncnn_fp16", "joint_ncnn_fp16"),
 }
-"""`doit lstm-transducer` hears the others, and more: the joint's int8 form waits for a minute of calibration."""
+"""`doit lstm-transducer` measures the others, on more speech: the joint's int8 form waits for a minute of calibration."""
 UTTERANCES = 66
 
 
