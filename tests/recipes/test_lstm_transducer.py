@@ -17,7 +17,7 @@ NETWORKS = {
     "fp32": ("encoder_sherpa_fp32", "predictor_ncnn_fp32", "joint_ncnn_fp32"),
     "int8": ("encoder_sherpa_int8", "predictor_ncnn_fp16", "joint_ncnn_fp16"),
 }
-"""`doit lstm-transducer` measures the others, on more speech: the joint's int8 form waits for a minute of calibration."""
+"""`doit lstm-transducer` measures the others, on all speech: int8 of the joint waits for a minute of calibration."""
 UTTERANCES = 66
 
 

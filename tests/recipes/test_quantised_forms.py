@@ -1,7 +1,7 @@
 """Word losses of each quantised form, of the embedded checkpoint and of the same with an outlier channel.
 
-The tables are printed, slice by slice: the plain model transcribes all of the evaluation, the other one what is short or
-a minute long, and stock int8 the minutes with either (`doit tiny-forms tiny-outliers` does all). An outlier channel
+The tables are printed, slice by slice: the plain model transcribes all of the evaluation, the other one what is short
+or a minute long, and stock int8 the minutes with either (`doit tiny-forms tiny-outliers` does all). An outlier channel
 leaves fp32 as it is to the bit (`tests/steps/test_inject_outliers.py`), so that one fp32 serves both.
 
 A bound is a one-sided test at the level of `word_losses`, with the scatter of the rows' differences to fp32; the tables

@@ -11,10 +11,11 @@ from onnx import parser
 
 from artifacts.graph.quantization import quantized_error
 from artifacts.graph.quantization.quantized_error import (
+    Span,
     Trial,
     activation_scale,
     column_scales,
-    expected_error,
+    expected_errors,
     product,
     quantized_rows,
     relative_errors,
@@ -100,17 +101,17 @@ def test_the_error_that_is_expected_is_the_one_that_is_measured(
     ends = part * float((rows / scale).min()), part * float((rows / scale).max())
     (measured,) = relative_errors(rows, weight, [Trial(scale, *quantized_rows(rows / scale, *ends))], limit)
     # 40 x 96 roundings, 130 sums each: the spread of the measured one is some 2 %
-    assert expected_error(rows, weight, scale, ends, limit) == pytest.approx(measured, rel=0.08)
+    assert expected_errors(rows, weight, [Span(scale, *ends)], limit) == [pytest.approx(measured, rel=0.08)]
 
 
 def test_noise_in_the_last_bits_hardly_moves_the_expected_error(rows: Array, weight: Array) -> None:
     scale, ends = np.ones(96, np.float32), (float(rows.min()), float(rows.max()))
-    plain_error = expected_error(rows, weight, scale, ends, 64)
+    expected = expected_errors(rows, weight, [Span(scale, *ends)], 64)
     for seed in range(5):
         noise = 1 + np.random.default_rng(seed).uniform(-1e-6, 1e-6, rows.shape)
         noisy = (rows * noise).astype(np.float32)
         noisy_ends = (float(noisy.min()), float(noisy.max()))
-        assert expected_error(noisy, weight, scale, noisy_ends, 64) == pytest.approx(plain_error, rel=5e-6)
+        assert expected_errors(noisy, weight, [Span(scale, *noisy_ends)], 64) == pytest.approx(expected, rel=5e-6)
 
 
 def test_zeros_of_rows_and_of_columns_have_no_error(rows: Array, weight: Array) -> None:
@@ -119,11 +120,13 @@ def test_zeros_of_rows_and_of_columns_have_no_error(rows: Array, weight: Array) 
     sparse[:, 5:9] = 0
     ends = (0.0, float(sparse.max()))
     (measured,) = relative_errors(sparse, pruned, [plain(sparse, *ends)], 64)
-    assert expected_error(sparse, pruned, np.ones(96, np.float32), ends, 64) == pytest.approx(measured, rel=0.08)
+    span = Span(np.ones(96, np.float32), *ends)
+    assert expected_errors(sparse, pruned, [span], 64) == [pytest.approx(measured, rel=0.08)]
 
 
 def test_nothing_is_expected_of_a_product_of_zeros(rows: Array) -> None:
-    assert expected_error(rows, np.zeros((96, 3), np.float32), np.ones(96, np.float32), (-1, 1), 64) == 0
+    span = Span(np.ones(96, np.float32), -1, 1)
+    assert expected_errors(rows, np.zeros((96, 3), np.float32), [span, span], 64) == [0, 0]
 
 
 def test_fewer_bits_stray_further(rows: Array, weight: Array) -> None:

@@ -41,6 +41,15 @@ class Trial:
     row_scale: np.float32
 
 
+@dataclass(frozen=True)
+class Span:
+    """The range that uint8 is to represent of an activation divided by `scale [K]`."""
+
+    scale: NDArray[np.float32]
+    low: float
+    high: float
+
+
 def activation_scale(low: float, high: float) -> tuple[np.float32, int]:
     """Scale and zero point with which uint8 spans `low` to `high`, and zero, which is represented exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
@@ -95,33 +104,31 @@ def relative_errors(
     return [one / energy if energy else 0.0 for one in strayed]
 
 
-def expected_error(
-    rows: NDArray[np.float32],
-    weight: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    ends: tuple[float, float],
-    limit: int,
-) -> float:
+def expected_errors(
+    rows: NDArray[np.float32], weight: NDArray[np.float32], spans: Sequence[Span], limit: int
+) -> list[float]:
     """Return what `relative_errors` gives on average, if rounding errors are uniform and independent of all else.
 
     A number that is not zero is then off by its step squared over 12 (Bennett 1948, "Spectra of Quantized Signals"),
-    and one beyond the `ends` of the range of X / s by its distance from them. On the embedded encoder that is within
-    8 % of what is measured. Choices use this number: one activation that rounds the other way, as on another processor,
-    changes the measured error by 1e-4 to 1e-3, and this one by 1e-6.
+    and one beyond the ends of its range by its distance from them. On the embedded encoder that is within 8 % of what
+    is measured. Choices use this number: one activation that rounds the other way, as on another processor, changes the
+    measured error by 1e-4 to 1e-3, and this one by 1e-6.
     """
-    scaled_rows, scaled_weight = rows / scale, weight * scale[:, np.newaxis]
     energy = _energy(product(rows, weight))
-    if not energy:
-        return 0.0
-    step = float(activation_scale(*ends)[0])
+    return [_expected(rows, weight, span, limit) / energy if energy else 0.0 for span in spans]
+
+
+def _expected(rows: NDArray[np.float32], weight: NDArray[np.float32], span: Span, limit: int) -> float:
+    scaled_rows, scaled_weight = rows / span.scale, weight * span.scale[:, np.newaxis]
+    step = float(activation_scale(span.low, span.high)[0])
     columns = column_scales(np.maximum(scaled_weight.max(axis=0), -scaled_weight.min(axis=0)), limit)
     columns[~scaled_weight.any(axis=0)] = 0  # zeros are represented exactly, in rows and columns
     by_channel = np.square(scaled_weight, dtype=np.float64).sum(axis=1)
     from_rows = float(np.count_nonzero(rows, axis=0) @ by_channel) * step**2 / 12
     from_weight = _energy(scaled_rows) * _energy(columns) / 12
-    beyond = scaled_rows - np.clip(scaled_rows, min(ends[0], 0), max(ends[1], 0))
+    beyond = scaled_rows - np.clip(scaled_rows, min(span.low, 0), max(span.high, 0))
     clipped = _energy(product(beyond, scaled_weight)) if beyond.any() else 0.0
-    return (from_rows + from_weight + clipped) / energy
+    return from_rows + from_weight + clipped
 
 
 def product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifacts.graph.quantization.activation_statistics import ActivationStatistics
-from artifacts.graph.quantization.quantized_error import Trial, expected_error, quantized_rows, relative_errors
+from artifacts.graph.quantization.quantized_error import Span, Trial, expected_errors, quantized_rows, relative_errors
 from artifacts.graph.quantization.significant_bits import rounded
 
 if TYPE_CHECKING:
@@ -75,17 +75,18 @@ def choose_smoothing(
     """
     weight_peaks = np.max([np.maximum(weight.max(axis=1), -weight.min(axis=1)) for weight in weights], axis=0)
     scales = [np.ones_like(peaks), *(smoothing_scale(peaks, weight_peaks, alpha) for alpha in alphas)]
-    ends = [_ends(statistics, scale) for scale in scales]
-    expected = [
-        sum(expected_error(statistics.rows, weight, scale, span, limit) for weight in weights)
-        for scale, span in zip(scales, ends, strict=True)
-    ]
+    spans = [_span(statistics, scale) for scale in scales]
+    expected = np.sum([expected_errors(statistics.rows, weight, spans, limit) for weight in weights], axis=0)
     first = 0 if may_leave else 1
     best = first + int(np.argmin(expected[first:]))
-    trials = [Trial(scales[one], *quantized_rows(statistics.rows / scales[one], *ends[one])) for one in (best, 0)]
+    trials = [_trial(statistics, spans[index]) for index in (best, 0)]
     errors = np.sum([relative_errors(statistics.rows, weight, trials, limit) for weight in weights], axis=0)
     return Smoothing([None, *alphas][best], scales[best], float(errors[0]), float(errors[1]))
 
 
-def _ends(statistics: ActivationStatistics, scale: NDArray[np.float32]) -> tuple[float, float]:
-    return float((statistics.low / scale).min()), float((statistics.high / scale).max())
+def _span(statistics: ActivationStatistics, scale: NDArray[np.float32]) -> Span:
+    return Span(scale, float((statistics.low / scale).min()), float((statistics.high / scale).max()))
+
+
+def _trial(statistics: ActivationStatistics, span: Span) -> Trial:
+    return Trial(span.scale, *quantized_rows(statistics.rows / span.scale, span.low, span.high))

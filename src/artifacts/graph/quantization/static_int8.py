@@ -22,10 +22,11 @@ from artifacts.graph.quantization.activation_statistics import StatisticsReader
 from artifacts.graph.quantization.calibrated_matmuls import read_calibrated
 from artifacts.graph.quantization.matrix_content import Int8Content
 from artifacts.graph.quantization.quantized_error import (
+    Span,
     Trial,
     activation_scale,
     column_scales,
-    expected_error,
+    expected_errors,
     quantized_rows,
     relative_errors,
 )
@@ -77,7 +78,7 @@ def measure_matmuls(
         if weight.any() and not (np.abs(weight) / scales >= 0.5).any():
             raise StepError(f"weight '{reader.weight.name}': quantised to zeros", "exclude the nodes that read it")
         (error,) = relative_errors(measured.rows, weight, [trial], limit)
-        expected = expected_error(measured.rows, weight, trial.scale, (low, high), limit)
+        (expected,) = expected_errors(measured.rows, weight, [Span(trial.scale, low, high)], limit)
         name = reader.node.name or reader.node.output[0]
         found.append(StaticMatMul(reader, name, low, high, scales, error, expected))
     return found
