@@ -42,13 +42,14 @@ def test_percentiles_lie_below_the_largest_and_near_those_of_all_frames(recordin
 
 
 def test_rows_of_a_long_recording_count_for_those_between_them(recordings: list[Array]) -> None:
-    short, long = recordings[0], max(recordings, key=len)
+    short, long = recordings[0][:90], np.concatenate(recordings[1:])
     assert len(long) > 10 * len(short)
     found = RunningStatistics("x", short.shape[1], 8)
     for frames, step in ((short, 1), (long, 10)):
         found.add(frames.min(axis=0), frames.max(axis=0), len(frames), frames[::step], keep=1)
     everything = np.abs(np.concatenate([short, long]))
-    assert found.result(90).clip == pytest.approx(float(np.percentile(everything, 90)), rel=0.02)
+    # one row in ten stands for the rest: 10,000 numbers at least, whose percentile is known to some percent
+    assert found.result(90).clip == pytest.approx(float(np.percentile(everything, 90)), rel=0.04)
 
 
 def test_kept_rows_are_frames_from_the_middles_of_equal_parts(recordings: list[Array]) -> None:
