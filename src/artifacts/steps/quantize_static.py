@@ -45,7 +45,7 @@ class Params(StepParams):
     nodes_to_exclude: tuple[str, ...] = ()
     """Names of MatMuls that stay float."""
     exclude_worst: int = Field(0, ge=0)
-    """How many more MatMuls stay float: those with the largest expected error on the sample frames."""
+    """Number of further MatMuls to keep in float: those with the largest expected error on the sample frames."""
 
 
 def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str, float | int | str]:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 TOOLS = ("torch", "nemo_toolkit", "numpy")
 
+# Tolerance for float32 sums in another order and for weights with a folded normalisation.
 MAX_ABS_DIFF = 1e-4
-"""What the same float32 arithmetic in another order, and weights with a folded normalisation, may amount to."""
 
 log = logging.getLogger(__name__)
 
