@@ -32,6 +32,7 @@ def ask(
         "params": params,
         "inputs": {},
         "tools": {},
+        "trusted": [],
         "parent": parent or os.getpid(),
         "progress": write_end,
     }
@@ -54,12 +55,12 @@ def answer(folder: Path) -> dict[str, Any]:
     return result
 
 
-def test_the_answer_lists_files_metrics_seconds_memory_and_processor(folder: Path, package: Path) -> None:
+def test_the_answer_lists_metrics_seconds_memory_processor_and_what_confined_it(folder: Path, package: Path) -> None:
     code, said = ask(folder, package, "write_text", {"text": "x", "lines": 2})
     assert code == 0
     result = answer(folder)
-    assert set(result) == {"files", "metrics", "seconds", "peak_bytes", "processor"}
-    assert result["files"]["text.txt"][0] == 4
+    assert set(result) == {"metrics", "seconds", "peak_bytes", "processor", "confined"}
+    assert (folder / "files" / "text.txt").read_text() == "x\nx\n"
     assert [json.loads(line) for line in said] == [
         {"message": "writing", "done": index, "total": 2} for index in (0, 1)
     ]
@@ -74,7 +75,7 @@ def test_what_runs_is_the_source_and_not_older_bytecode_of_the_same_second(folde
     step.write_text(stale.replace('"text.txt"', '"tixt.txt"'))
     os.utime(step, ns=(step.stat().st_atime_ns, package.joinpath("artifacts/steps/write_text.py").stat().st_mtime_ns))
     assert ask(folder, own, "write_text", {"text": "x"})[0] == 0
-    assert list(answer(folder)["files"]) == ["tixt.txt"]
+    assert [path.name for path in (folder / "files").iterdir()] == ["tixt.txt"]
 
 
 def test_a_mistake_of_the_user_is_an_answer_too(folder: Path, package: Path) -> None:
@@ -108,8 +109,8 @@ def test_every_line_of_progress_is_whole_however_long_the_message(folder: Path, 
 def ask_while_reading(folder: Path, package: Path) -> tuple[int, list[str]]:
     """As `ask`, for a step that says more than a pipe holds."""
     read_end, write_end = os.pipe()
-    spec = {"step": "misbehave", "params": {"how": "talk much"}, "inputs": {}, "tools": {}, "parent": os.getpid(),
-            "progress": write_end}  # fmt: skip
+    spec = {"step": "misbehave", "params": {"how": "talk much"}, "inputs": {}, "tools": {}, "trusted": [],
+            "parent": os.getpid(), "progress": write_end}  # fmt: skip
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "artifacts.child", str(folder)]
     with subprocess.Popen(command, cwd=folder, env={"PYTHONPATH": str(package)}, pass_fds=(write_end,)) as process:

@@ -33,8 +33,8 @@ FLOORS: dict[int, list[set[str]]] = {
     ],
     4: [{"plan"}],
     5: [
-        {"memory_budget", "run_step", "child", "publish", "explain"},
-        {"lookup"},
+        {"control_groups", "sandbox", "seal", "publish", "explain"},
+        {"memory_budget", "run_step", "child", "lookup"},
         {"build", "forecast", "upkeep"},
         {"report"},
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RecipeError
-from artifacts.plan import Job, Plan, SourceJob, known_steps, load_plan
+from artifacts.plan import DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES, Job, Plan, SourceJob, known_steps, load_plan
 from small_model import MODEL_RECIPE, write_pipeline
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -33,6 +33,16 @@ def test_defaults_are_filled_in_before_anything_is_decided() -> None:
     job = plan_of().jobs["small:again"]
     assert isinstance(job, Job)
     assert job.params == {"max_shard_bytes": 1_500_000_000}
+
+
+def test_the_time_of_a_step_is_bounded_by_its_target_else_its_recipe_else_by_default() -> None:
+    def limits(recipe: str) -> list[tuple[float, float]]:
+        jobs = [plan_of(recipe).jobs[f"small:{name}"] for name in ("shards", "again")]
+        return [(job.minutes, job.silent_minutes) for job in jobs if isinstance(job, Job)]
+
+    assert limits(MODEL_RECIPE) == [(DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES)] * 2
+    of_one = MODEL_RECIPE.replace("  again:\n", "  again:\n    resources: {silent_minutes: 2.5}\n")
+    assert limits("resources: {minutes: 30, silent_minutes: 7}\n" + of_one) == [(30, 7), (30, 2.5)]
 
 
 def test_inputs_come_before_what_needs_them_else_the_recipe_s_order_is_kept() -> None:

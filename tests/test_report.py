@@ -77,6 +77,18 @@ def test_what_was_measured_is_told_with_its_processor(capsys: pytest.CaptureFixt
     ]
 
 
+def test_what_is_trusted_and_what_no_sandbox_keeps_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    open_to_all = Outcome("x:encoder", "built", 1, trusts=("x:checkpoint",), unconfined=("files", "network"))
+    print_summary([open_to_all, Outcome("x:joint", "unchanged", 1, trusts=("x:checkpoint",))], 1.0)
+    said = capsys.readouterr().out
+    assert said.count("\ntrusted by its recipe, with classes of its own choice: x:checkpoint\n") == 1
+    assert "\nWARNING: no sandbox for files and network: " in said
+    print_summary([Outcome("x:encoder", "built", 1)], 1.0)
+    said = capsys.readouterr().out
+    assert "trusted" not in said
+    assert "WARNING" not in said
+
+
 def test_the_table_has_a_row_for_each_target(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         Outcome("x:a", "built", 2_438_000_000, 61.25, 900_000_000, {"max_abs_difference": 1.25e-5, "casts": 12}),

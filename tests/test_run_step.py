@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 from artifacts import run_step as module
 from artifacts.digest import digest_file
 from artifacts.errors import StepError
-from artifacts.run_step import StepCrashError, StepResult, run_step
+from artifacts.run_step import Limits, StepCrashError, StepResult, run_step
+from artifacts.sandbox.landlock import landlock_version
+
+# Before version 6, Landlock does not keep a process from signalling others.
+SCOPED = {"signal a parent"} if landlock_version() < 6 else set()
 
 
 class Run:
@@ -21,13 +26,15 @@ class Run:
         self.folder = folder
         self.said: list[tuple[str, int | None, int | None]] = []
         self.log = folder / "logs" / "step.log"
+        self.limits = Limits(minutes=5, silent_minutes=5)
 
     def __call__(
         self, step: str, params: dict[str, Any], tools: dict[str, str] | None = None, **inputs: Path
     ) -> StepResult:
         staging = self.folder / f"staging{len(list(self.folder.iterdir()))}"
         staging.mkdir()
-        return run_step(staging, self.log, step, params, inputs, tools or {}, lambda *words: self.said.append(words))
+        said, limits = (lambda *words: self.said.append(words)), self.limits
+        return run_step(staging, self.log, step, params, inputs, tools or {}, said, limits)
 
 
 @pytest.fixture
@@ -81,10 +88,13 @@ def test_a_step_sees_a_fixed_environment_and_an_empty_folder_of_its_own(
     seen = json.loads(path.read_text())
     assert seen["here"] == []
     assert seen["stdin"] == ""
-    assert set(seen["environment"]) <= {*module.PASSED_ON, *module.FIXED, "TMPDIR", "PYDANTIC_DISABLE_PLUGINS"}
+    assert set(seen["environment"]) <= {
+        *module.PASSED_ON, *module.FIXED, "TMPDIR", "HOME", "PYTHONUSERBASE", "PYDANTIC_DISABLE_PLUGINS",
+    }  # fmt: skip
     assert seen["environment"]["LC_ALL"] == "C.UTF-8"
     assert seen["environment"]["PYTHONHASHSEED"] == "0"
     assert Path(seen["environment"]["TMPDIR"]).is_relative_to(run.folder)
+    assert Path(seen["environment"]["HOME"]).is_relative_to(run.folder)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +108,65 @@ def test_a_step_sees_a_fixed_environment_and_an_empty_folder_of_its_own(
         ("link", StepCrashError, "'link', which is a link or no regular file"),
         ("not a number", StepCrashError, "metric 'metric' of step 'misbehave' is nan"),
         ("exit", StepCrashError, "^$"),
+        ("answer by a pipe", StepCrashError, "^$"),
+        ("answer by a link", StepCrashError, "^$"),
+        ("answer without end", StepCrashError, "^$"),
+        ("answer too deep", StepCrashError, "^$"),
+        ("answer nonsense", StepCrashError, "the step's answer is malformed: TypeError"),
+        ("link its folder", StepCrashError, "something else in the place of its folder"),
     ],
 )
 def test_a_step_that_ends_badly_is_told_by_what_it_did(run: Run, how: str, kind: type[Exception], fact: str) -> None:
     with pytest.raises(kind, match=fact):
         run("misbehave", {"how": how})
+
+
+def test_a_step_that_never_ends_is_stopped_at_its_limit(run: Run) -> None:
+    run.limits = Limits(minutes=0.03, silent_minutes=5)
+    with pytest.raises(StepError, match=r"^stopped after 0\.03 minutes, its limit, while writing\n") as told:
+        run("write_text", {"lines": 600, "seconds": 60})
+    assert told.value.fix.startswith("raise resources.minutes of this target, or see in '")
+
+
+def test_a_step_that_falls_silent_is_stopped_and_one_that_reports_is_not(run: Run) -> None:
+    run.limits = Limits(minutes=5, silent_minutes=0.03)
+    assert run("write_text", {"lines": 40, "seconds": 4}).seconds >= 4
+    with pytest.raises(
+        StepError, match=r"^stopped after 0\.03 minutes without progress, its limit, while misbehaving\n"
+    ):
+        run("misbehave", {"how": "fall silent"})
+
+
+def test_what_is_not_a_line_of_progress_is_left_out(run: Run) -> None:
+    assert run("misbehave", {"how": "babble"}).files
+    assert run.said == [("misbehaving", None, None), ("still here", 7, None)]
+
+
+@pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+def test_a_step_gets_no_secret_no_file_of_others_and_no_socket(run: Run) -> None:
+    home = run.folder / "home"
+    (home / "empty").mkdir(parents=True)
+    for name in ("secret", "victim", "source"):
+        (home / name).write_text(name)
+    (home / "victim").chmod(0o600)
+    before = (home / "victim").stat()
+    server = socket.create_server(("127.0.0.1", 0))
+    reached = {
+        "secret": str(home / "secret"),
+        "folder": str(home / "empty"),
+        "victim": str(home / "victim"),
+        "port": server.getsockname()[1],
+    }
+    with server:
+        result = run("reach_out", reached, source=home / "source")
+    assert result.unconfined == ()
+    [path] = run.folder.glob("staging*/files/came.json")
+    came = json.loads(path.read_text())
+    assert {name for name, how in came.items() if how == "done"} == {"read an input"} | SCOPED
+    assert len(came) == 19
+    after = (home / "victim").stat()
+    assert (after.st_mode, after.st_mtime_ns, after.st_size) == (before.st_mode, before.st_mtime_ns, before.st_size)
+    assert sorted(found.name for found in home.rglob("*")) == ["empty", "secret", "source", "victim"]
 
 
 def test_a_tool_of_another_version_or_none_stops_the_step_before_it_begins(run: Run) -> None:

@@ -18,7 +18,7 @@ from artifacts.lookup import Known, Lookup
 from artifacts.memory_budget import MemoryBudget
 from artifacts.plan import Job, Plan, SourceJob
 from artifacts.publish import is_published, publish
-from artifacts.run_step import GIB, StepCrashError, run_step
+from artifacts.run_step import GIB, Limits, StepCrashError, run_step
 from artifacts.sources import find_source, local_source, lock_source, pinned_digest
 from artifacts.store import Action, content_of, manifest_of, total_bytes
 
@@ -28,7 +28,7 @@ UNKNOWN_PROCESSOR = "a processor that was not recorded"
 @dataclass(frozen=True)
 class Outcome:
     """Outcome of one target: unchanged, found (a source), restored, built, failed, interrupted or not tried; what it
-    took; and the processor, for steps that measure."""
+    took; the processor, for steps that measure; which inputs it trusts; and what the sandbox could not keep from it."""
 
     target: str
     what: str
@@ -37,6 +37,8 @@ class Outcome:
     peak_bytes: int = 0
     metrics: dict[str, float | int | str] = field(default_factory=dict)
     measured_on: str = ""
+    trusts: tuple[str, ...] = ()
+    unconfined: tuple[str, ...] = ()
 
 
 class Listener(Protocol):
@@ -65,6 +67,7 @@ class Build:
         self.journal = Journal(self.there.cache / "journal.jsonl")
         self.outcomes: dict[str, Outcome] = {}
         self._unlocked: set[str] = set()
+        self._unconfined: dict[str, tuple[str, ...]] = {}
         self._listener = listener
         self._free_bytes = free_bytes
         self._budget: MemoryBudget | None = None
@@ -86,8 +89,9 @@ class Build:
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
         measured_on = _measured_on(action, job) if action and isinstance(job, Job) else ""
+        size, trusts = total_bytes(manifest), self._trusted(job).values() if isinstance(job, Job) else ()
         self.outcomes[full_name] = Outcome(
-            full_name, "unchanged", total_bytes(manifest), metrics=metrics, measured_on=measured_on
+            full_name, "unchanged", size, metrics=metrics, measured_on=measured_on, trusts=tuple(trusts)
         )
         return True
 
@@ -114,7 +118,11 @@ class Build:
         return outcome
 
     def close(self) -> None:
-        """Let go of the store: from here on it may be cleaned up."""
+        """Note what did not come to an end, and let go of the store: from here on it may be cleaned up."""
+        with contextlib.suppress(OSError):  # a full disk does not keep a run from ending
+            for outcome in list(self.outcomes.values()):
+                if outcome.what == "interrupted":
+                    self.journal.write(Entry(outcome.target, "interrupted", ""))
         if self._in_use is not None:
             self._in_use.close()
 
@@ -172,7 +180,18 @@ class Build:
         if what == "restored":
             self.journal.write(Entry(job.full_name, what, key, why, job.step, size))
         seconds, peak = (action.seconds, action.peak_bytes) if what == "built" else (0.0, 0)
-        return Outcome(job.full_name, what, size, seconds, peak, action.metrics, _measured_on(action, job))
+        trusts, unconfined = tuple(self._trusted(job).values()), self._unconfined.get(job.full_name, ())
+        measured_on = _measured_on(action, job)
+        return Outcome(job.full_name, what, size, seconds, peak, action.metrics, measured_on, trusts, unconfined)
+
+    def _trusted(self, job: Job) -> dict[str, str]:
+        """Return the inputs of a job whose source says `trust: true`, with the sources' full names."""
+        sources = {given: self.plan.jobs[name] for given, name in job.inputs.items()}
+        return {
+            given: source.full_name
+            for given, source in sources.items()
+            if isinstance(source, SourceJob) and source.loaded.recipe.sources[source.name].trust
+        }
 
     def _lock_sources(self, job: Job) -> None:
         """A step could use these bytes: from now on the sources that no pin holds are held to them."""
@@ -208,7 +227,10 @@ class Build:
             self._listener.started(name, why)
             staging = self.store.stage(key)
             try:
-                result = run_step(staging, log, job.step, job.params, inputs, job.tools, progress)
+                limits = Limits(job.minutes, job.silent_minutes)
+                trusted = self._trusted(job)
+                result = run_step(staging, log, job.step, job.params, inputs, job.tools, progress, limits, trusted)
+                self._unconfined[name] = result.unconfined
                 self._check_again(job, identity)
                 manifest = manifest_of(result.files)
                 content, took = content_of(manifest), (result.seconds, result.peak_bytes, result.processor)

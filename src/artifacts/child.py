@@ -1,8 +1,9 @@
 """The process that a step runs in: `python -m artifacts.child <folder>`, with `spec.json` in that folder.
 
-The spec says which step, its parameters, the inputs' paths and the tools' pinned versions; `result.json` answers with
-the files and their digests, metrics, seconds, peak memory and the processor, or with the error. Nothing else crosses,
-but for progress: one JSON line for each log record of this package on the descriptor the spec names.
+The spec says which step, its parameters, the inputs' paths, which of them are trusted, and the tools' pinned versions.
+The process is confined first: it reads its inputs and writes the folder, and no more. `result.json` answers with
+metrics, seconds, peak memory, the processor and what confined it, or with the error. Nothing else crosses, but for
+progress: one JSON line for each log record of this package on the descriptor the spec names.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ import signal
 import sys
 import time
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from artifacts.digest import digest_file
 from artifacts.errors import ArtifactsError, StepError, disk_error
 from artifacts.processor import processor
-from artifacts.store import sync
+from artifacts.sandbox.confine import confine
+from artifacts.trust import trust
 
 PR_SET_PDEATHSIG = 1
 
@@ -39,16 +41,20 @@ def main(folder: Path) -> int:
     """Run the step that `spec.json` describes and write `result.json`: done, or why not. 1 for a bug of ours."""
     spec = json.loads((folder / "spec.json").read_bytes())
     _die_with(spec["parent"])
+    _be_killed_first()
+    confinement = confine(map(Path, spec["inputs"].values()), folder)
+    for name in spec["trusted"]:
+        trust(Path(spec["inputs"][name]))
     _send_progress(spec["progress"])
     started = time.monotonic()
     try:
-        result = _run(spec, folder / "files")
+        result: dict[str, Any] = {"metrics": _run(spec, folder / "files")}
         result |= {"seconds": time.monotonic() - started, "peak_bytes": peak_bytes(), "processor": processor()}
-        _answer(folder, result)
+        _answer(folder, result | {"confined": asdict(confinement)})
     except ArtifactsError as error:
         _answer(folder, _refusal(error))
     except Exception as error:
-        cause: ArtifactsError | None = _unfit_input(error, spec["inputs"])
+        cause: ArtifactsError | None = _unfit_input(error, spec["inputs"]) or _undeclared_input(error, spec["inputs"])
         # What a step may not touch, or takes for what it is not, is not the disk's fault: inputs are read-only.
         if cause is None and not isinstance(
             error, (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
@@ -78,6 +84,18 @@ def _unfit_input(error: Exception, inputs: dict[str, str]) -> StepError | None:
             wanted = looked.relative_to(place)
             what = f"holds no file '{wanted}'" if wanted.parts else "is a folder, and a file is expected"
             return StepError(f"input '{name}' {what}", "see in the recipe what this input is, and name what fits")
+    return None
+
+
+def _undeclared_input(error: Exception, inputs: dict[str, str]) -> StepError | None:
+    """Return the error for a file beside an input's that the sandbox keeps from the step, as it is not an input."""
+    if not isinstance(error, PermissionError) or not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename).absolute()
+    for name, place in inputs.items():
+        if Path(place).is_file() and path.parent == Path(place).parent and str(path) not in inputs.values():
+            fact = f"input '{name}' needs '{path.name}' beside it, which is not an input"
+            return StepError(fact, "declare the source as a 'folder' that contains both files")
     return None
 
 
@@ -122,11 +140,11 @@ def _run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
     sys.meta_path.insert(0, _OwnModules())
     step = importlib.import_module(f"artifacts.steps.{spec['step']}")
     params = step.Params.model_validate_json(json.dumps(spec["params"]))
-    metrics = step.run(out, params, **{name: Path(path) for name, path in spec["inputs"].items()}) or {}
+    metrics: dict[str, Any] = step.run(out, params, **{name: Path(path) for name, path in spec["inputs"].items()}) or {}
     for name, value in metrics.items():
         if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
             raise TypeError(f"metric '{name}' of step '{spec['step']}' is {value!r}: not a finite number or a text")
-    return {"files": _seal(out), "metrics": metrics}
+    return metrics
 
 
 def _hold_to_pins(tools: dict[str, str]) -> None:
@@ -140,29 +158,17 @@ def _hold_to_pins(tools: dict[str, str]) -> None:
             raise StepError(f"'{tool}' is {found} here, pinned is {pinned}", fix)
 
 
-def _seal(out: Path) -> dict[str, tuple[int, str]]:
-    """Hash what the step wrote, make it read-only and force it to the disk."""
-    files = {}
-    for path in sorted(out.rglob("*")):
-        if path.is_dir() and not path.is_symlink():
-            continue
-        if path.is_symlink() or not path.is_file() or path.stat().st_nlink > 1:
-            raise TypeError(f"the step left '{path.relative_to(out)}', which is a link or no regular file")
-        path.chmod(0o444)
-        sync(path)
-        files[str(path.relative_to(out))] = (path.stat().st_size, digest_file(path))
-    if not files:
-        raise TypeError("the step wrote no file")
-    for folder in (out, *(path for path in out.rglob("*") if path.is_dir())):
-        sync(folder)
-    return files
-
-
 def _die_with(parent: int) -> None:
     """Ask the kernel to kill this process when the one that started it is gone: nothing may go on building unseen."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the process that started this step is gone")
+
+
+def _be_killed_first() -> None:
+    """Ask the kernel to choose this process where memory runs out, and not the one that started it."""
+    with contextlib.suppress(OSError):  # where /proc cannot be written, the kernel chooses by size alone
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _send_progress(descriptor: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import sys
 from abc import abstractmethod
 from pathlib import Path
@@ -24,6 +26,7 @@ from artifacts.report import fall_silent, size_text
 from artifacts.tasks import Session
 
 INTERRUPTED = 130
+FATAL_SIGNAL = 128  # a shell adds the signal's number to it
 
 PLANNED = {
     "left": "leave",
@@ -74,6 +77,7 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
                 f"-n {params['num_process']}: no number of jobs\n  fix: give 1 or more, as in: doit -n 2"
             )
         Session.words = args
+        ended_by = _interrupt_on_signals()
         try:
             if any(is_pattern(word) for word in args):
                 args = _spelt_out(args)
@@ -85,8 +89,9 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
                 raise
             raise InvalidCommand(_unknown(error.not_found)) from None
         except KeyboardInterrupt:
-            print("interrupted; what was finished is kept", file=sys.stderr)
-            return INTERRUPTED
+            with contextlib.suppress(OSError):  # a terminal that hung up
+                print("interrupted; what was finished is kept", file=sys.stderr)
+            return ended_by[0] if ended_by else INTERRUPTED
         return result
 
 
@@ -247,6 +252,21 @@ class Gc(_PlanCommand):
         what = f"{dropped.folders} artifacts and downloads, {dropped.actions} records"
         print(f"dropped {what}, {size_text(dropped.bytes)}")
         return 0
+
+
+def _interrupt_on_signals() -> list[int]:
+    """Let SIGTERM and SIGHUP end a run as Control-C does. Returns a list that then holds the exit code."""
+    ended_by: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        if not ended_by:  # one is enough: a second would interrupt the report
+            ended_by.append(FATAL_SIGNAL + number)
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored, and it stays so
+            signal.signal(number, interrupt)
+    return ended_by
 
 
 def _spelt_out(words: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from artifacts.control_groups import free_in_groups
+
 
 class MemoryBudget:
     """So many bytes, lent to jobs. What does not fit waits; what is larger than everything runs alone."""
@@ -35,14 +37,10 @@ class MemoryBudget:
 
 
 def free_bytes() -> int:
-    """What this machine can give now without swapping, and no more than a control group around us allows."""
+    """Return what this machine can give now without swapping, and no more than the control groups around us allow."""
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
-    group = Path("/sys/fs/cgroup")
-    if not (group / "memory.max").exists() or (limit := (group / "memory.max").read_text().strip()) == "max":
-        return available
-    # Pages of files that nobody has used lately count as used, and are given up first.
-    cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines()).get("inactive_file", "0")
-    return min(available, int(limit) - int((group / "memory.current").read_text()) + int(cached))
+    in_groups = free_in_groups()
+    return available if in_groups is None else min(available, in_groups)

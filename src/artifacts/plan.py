@@ -23,6 +23,8 @@ from artifacts.sources import describe
 from artifacts.validate import did_you_mean, validate
 
 STEPS = "artifacts.steps"
+# Where neither the target nor its recipe says more. The longest step at 0.6 billion parameters takes an hour or two.
+DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES = 720.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Job:
     inputs: dict[str, str]
     tools: dict[str, str]
     memory_gib: float | None
+    minutes: float
+    silent_minutes: float
     depends_on_processor: bool
 
     @property
@@ -200,7 +204,11 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
     doc = (module.__doc__ or "").strip().splitlines()[0]
     inputs = {given: f"{loaded.name}:{source}" for given, source in target.inputs.items()}
     measures = getattr(module, "DEPENDS_ON_PROCESSOR", False)
-    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, target.resources.memory_gib, measures)
+    own, of_all = target.resources, loaded.recipe.resources
+    minutes = own.minutes or of_all.minutes or DEFAULT_MINUTES
+    silent = own.silent_minutes or of_all.silent_minutes or DEFAULT_SILENT_MINUTES
+    limits = own.memory_gib, minutes, silent
+    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures)
     _check_inputs(job, module.run, target)
     return job
 

@@ -33,6 +33,7 @@ class Source(_Declared):
 
     `file` and `folder` are relative to the YAML file they are written in. `sha256` pins the file's bytes (for a folder:
     its content digest); without it the recipe's lock file does, from the first use on. `hint` tells how to get it.
+    `trust` lets a checkpoint name classes beyond those that are known to be harmless.
     """
 
     file: str | None = None
@@ -41,6 +42,7 @@ class Source(_Declared):
     hf: str | None = None
     sha256: Sha256 | None = None
     hint: str | None = None
+    trust: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -63,9 +65,14 @@ class Source(_Declared):
 
 
 class Resources(_Declared):
-    """What a target needs while it is built. Where nothing is declared, earlier runs are the guide."""
+    """What a target needs while it is built. Where no memory is declared, earlier runs are the guide.
+
+    A step is stopped after `minutes`, or after `silent_minutes` without progress: a build that nobody watches must end.
+    """
 
     memory_gib: float | None = Field(default=None, gt=0, le=1e6)
+    minutes: float | None = Field(default=None, gt=0, le=1e6)
+    silent_minutes: float | None = Field(default=None, gt=0, le=1e6)
 
 
 class Target(_Declared):
@@ -80,7 +87,7 @@ class Target(_Declared):
 class Recipe(_Declared):
     """One checkpoint and all that is made of it. `layouts` are targets that are laid out under `dist/<recipe>/`.
 
-    `resources` is what a target needs that declares nothing itself and was not built before.
+    `resources` holds for each target that does not declare the same itself; its memory, for those not built before.
     """
 
     extends: str | None = None

@@ -126,7 +126,7 @@ def print_summary(outcomes: Iterable[Outcome], seconds: float) -> None:
     if wers:
         console.print(_wer_table(wers))
     console.print(_run_table(rows))
-    for line in _measured_on(rows):
+    for line in (*_measured_on(rows), *_exposed(rows)):
         print(line)
     counts = {what: sum(row.what == what for row in rows) for what in dict.fromkeys(row.what for row in rows)}
     print(f"{', '.join(f'{count} {what}' for what, count in counts.items())} ({seconds:.1f} s)")
@@ -141,6 +141,19 @@ def _measured_on(rows: list[Outcome]) -> list[str]:
     if len(measured) == 1:
         return [f"measured on: {processor}" for processor in measured]
     return [f"measured on {processor}: {', '.join(targets)}" for processor, targets in measured.items()]
+
+
+def _exposed(rows: list[Outcome]) -> list[str]:
+    """Which sources are trusted with classes of their own, and what this kernel could not keep from steps."""
+    trusted = dict.fromkeys(source for row in rows for source in row.trusts)
+    lines = [f"trusted by its recipe, with classes of its own choice: {source}" for source in trusted]
+    open_to = dict.fromkeys(what for row in rows for what in row.unconfined)
+    if open_to:
+        lines.append(
+            f"WARNING: no sandbox for {' and '.join(open_to)}: this kernel has neither Landlock nor namespaces nor"
+            " seccomp for it; build only from checkpoints that you trust"
+        )
+    return lines
 
 
 def _console() -> Console:

@@ -38,12 +38,39 @@ def test_a_step_may_talk_as_much_as_it_likes(project: Project) -> None:
 
 def test_a_source_that_is_edited_while_a_step_reads_it_is_not_taken_for_what_it_read(project: Project) -> None:
     project.replace(
+        "targets:", "targets:\n  bad: {step: misbehave, inputs: {source: notes}, params: {how: wait for the source}}"
+    )
+    process = project.start("bad")
+    while not list(project.cache.glob("staging/*/files/*")):
+        assert process.poll() is None
+    (project.root / "recipes" / "notes.txt").write_text("edited while it was read\n")
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1, out
+    assert err == "small:bad: input 'source' (small:notes) changed while the step read it\n  fix: run again\n"
+    assert project.built() == []
+
+
+def test_a_step_cannot_edit_its_input(project: Project) -> None:
+    project.replace(
         "targets:", "targets:\n  bad: {step: misbehave, inputs: {source: notes}, params: {how: edit the source}}"
     )
     ended = project.doit("bad")
     assert ended.code == 1
-    assert ended.err == "small:bad: input 'source' (small:notes) changed while the step read it\n  fix: run again\n"
-    assert project.built() == []
+    assert re.match(r"small:bad: its step crashed, which is a bug\n.*Error: .*notes\.txt'\n", ended.err, re.DOTALL)
+    assert (project.root / "recipes" / "notes.txt").read_text() == "some notes\n"
+
+
+def test_a_file_beside_the_input_that_a_step_needs_is_asked_for(project: Project) -> None:
+    (project.root / "recipes" / "text.txt").write_text("beside")
+    project.replace(
+        "targets:", "targets:\n  bad: {step: misbehave, inputs: {source: notes}, params: {how: read beside}}"
+    )
+    ended = project.doit("bad")
+    assert ended.code == 1
+    assert ended.err == (
+        "small:bad: input 'source' needs 'text.txt' beside it, which is not an input\n"
+        "  fix: declare the source as a 'folder' that contains both files\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,35 @@ def test_control_c_ends_it_promptly(project: Project, words: tuple[str, ...]) ->
     assert_whole(project)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_run_that_is_told_to_end_ends_as_by_control_c(project: Project, number: signal.Signals, code: int) -> None:
+    project.recipe(SLOW.replace("seconds: 0.2", "seconds: 20"))
+    process = project.start("-n", "2")
+    wait_for_steps(project, 2)
+    started = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=10)
+    assert time.monotonic() - started < 5
+    assert (process.returncode, err) == (code, "interrupted; what was finished is kept\n")
+    assert re.search(r"small:left1 +interrupted", out)
+    assert project.journal("interrupted") == ["left1", "right1"]
+    assert_no_step_survives(project)
+    assert_whole(project)
+
+
+def test_a_run_under_nohup_survives_its_terminal(project: Project) -> None:
+    project.recipe(SLOW)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = project.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for_steps(project)
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, ""), out
+
+
 def test_two_runs_at_once_build_each_target_once(project: Project) -> None:
     project.recipe(SLOW)
     both = [project.start(), project.start("-n", "2")]

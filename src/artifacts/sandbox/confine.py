@@ -1,0 +1,86 @@
+"""Confines a step's process: it reads the system, Python and its inputs, writes its staging folder, has no network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import site
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifacts.sandbox.capabilities import drop_capabilities
+from artifacts.sandbox.landlock import landlock_version, restrict_files
+from artifacts.sandbox.namespaces import restrict_view
+from artifacts.sandbox.seccomp import restrict_calls
+
+# Programs, libraries, and what the kernel says of the machine. Of /etc, what loaders and libraries look up.
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/proc", "/sys")
+_OF_ETC = (
+    "alternatives", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ld.so.preload", "localtime", "mime.types",
+    "nsswitch.conf", "os-release", "passwd", "timezone",
+)  # fmt: skip
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What confines a process: the kernel's means for files and for the network, empty where it has none."""
+
+    files: str
+    network: str
+
+
+def confine(inputs: Iterable[Path], staging: Path) -> Confinement:
+    """Confine this process, and all that it starts, for good.
+
+    It can read the system's programs and libraries, Python's, this package and the inputs; it can write `staging`. It
+    can open no socket. Call it before there is a second thread. What the kernel cannot do is left out and told.
+    """
+    readable = [*_of_the_system(), *_of_python(), *(real for path in inputs for real in _with_linked(path))]
+    writable = [staging, *map(Path, _DEVICES)]
+    files = network = ""
+    if landlock_version():
+        restrict_files(readable, writable)
+        files = "Landlock"
+    else:
+        with contextlib.suppress(OSError):  # forbidden to users by some distributions, and in most containers
+            restrict_view(_homes(), readable, [staging])
+            files = network = "namespaces"
+    with contextlib.suppress(OSError):  # already without privileges
+        drop_capabilities()
+    with contextlib.suppress(OSError):  # a kernel without filters, an emulator
+        restrict_calls()
+        network = "seccomp"
+    return Confinement(files, network)
+
+
+def _homes() -> Iterator[Path]:
+    """Yield the folders that a view without them hides: the homes of this user and of all."""
+    yield from (Path("/home"), Path("/root"))
+    with contextlib.suppress(KeyError):  # a container may run as a user without a name
+        yield Path(pwd.getpwuid(os.getuid()).pw_dir)
+
+
+def _of_the_system() -> Iterator[Path]:
+    yield from map(Path, _SYSTEM)
+    yield from (Path("/etc", name) for name in _OF_ETC)
+
+
+def _of_python() -> Iterator[Path]:
+    """Yield the folders that modules come from."""
+    places = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sys.path}
+    places |= {os.path.realpath(sys.executable), site.getusersitepackages()}
+    yield from (Path(place) for place in places if place)
+    yield Path(__file__).parents[2]
+
+
+def _with_linked(path: Path) -> Iterator[Path]:
+    """Yield an input, and the files that links in its folder lead to: a download cache's folder consists of links."""
+    yield path
+    if path.is_dir():
+        for parent, _, names in os.walk(path):
+            inside = (Path(parent, name) for name in names)
+            yield from (linked.resolve() for linked in inside if linked.is_symlink() and linked.is_file())

@@ -1,0 +1,113 @@
+"""seccomp: a filter that answers some system calls in the kernel's place (`man 2 seccomp`).
+
+It closes what Landlock leaves open: sockets of every kind, and the modes, owners and times of other people's files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+
+from artifacts.sandbox.landlock import forbid_new_privileges
+
+_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+# Classic BPF: load a word at an offset, jump if equal, jump if at least, return.
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_NUMBER_AT, _ARCHITECTURE_AT = 0, 4
+_X32 = 0x40000000  # the same calls by other numbers
+
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+# Calls by what they answer, and their numbers for x86-64 and ARM64 (None: it has no such call).
+_CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
+    errno.EACCES: {
+        "socket": (41, 198),
+    },
+    errno.ENOSYS: {  # programs do without
+        "io_uring_setup": (425, 425),  # opens sockets, unseen by a filter
+    },
+    errno.EPERM: {
+        "ptrace": (101, 117),
+        "process_vm_readv": (310, 270),
+        "process_vm_writev": (311, 271),
+        "add_key": (248, 217),
+        "request_key": (249, 218),
+        "keyctl": (250, 219),
+        "truncate": (76, 45),  # by path; an open file can still be truncated
+        # Whatever a step starts stays in its process group, and ends with it.
+        "setsid": (112, 157),
+        "setpgid": (109, 154),
+    },
+    errno.EOPNOTSUPP: {
+        "setxattr": (188, 5),
+        "lsetxattr": (189, 6),
+        "fsetxattr": (190, 7),
+        "removexattr": (197, 14),
+        "lremovexattr": (198, 15),
+        "fremovexattr": (199, 16),
+        "setxattrat": (463, 463),
+        "removexattrat": (466, 466),
+    },
+    # Answered as done: libraries copy modes and times along with files, and whoever seals the files sets both.
+    0: {
+        "chmod": (90, None),
+        "fchmod": (91, 52),
+        "fchmodat": (268, 53),
+        "fchmodat2": (452, 452),
+        "chown": (92, None),
+        "fchown": (93, 55),
+        "lchown": (94, None),
+        "fchownat": (260, 54),
+        "utime": (132, None),
+        "utimes": (235, None),
+        "futimesat": (261, None),
+        "utimensat": (280, 88),
+    },
+}
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def restrict_calls() -> None:
+    """Answer the calls of the table in the kernel's place, for this process and all that it starts.
+
+    Raises OSError where the kernel or the processor has no such filter.
+    """
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES:
+        raise OSError(errno.ENOSYS, f"no filter for {machine}")
+    instructions = list(_filter(machine))
+    program = _Program(len(instructions), b"".join(instructions))
+    forbid_new_privileges()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _filter(machine: str) -> Iterator[bytes]:
+    """Yield the instructions: another architecture's calls are refused, then each call of the table is answered."""
+
+    def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("=HBBI", code, if_true, if_false, value)
+
+    yield instruction(_LOAD, _ARCHITECTURE_AT)
+    yield instruction(_IF_EQUAL, _ARCHITECTURES[machine], if_true=1)
+    yield instruction(_RETURN, _ERRNO | errno.EPERM)
+    yield instruction(_LOAD, _NUMBER_AT)
+    yield instruction(_IF_AT_LEAST, _X32, if_false=1)
+    yield instruction(_RETURN, _ERRNO | errno.ENOSYS)
+    column = list(_ARCHITECTURES).index(machine)
+    for answer, calls in _CALLS.items():
+        for numbers in calls.values():
+            if (number := numbers[column]) is not None:
+                yield instruction(_IF_EQUAL, number, if_false=1)
+                yield instruction(_RETURN, _ERRNO | answer)
+    yield instruction(_RETURN, _ALLOW)
