@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from artifacts import bounded_yaml
+from artifacts.bounded_yaml import YamlBoundError, check_events
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+
+
+def _check(text: str) -> None:
+    check_events(text, max_bytes=1000, max_depth=3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a: {b: {c: d}}", "[[[1, 2]], [[3]], [[]]]", "a: '&b'\nc: '*d'", "- - - 1\n", "# &a *b\n", "a: 3 & 4"],
+)
+def test_a_text_within_the_bounds_is_accepted(text: str) -> None:
+    _check(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "problem"),
+    [
+        ("a: 1\nb: &x 2", 2, 4, "anchor 'x': anchors and aliases are not read"),
+        ("a: &x\n  b: *x", 1, 4, "anchor 'x'"),
+        ("a: *x", 1, 4, "alias 'x'"),
+        ("&x a: 1", 1, 1, "anchor 'x'"),
+        (f"- &{'x' * 500} 1", 1, 3, f"anchor '{'x' * 39}…'"),
+        (BOMB, 1, 5, "anchor 'a0'"),
+        ("- - - - 1", 1, 7, "nested more than 3 deep"),
+        ("a:\n  b:\n    c: {d: 1}", 3, 8, "nested more than 3 deep"),
+        ("? ? ? ? a", 1, 7, "nested more than 3 deep"),
+        ("a" * 1001, 1, 1, "the text has 1001 bytes, at most 1000 are read"),
+        ("é" * 501, 1, 1, "the text has 1002 bytes"),
+    ],
+)
+def test_a_text_beyond_a_bound_is_refused_at_its_line_and_column(
+    text: str, line: int, column: int, problem: str
+) -> None:
+    text = text if problem.startswith("the text") else text[:1000]
+    with pytest.raises(YamlBoundError) as raised:
+        _check(text)
+    assert (raised.value.line, raised.value.column) == (line, column)
+    assert raised.value.problem.startswith(problem)
+    assert str(raised.value) == f"line {line}, column {column}: {raised.value.problem}"
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\x07", "}"])
+def test_what_is_not_yaml_raises_what_a_loader_raises(text: str) -> None:
+    with pytest.raises(yaml.YAMLError) as raised:
+        _check(text)
+    with pytest.raises(type(raised.value)):
+        yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("loader", [bounded_yaml.LOADER, yaml.SafeLoader], ids=["fastest", "python"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(repeated * (1_000_000 // len(repeated)) for repeated in ("[", "{a: ", "- ", "? ", "[{", "{[")),
+        "".join(f"{' ' * depth}a:\n" for depth in range(1000)),
+    ],
+    ids=lambda text: repr(text[:5]),
+)
+def test_a_megabyte_that_nests_is_refused_at_once_and_without_recursion(
+    monkeypatch: pytest.MonkeyPatch, text: str, loader: type
+) -> None:
+    monkeypatch.setattr(bounded_yaml, "LOADER", loader)
+    began = time.monotonic()
+    with pytest.raises(YamlBoundError, match="nested more than 50 deep"):
+        check_events(text, max_bytes=1_000_000, max_depth=50)
+    assert time.monotonic() - began < 5
+
+
+def test_checking_takes_no_memory_for_what_an_alias_would_repeat() -> None:
+    script = (
+        "import resource, sys\nfrom artifacts.bounded_yaml import YamlBoundError, check_events\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    check_events(sys.stdin.read(), max_bytes=10**6, max_depth=50)\n"
+        "except YamlBoundError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], input=BOMB, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 50_000  # KiB
