@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.errors import ArtifactsError, RecipeError, StepError, StoreError, disk_error
+from artifacts.errors import ArtifactsError, RecipeError, StepError, StoreError, disk_error, printable
 
 
 def test_an_error_is_two_lines_the_fact_and_the_next_move() -> None:
@@ -46,3 +46,52 @@ def test_what_the_disk_is_not_to_blame_for_is_left_alone(tmp_path: Path, error: 
 
 def test_a_folder_that_is_not_there_yet_is_judged_by_the_disk_above_it(tmp_path: Path) -> None:
     assert disk_error(RuntimeError(), tmp_path / "not" / "yet") is None
+
+
+HOSTILE = "a\nb\r\x1b[31m\x7f\x85\x9b\u202e\u2066\u2028\u2029\ud800\udcff\0\t\ufeff"
+
+
+@pytest.mark.parametrize("kind", [RecipeError, StepError, StoreError])
+def test_an_error_is_two_printable_lines_whatever_it_quotes(kind: type[ArtifactsError]) -> None:
+    error = kind(f"x.yaml:1:1: '{HOSTILE}' is wrong", f"rename '{HOSTILE}'")
+    assert len(str(error).splitlines()) == 2
+    assert error.fact.isprintable()
+    assert error.fix.isprintable()
+    assert error.fact.startswith(r"x.yaml:1:1: 'a\nb\r\x1b[31m\x7f\x85\x9b\u202e\u2066\u2028\u2029\ud800\udcff\x00\t")
+    error.fact.encode()  # no lone surrogate is left
+
+
+def test_printable_text_is_left_as_it_is() -> None:
+    for text in ("", "a b", "Ωä中🙂 – 1 × 2", "C:\\x1b", "it's", "[red]x[/red]", "x" * 1000):
+        assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [HOSTILE * 200, f"'{'x' * 500}'", "x" * 5000, f"'{HOSTILE * 9}' and '{'y' * 90}'", "'\u202e" * 999, "'" * 2000],
+    ids=lambda text: repr(text[:12]),
+)
+def test_a_text_made_printable_twice_is_the_same(text: str) -> None:
+    once = printable(text)
+    assert printable(once) == once
+    assert len(once) <= 1000
+
+
+def test_a_long_fact_keeps_its_place_and_its_end() -> None:
+    fact = StepError(f"x.yaml:3:4: {'word ' * 10_000}is too long", "cut it").fact
+    assert len(fact) == 1000
+    assert fact.startswith("x.yaml:3:4: word")
+    assert fact.endswith("is too long")
+
+
+def test_a_long_quoted_value_is_cut_and_what_stands_around_it_is_not() -> None:
+    fact = StepError(f"the step's input 'a' is not '{'v' * 100_000}', as it's written", "x").fact
+    assert fact == f"the step's input 'a' is not '{'v' * 60}...{'v' * 17}', as it's written"
+    assert StepError(f"'{'v' * 80}'", "x").fact == f"'{'v' * 80}'"
+    path = "/".join(["folder"] * 50)
+    assert StepError(f"no file at '{path}'", "x").fact == f"no file at '{path}'", "a path is needed whole"
+
+
+def test_prose_between_two_apostrophes_is_not_cut() -> None:
+    fact = f"the step's file {'has many words ' * 10}and the users' input"
+    assert StepError(fact, "x").fact == fact

@@ -1,21 +1,49 @@
-"""What a user is told when something is not as it must be: the fact with its place, then the next move."""
+"""User-facing errors: what is wrong and where, then how to fix it; and texts from outside as one printable line."""
 
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from pathlib import Path
 
 NOTHING_LEFT_BYTES = 1 << 16
+LINE_CHARACTERS = 1000
+QUOTED_CHARACTERS = 80
+
+# A quoted value; the apostrophe of "a step's" neither begins nor ends one. A path, which has a "/", is needed whole.
+_LONG_QUOTED = re.compile(rf"(?<!\w)'([^'/]{{{QUOTED_CHARACTERS + 1},}})'(?!\w)")
+
+
+def printable(text: str, most: int = LINE_CHARACTERS) -> str:
+    """Return a text as one line that no terminal obeys: at most `most` characters, those in the middle left out.
+
+    What Python calls unprintable (control and format characters, line ends, lone surrogates) is escaped as `repr` does.
+    A quoted value is cut to 80 characters. Applied twice, it changes nothing more.
+    """
+    text = _shortened(text, most)
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    if len(text) > QUOTED_CHARACTERS:
+        text = _LONG_QUOTED.sub(lambda found: f"'{_shortened(found[1], QUOTED_CHARACTERS)}'", text)
+    return _shortened(text, most)
+
+
+def _shortened(text: str, most: int) -> str:
+    head = most * 3 // 4
+    return text if len(text) <= most else f"{text[:head]}...{text[head + 3 - most :]}"
 
 
 class ArtifactsError(Exception):
-    """A mistake that is not a bug of ours. `fact` says what is wrong and where; `fix` is the next move."""
+    """A mistake that is not a bug of ours. `fact` says what is wrong and where; `fix` is the next move.
+
+    Both are `printable`: whatever they quote, the error is two lines.
+    """
 
     def __init__(self, fact: str, fix: str) -> None:
-        super().__init__(fact, fix)
-        self.fact = fact
-        self.fix = fix
+        self.fact = printable(fact)
+        self.fix = printable(fix)
+        super().__init__(self.fact, self.fix)
 
     def __str__(self) -> str:
         return f"{self.fact}\n  fix: {self.fix}"
