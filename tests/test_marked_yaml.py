@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from artifacts.errors import RecipeError
-from artifacts.marked_yaml import Marked, merge, read_yaml
+from artifacts.marked_yaml import MOST_BYTES, Marked, merge, read_yaml
 
 
 @pytest.fixture
@@ -46,10 +49,6 @@ def test_every_value_knows_its_place(read: Any) -> None:
     assert str(marked.place(())) == "x.yaml:1:1"
 
 
-def test_an_alias_is_the_value_it_names(read: Any) -> None:
-    assert read("a: &x {n: 1}\nb: *x\n").value == {"a": {"n": 1}, "b": {"n": 1}}
-
-
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
@@ -57,14 +56,30 @@ def test_an_alias_is_the_value_it_names(read: Any) -> None:
         ("a: [1\n", "x.yaml:2:1: not YAML: did not find expected ',' or ']'"),
         ("a: 'open\n", "x.yaml:2:1: not YAML: found unexpected end of stream"),
         ("a: b: c\n", "x.yaml:1:5: not YAML: mapping values are not allowed in this context"),
-        ("a: *nothing\n", "x.yaml:1:4: not YAML: found undefined alias"),
+        ("a: *nothing\n", "x.yaml:1:4: alias 'nothing': anchors and aliases are not read"),
         ("a: 1\n---\nb: 2\n", "x.yaml:2:1: not YAML: but found another document"),
         ("a: \x07\n", "x.yaml: not YAML: "),
         ("? [1]\n: 2\n", "x.yaml:1:3: a key must be a word"),
         ("a: !!binary aGk=\n", "x.yaml:1:4: 'aGk=' is no !!binary known here"),
         ("a: !!float .inf\n", "x.yaml:1:4: '.inf' is no !!float known here"),
         ("a: !!int many\n", "x.yaml:1:4: 'many' is no !!int known here"),
-        ("a: &x\n  b: *x\n", "x.yaml:1:4: nested more than 50 deep"),
+        ("a: &x\n  b: *x\n", "x.yaml:1:4: anchor 'x': anchors and aliases are not read"),
+        ("a: {<<: {b: 1}, <<: {c: 1}}\n", "x.yaml:1:17: the key '<<' is given twice"),
+        ("a: !!python/object/apply:os.system [x]\n", "x.yaml:1:4: the tag '!!python/object/apply:os.system' is not"),
+        ("a: !!python/name:os.system ''\n", "x.yaml:1:4: '' is no !!python/name:os.system known here"),
+        ("a: !!set {b, c}\n", "x.yaml:1:4: the tag '!!set' is not known here"),
+        ("!mine\na: 1\n", "x.yaml:1:1: the tag '!mine' is not known here"),
+        ("!!binary a: 1\n", "x.yaml:1:1: a key must be a word"),
+        ("? {a: 1}\n: 2\n", "x.yaml:1:3: a key must be a word"),
+        (f"a: {'9' * 100_000}\n", f"x.yaml:1:4: '{'9' * 60}...{'9' * 17}' is no !!int known here"),
+        ("a: 1e999\n", "x.yaml:1:4: '1e999' is no !!float known here"),
+        ("a: -1e999\n", "x.yaml:1:4: '-1e999' is no !!float known here"),
+        ("a: b\0c\n", "x.yaml: not YAML: "),
+        ('a: "\\ud800"\n', "x.yaml:1:7: not YAML: found invalid Unicode character escape code"),
+        (f"{'[' * 100_000}\n", "x.yaml:1:51: nested more than 50 deep"),
+        (f"{'- ' * 100_000}\n", "x.yaml:1:101: nested more than 50 deep"),
+        (f"{'? ' * 100_000}\n", "x.yaml:1:101: nested more than 50 deep"),
+        (f"a: {'{a: ' * 100_000}\n", "x.yaml:1:200: nested more than 50 deep"),
     ],
 )
 def test_what_is_not_yaml_is_told_with_its_place(read: Any, text: str, fact: str) -> None:
@@ -82,6 +97,55 @@ def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
         read_yaml(tmp_path / "x.yaml")
     with pytest.raises(RecipeError, match=r"cannot be read: .*Is a directory"):
         read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "fifo", "link", "socket", "loop", "a\0b", "x" * 300, "/".join(["y"] * 3000)]
+)
+def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    Path("link").symlink_to("/dev/zero")
+    Path("loop").symlink_to("loop")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket")
+        with pytest.raises(RecipeError, match=r"cannot be read: [^/]*\n  fix: make it a readable UTF-8 text file"):
+            read_yaml(Path(path))
+
+
+def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a: " + "x" * (MOST_BYTES - 3))
+    assert len(read_yaml(path).value["a"]) == MOST_BYTES - 3
+    with path.open("r+") as file:
+        file.truncate(1 << 40)  # a sparse file of 1 TiB
+    with pytest.raises(RecipeError, match=r"x.yaml: the file has more than 2000000 bytes\n  fix: "):
+        read_yaml(path)
+
+
+def test_a_file_in_another_encoding_is_told_and_a_mark_at_its_beginning_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")
+    marked = read_yaml(path)
+    assert marked.value == {"a": 1, "b": 2}
+    assert str(marked.place(("a",))) == f"{path}:1:4"
+    for encoding in ("utf-16", "utf-16-le", "utf-32", "latin-1"):
+        path.write_bytes("a: ä\n".encode(encoding))
+        with pytest.raises(RecipeError):
+            read_yaml(path)
+
+
+def test_the_time_of_a_merge_grows_with_its_size_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "targets:\n" + "".join(f"  t{n}: {{step: s, inputs: {{a: t0}}, params: {{b: 1}}}}\n" for n in range(3000))
+    )
+    marked = read_yaml(path)
+    began = time.monotonic()
+    merged = merge(marked, marked)
+    assert time.monotonic() - began < 5  # to look at all places for each value takes minutes
+    assert merged.value == marked.value
+    assert merged.places == marked.places
 
 
 def test_an_empty_file_is_nothing(read: Any) -> None:

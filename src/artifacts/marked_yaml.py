@@ -1,19 +1,23 @@
 """YAML in which every value knows its file, line and column, so that an error can point at it.
 
-Scalars are resolved as YAML 1.2 does: `1e-7` is a number, `no` and `on` are text. A key given twice is an error.
+Scalars are resolved as YAML 1.2 does: `1e-7` is a number, `no` and `on` are text. A key given twice is an error, and so
+is an anchor, an alias or a tag that is not of a scalar's type.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
+from artifacts.bounded_yaml import LOADER, YamlBoundError, check_events
 from artifacts.errors import RecipeError
 
 KeyPath = tuple[str | int, ...]
@@ -46,7 +50,7 @@ class Marked:
         return self.places[path]
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C parser where it was built
+class _Loader(LOADER):  # type: ignore[misc, valid-type]  # chosen at run time
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
 
@@ -66,43 +70,73 @@ SCALARS: dict[str, Callable[[str], Any]] = {
     f"{TAG}int": lambda text: int(text.replace("_", "")),
     f"{TAG}float": float,
 }
-DEEPEST = 50
+COLLECTIONS = {f"{TAG}map", f"{TAG}seq"}
+
+# The parser calls itself for each level, and what it makes of a text takes some 300 times the text's memory.
+MOST_LEVELS = 50
+MOST_BYTES = 2_000_000
+
+KINDS: dict[int, str] = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def read_yaml(path: Path) -> Marked:
-    """Read a YAML file. Raises `RecipeError` for what is missing, not YAML, or given twice."""
+    """Read a YAML file of at most 2 MB and 50 levels.
+
+    Raises `RecipeError` for what is missing, too large, not a regular file, not YAML, or given twice.
+    """
+    text = _read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file", "create it, or correct the path that led here") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}", "make it a readable UTF-8 text file") from None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        document = Marked(None)
-        if node is None:
-            document.places[()] = Place(path, 1, 1)
-        else:
-            document.value = _convert(node, path, (), document.places)
+        check_events(text, max_bytes=MOST_BYTES, max_depth=MOST_LEVELS)
+        node = _Loader(text).get_single_node()
+    except YamlBoundError as error:
+        fix = "write the value out where it is used, and nest less; `extends:` shares what recipes have in common"
+        raise RecipeError(f"{Place(path, error.line, error.column)}: {error.problem}", fix) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(path, mark.line + 1, mark.column + 1) if mark else path
         raise RecipeError(f"{place}: not YAML: {error.problem or error.context}", "correct the syntax there") from None
     except yaml.reader.ReaderError as error:
         raise RecipeError(f"{path}: not YAML: {error.reason}", "remove the character that YAML forbids") from None
+    document = Marked(None)
+    if node is None:
+        document.places[()] = Place(path, 1, 1)
+    else:
+        document.value = _convert(node, path, (), document.places)
     return document
+
+
+def _read_text(path: Path) -> str:
+    try:
+        kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
+        if kind is not None:
+            raise OSError(0, f"it is {kind}, not a regular file")
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            fix = "split it into several recipes, or name the right file"
+            raise RecipeError(f"{path}: the file has more than {MOST_BYTES} bytes", fix)
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file", "create it, or correct the path that led here") from None
+    except (OSError, ValueError) as error:  # a ValueError: not UTF-8, or a path with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"{path}: cannot be read: {reason}", "make it a readable UTF-8 text file") from None
 
 
 def _convert(node: yaml.Node, file: Path, path: KeyPath, places: dict[KeyPath, Place]) -> Any:
     place = places[path] = _place(file, node)
-    if len(path) > DEEPEST:
-        raise RecipeError(f"{place}: nested more than {DEEPEST} deep", "an alias here may hold itself; write it flat")
+    if isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTIONS:
+        raise RecipeError(f"{place}: the tag '{_shown(node.tag)}' is not known here", "leave the tag out")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             at_key = _place(file, key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in SCALARS:
                 raise RecipeError(f"{at_key}: a key must be a word", "put the text in quotes")
             key = key_node.value
             if key in mapping:
@@ -118,9 +152,13 @@ def _convert(node: yaml.Node, file: Path, path: KeyPath, places: dict[KeyPath, P
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError
     except (KeyError, ValueError):
-        fact = f"{place}: '{node.value}' is no {node.tag.replace(TAG, '!!')} known here"
+        fact = f"{place}: '{node.value}' is no {_shown(node.tag)} known here"
         raise RecipeError(fact, "write a text, a number, true or false") from None
     return value
+
+
+def _shown(tag: str) -> str:
+    return tag.replace(TAG, "!!")
 
 
 def _place(file: Path, node: yaml.Node) -> Place:
@@ -146,7 +184,18 @@ def _merge(base: Any, over: Any, path: KeyPath, places: dict[KeyPath, Place], ov
             else:
                 joined[key] = _merge(joined.get(key), value, (*path, key), places, over_places)
         return joined
-    for stale in [known for known in places if known[: len(path)] == path]:
-        del places[stale]
-    places.update({known: place for known, place in over_places.items() if known[: len(path)] == path})
+    for stale in _paths(base, path):
+        places.pop(stale, None)
+    for written in _paths(over, path):
+        if written in over_places:
+            places[written] = over_places[written]
     return over
+
+
+def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """The key paths of a value and of all that it contains."""
+    yield path
+    yield (*path, "<key>")
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from _paths(child, (*path, key))
