@@ -54,7 +54,8 @@ def _source(there: Lookup, job: SourceJob) -> tuple[str, list[str]]:
 
 
 def _job(there: Lookup, job: Job, found: dict[str, Forecast]) -> tuple[str, list[str]]:
-    if there.current(job.full_name) is not None:
+    # Inputs come first in the walk: one that is not known now is not current, and need not be looked at again.
+    if all(source in there.known for source in job.inputs.values()) and there.current(job.full_name) is not None:
         return "left", []
     lacking = [source for source in job.inputs.values() if found[source].what in ("missing", "not tried")]
     if lacking:

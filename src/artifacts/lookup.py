@@ -102,13 +102,28 @@ class Lookup:
 
         Its inputs are looked at first where they are not known yet.
         """
+        unknown = self._unknown_inputs(full_name)
+        for name in self.plan.jobs if unknown else ():  # inputs come first there
+            if name in unknown and self._current(name) is None:
+                return None
+        return self._current(full_name)
+
+    def _unknown_inputs(self, full_name: str) -> set[str]:
+        """Inputs of a target, and theirs, that are not known yet."""
+        unknown: set[str] = set()
+        waiting = [full_name]
+        while waiting:
+            job = self.plan.jobs[waiting.pop()]
+            new = {name for name in job.inputs.values() if name not in self.known} if isinstance(job, Job) else set()
+            waiting += new - unknown
+            unknown |= new
+        return unknown
+
+    def _current(self, full_name: str) -> Manifest | None:
         job = self.plan.jobs[full_name]
         if isinstance(job, SourceJob):
             found = self.source(job)
             return found.manifest if found and self.pointer(full_name).notes(found.manifest) else None
-        for source in job.inputs.values():
-            if source not in self.known and self.current(source) is None:
-                return None
         identity = self.identity(job)
         if identity is None:
             return None

@@ -251,13 +251,13 @@ def _ordered(found: dict[str, Job | SourceJob]) -> dict[str, Job | SourceJob]:
         fact = f"{job.place('inputs')}: {job.section}.{job.name}.inputs: a circle: {' <- '.join(circle)}"
         raise RecipeError(fact, "take one of these inputs away") from None
     ordered: dict[str, Job | SourceJob] = {}
-
-    def visit(name: str) -> None:
-        if name not in ordered:
-            for source in needs[name]:
-                visit(source)
-            ordered[name] = found[name]
-
-    for name in found:
-        visit(name)
+    # A stack of our own: a chain of targets may be longer than Python's.
+    waiting = list(reversed(found))
+    while waiting:
+        lacking = [source for source in reversed(needs[waiting[-1]]) if source not in ordered]
+        if lacking:
+            waiting += lacking
+        else:
+            name = waiting.pop()
+            ordered.setdefault(name, found[name])
     return ordered
