@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,9 @@ def test_a_pin_that_yaml_takes_for_a_number_is_told_to_be_put_in_quotes() -> Non
         load_pipeline()
 
 
-@pytest.mark.parametrize("name", ["artifacts", "logs", "downloads"])
+@pytest.mark.parametrize(
+    "name", ["artifacts", "logs", "downloads", "Logs", "guard", "journal.jsonl", "digests.sqlite-wal"]
+)
 def test_no_recipe_is_called_as_a_folder_of_the_store(name: str) -> None:
     Path("pipeline.yaml").write_text(f"default: {name}\nrecipes: {{{name}: recipes/x.yaml}}\ntools: {{}}\n")
     with pytest.raises(RecipeError, match=f"the name '{name}' is the store's own"):
@@ -143,3 +146,86 @@ def test_results_lie_where_nothing_else_can_be_taken_for_them(places: str, probl
 def test_results_may_lie_on_another_disk(places: str) -> None:
     Path("pipeline.yaml").write_text(f"default: x\nrecipes: {{x: recipes/x.yaml}}\ntools: {{}}\n{places}\n")
     assert load_pipeline().cache in places
+
+
+@pytest.mark.parametrize("section", ["sources", "targets", "layouts"])
+def test_a_name_that_no_file_system_would_take_is_told_with_its_place(section: str) -> None:
+    value = "{file: a}" if section == "sources" else "{step: s}"
+    loaded = load(f"{section}:\n  {'n' * 100}: {value}\n{'' if section == 'targets' else 'targets: {a: {step: s}}'}\n")
+    assert "n" * 100 in getattr(loaded.recipe, section)
+    with pytest.raises(RecipeError, match=rf"recipes/x.yaml:2:3: {section}.n+: must have at most 100 characters"):
+        load(f"{section}:\n  {'n' * 101}: {value}\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["'a\\nb'", '"a\\nb"', '"a\\e[31mb"', '"\\u202eab"', "-a", ".a", "''", "a/b", "ä", "'a '"]
+)
+def test_a_name_is_letters_and_digits(name: str) -> None:
+    with pytest.raises(RecipeError, match="must match pattern") as caught:
+        load(f"targets:\n  {name}: {{step: s}}\n")
+    assert caught.value.fact.startswith("recipes/x.yaml:2:3: targets.")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("targets:\n  one: {step: s}\n  One: {step: s}\n", "3:3: targets: 'One' and 'one' differ by case alone"),
+        ("sources:\n  one: {file: a}\nlayouts:\n  ONE: {step: s}\n", "4:3: layouts: 'ONE' and 'one' differ by case"),
+    ],
+)
+def test_two_names_that_differ_by_case_alone_are_refused(text: str, fact: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(text)
+    assert caught.value.fact.startswith(f"recipes/x.yaml:{fact}")
+
+
+def test_two_recipes_that_differ_by_case_alone_are_refused() -> None:
+    Path("pipeline.yaml").write_text("default: x\nrecipes: {x: recipes/x.yaml, X: recipes/y.yaml}\ntools: {}\n")
+    with pytest.raises(RecipeError, match=r"pipeline.yaml:2:30: recipes: 'X' and 'x' differ by case alone"):
+        load_pipeline()
+
+
+def test_a_chain_of_recipes_is_bounded_and_one_within_the_bound_is_read() -> None:
+    Path("recipes/r0.yaml").write_text(BASE)
+    for number in range(1, 2000):
+        Path(f"recipes/r{number}.yaml").write_text(f"extends: r{number - 1}.yaml\n")
+    assert load("extends: r30.yaml\n").recipe.targets["encoder"].params["opset"] == 17
+    with pytest.raises(RecipeError, match=r"recipes/r1969.yaml:1:10: extends: the chain has more than 32 recipes"):
+        load("extends: r1999.yaml\n")
+
+
+@pytest.mark.parametrize(
+    ("base", "fact"),
+    [
+        ("loop.yaml", r"recipes/x.yaml:1:10: extends: no such file: 'loop.yaml'"),
+        ("mine.yaml", r"recipes/x.yaml:1:10: extends: 'mine.yaml' leads back to itself"),
+        ("/dev/zero", r"/dev/zero: cannot be read: it is a device, not a regular file"),
+        ("pipe.yaml", r"recipes/pipe.yaml: cannot be read: it is a named pipe, not a regular file"),
+        ("sub", r"recipes/sub: cannot be read: Is a directory"),
+        ('"a\\0b"', r"recipes/x.yaml:1:10: extends: must be the path of a recipe"),
+        ("x" * 300, r"recipes/x.yaml:1:10: extends: no such file: 'x{60}...x{17}'"),
+        ("[a]", r"recipes/x.yaml:1:10: extends: must be the path of a recipe"),
+        ("''", r"recipes: cannot be read: Is a directory"),
+    ],
+)
+def test_what_cannot_be_extended_is_told(base: str, fact: str) -> None:
+    Path("recipes/loop.yaml").symlink_to("loop.yaml")
+    Path("recipes/mine.yaml").symlink_to("x.yaml")
+    os.mkfifo("recipes/pipe.yaml")
+    with pytest.raises(RecipeError, match=rf"{fact}\n  fix: "):
+        load(f"extends: {base}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['cache: "a\\0b"', 'dist: "a\\0b"', 'recipes: {x: "a\\0b"}'],
+)
+def test_a_path_has_no_nul_character(text: str) -> None:
+    key = text.partition(":")[0]
+    lines = {"default": "x", "recipes": "{x: recipes/x.yaml}", "tools": "{}"} | {key: text.partition(": ")[2]}
+    Path("pipeline.yaml").write_text("".join(f"{name}: {value}\n" for name, value in lines.items()))
+    with pytest.raises(RecipeError, match=rf"{key}.*: must be a path, and no path has a NUL character"):
+        load_pipeline()
+    with pytest.raises(RecipeError, match=r"sources.s.file: must be a path"):
+        load('sources: {s: {file: "a\\0b"}}\n' + BASE[BASE.index("targets") :])

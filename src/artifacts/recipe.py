@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from artifacts.errors import RecipeError
 from artifacts.marked_yaml import Marked, merge, read_yaml
@@ -18,10 +19,25 @@ PIPELINE_FILE = Path("pipeline.yaml")
 
 # The store's own folders: a recipe of such a name would have its targets among them.
 RESERVED = ("actions", "artifacts", "downloads", "locks", "logs", "staging")
+RESERVED_FILES = ("guard", "journal.jsonl", "digests.sqlite", "digests.sqlite-wal", "digests.sqlite-shm")
 
-# A name becomes a folder, a doit task and a word on a command line.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+# Each recipe of a chain is read as a whole.
+MOST_LAYERS = 32
+
+# A name becomes a folder, a doit task and a word on a command line. The longest file name made of names is a layout's
+# lock, `layout.<recipe>:<layout>`: it has at most 208 characters, and file systems allow 255.
+MOST_CHARACTERS = 100
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=MOST_CHARACTERS)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _check_path(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("must be a path, and no path has a NUL character")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_check_path)]
 
 
 class _Declared(BaseModel):
@@ -36,8 +52,8 @@ class Source(_Declared):
     `trust` lets a checkpoint name classes beyond those that are known to be harmless.
     """
 
-    file: str | None = None
-    folder: str | None = None
+    file: PathText | None = None
+    folder: PathText | None = None
     url: str | None = None
     hf: str | None = None
     sha256: Sha256 | None = None
@@ -110,9 +126,9 @@ class Pipeline(_Declared):
     """`pipeline.yaml`: which recipes there are, which is the default, where results lie, and the pinned tools."""
 
     default: str
-    recipes: dict[Name, str]
-    cache: str = "cache"
-    dist: str = "dist"
+    recipes: dict[Name, PathText]
+    cache: PathText = "cache"
+    dist: PathText = "dist"
     tools: dict[str, str]
 
     @model_validator(mode="after")
@@ -155,32 +171,64 @@ def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
     if pipeline.default not in pipeline.recipes:
         fix = did_you_mean(pipeline.default, pipeline.recipes, "name one of the recipes, or add it to them")
         raise RecipeError(f"{marked.place(('default',))}: default: no recipe is called '{pipeline.default}'", fix)
-    for name in set(RESERVED) & set(pipeline.recipes):
-        place = marked.place(("recipes", name, "<key>"))
-        raise RecipeError(f"{place}: recipes: the name '{name}' is the store's own", "call the recipe something else")
+    for name in pipeline.recipes:
+        if name.lower() in (*RESERVED, *RESERVED_FILES):
+            place = marked.place(("recipes", name, "<key>"))
+            fix = "call the recipe something else"
+            raise RecipeError(f"{place}: recipes: the name '{name}' is the store's own", fix)
+    _check_case(marked, [("recipes", name) for name in pipeline.recipes])
     return pipeline
 
 
 def load_recipe(name: str, file: Path) -> LoadedRecipe:
     """Read a recipe and those it extends, the nearest winning. Raises `RecipeError`."""
-    marked = _read_extended(file, ())
-    return LoadedRecipe(name, file, validate(Recipe, marked), marked)
+    marked = _read_extended(file)
+    recipe = validate(Recipe, marked)
+    sections: dict[str, Iterable[str]] = {
+        "sources": recipe.sources,
+        "targets": recipe.targets,
+        "layouts": recipe.layouts,
+    }
+    _check_case(marked, [(section, name) for section, names in sections.items() for name in names])
+    return LoadedRecipe(name, file, recipe, marked)
 
 
-def _read_extended(file: Path, seen: tuple[Path, ...]) -> Marked:
-    marked = read_yaml(file)
-    if not isinstance(marked.value, dict):
-        fix = "begin with 'sources:', 'targets:' or 'extends:'"
-        raise RecipeError(f"{marked.place(())}: a recipe is a mapping of keys", fix)
-    base = marked.value.get("extends")
-    if base is None:
-        return marked
-    place = marked.place(("extends",))
-    if not isinstance(base, str):
-        raise RecipeError(f"{place}: extends: must be the path of a recipe", "name one YAML file, relative to this one")
-    path = Path(os.path.normpath(file.parent / base))
-    if path.resolve() in (known.resolve() for known in (*seen, file)):
-        raise RecipeError(f"{place}: extends: '{base}' leads back to itself", "break the circle")
-    if not path.exists():
-        raise RecipeError(f"{place}: extends: no such file: '{base}'", "name one YAML file, relative to this one")
-    return merge(_read_extended(path, (*seen, file)), marked)
+def _check_case(marked: Marked, names: list[tuple[str, str]]) -> None:
+    """Refuse two names that a file system which ignores case takes for one. `names` holds pairs of section and name."""
+    known: dict[str, str] = {}
+    for section, name in names:
+        other = known.setdefault(name.lower(), name)
+        if other != name:
+            fact = f"{marked.place((section, name, '<key>'))}: {section}: '{name}' and '{other}' differ by case alone"
+            raise RecipeError(fact, "rename one of the two")
+
+
+def _read_extended(file: Path) -> Marked:
+    """A recipe laid on the one that it extends, and that on its own, down to one that extends none."""
+    layers = [read_yaml(file)]
+    read = {os.path.realpath(file)}
+    while True:
+        marked = layers[-1]
+        if not isinstance(marked.value, dict):
+            fix = "begin with 'sources:', 'targets:' or 'extends:'"
+            raise RecipeError(f"{marked.place(())}: a recipe is a mapping of keys", fix)
+        base = marked.value.get("extends")
+        if base is None:
+            break
+        place = marked.place(("extends",))
+        fix = "name one YAML file, relative to this one"
+        if not isinstance(base, str) or "\0" in base:
+            raise RecipeError(f"{place}: extends: must be the path of a recipe", fix)
+        path = Path(os.path.normpath(place.file.parent / base))
+        if os.path.realpath(path) in read:
+            raise RecipeError(f"{place}: extends: '{base}' leads back to itself", "break the circle")
+        if not os.path.exists(path):  # noqa: PTH110  # false also for a name that is too long
+            raise RecipeError(f"{place}: extends: no such file: '{base}'", fix)
+        if len(layers) == MOST_LAYERS:
+            raise RecipeError(f"{place}: extends: the chain has more than {MOST_LAYERS} recipes", "join some of them")
+        read.add(os.path.realpath(path))
+        layers.append(read_yaml(path))
+    marked = layers.pop()
+    while layers:
+        marked = merge(marked, layers.pop())
+    return marked
