@@ -131,9 +131,8 @@ class Build:
         recipe declares for all, else unknown (None)."""
         if job.memory_gib is not None:
             return int(job.memory_gib * GIB)
-        before = max((entry.peak_bytes for entry in self.journal.read() if entry.target == job.full_name), default=0)
         for_all = job.loaded.recipe.resources.memory_gib
-        return before or (int(for_all * GIB) if for_all is not None else None)
+        return self.journal.peak_bytes(job.full_name) or (int(for_all * GIB) if for_all is not None else None)
 
     def _end(self, outcome: Outcome) -> None:
         self.outcomes[outcome.target] = outcome

@@ -29,7 +29,8 @@ class Forecast:
 def forecast(plan: Plan, words: list[str]) -> list[Forecast]:
     """What `doit <words>` would do, target by target, in building order."""
     there = Lookup(plan)
-    built = {entry.target: entry for entry in Journal(there.cache / "journal.jsonl").read() if entry.outcome == "built"}
+    journal = Journal(there.cache / "journal.jsonl")
+    built = {entry.target: entry for entry in journal.read() if entry.outcome == "built" and entry.target in plan.jobs}
     found: dict[str, Forecast] = {}
     for name in plan.selected(words):
         job = plan.jobs[name]

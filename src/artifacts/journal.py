@@ -5,8 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+MOST_BYTES = 256_000_000
+LINE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._peaks: dict[str, int] | None = None
+        self._lock = threading.Lock()
 
     def write(self, entry: Entry) -> None:
         """Append an entry, stamped with the time (UTC)."""
@@ -40,31 +47,66 @@ class Journal:
             end = file.seek(0, os.SEEK_END)
             torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"  # a full disk or a crash cut the last line
             file.write(("\n" if torn else "").encode() + line.encode())
+        with self._lock:
+            self._note_peak(entry)
 
-    def read(self) -> list[Entry]:
-        """All entries, oldest first. A line cut off by a crash, or that is none of ours, is left out."""
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        entries = []
-        for line in lines:
+    def read(self) -> Iterator[Entry]:
+        """Entries, oldest first, one held at a time; of a journal of more than 256 MB, those in its newest 256 MB.
+
+        A line that a crash cut off, or that no journal writes, is left out.
+        """
+        for line in self._lines():
             try:
                 entry = Entry(**json.loads(line))
             except (ValueError, TypeError, RecursionError):
                 continue
             if _is_sound(entry):
-                entries.append(entry)
-        return entries
+                yield entry
 
     def last(self, target: str, *outcomes: str) -> Entry | None:
         """The newest entry of a target, of these outcomes if any are named."""
-        mine = (entry for entry in reversed(self.read()) if entry.target == target)
-        return next((entry for entry in mine if not outcomes or entry.outcome in outcomes), None)
+        last = None
+        for entry in self.read():
+            if entry.target == target and (not outcomes or entry.outcome in outcomes):
+                last = entry
+        return last
+
+    def peak_bytes(self, target: str) -> int:
+        """The most memory that a target took, 0 if none is known. The file is read once, not for each target."""
+        with self._lock:
+            if self._peaks is None:
+                self._peaks = {}
+                for entry in self.read():
+                    self._note_peak(entry)
+            return self._peaks.get(target, 0)
+
+    def _note_peak(self, entry: Entry) -> None:
+        if self._peaks is not None and entry.peak_bytes > self._peaks.get(entry.target, 0):
+            self._peaks[entry.target] = entry.peak_bytes
+
+    def _lines(self) -> Iterator[bytes]:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            begin = max(0, file.seek(0, os.SEEK_END) - MOST_BYTES)
+            file.seek(begin)
+            whole = begin == 0  # else the first line began earlier
+            while line := file.readline(LINE_BYTES):
+                ends = line.endswith(b"\n")
+                if whole and (ends or len(line) < LINE_BYTES):
+                    yield line
+                whole = ends
 
 
 def _is_sound(entry: Entry) -> bool:
     texts = (entry.target, entry.outcome, entry.key, entry.step, entry.error, entry.at)
     numbers = (entry.bytes, entry.seconds, entry.peak_bytes)
     said = [*texts, *entry.why] if isinstance(entry.why, list) else [None]
-    return all(isinstance(text, str) for text in said) and all(isinstance(number, (int, float)) for number in numbers)
+    return all(isinstance(text, str) for text in said) and all(map(_is_amount, numbers))
+
+
+def _is_amount(number: object) -> bool:
+    """Whether it is a number that can be added and shown: JSON may give NaN, infinity, or an integer beyond floats."""
+    return isinstance(number, (int, float)) and 0 <= number < 1e18
