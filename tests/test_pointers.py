@@ -68,8 +68,9 @@ def test_a_file_in_the_way_is_replaced_and_a_folder_is_not(tmp_path: Path, files
 def test_a_key_that_is_no_key_is_none_of_ours(tmp_path: Path, files: list[Path]) -> None:
     pointer = Pointer(tmp_path, "tiny", "t")
     pointer.point("k", files[0], ONE)
-    pointer.manifest_file.with_name("t.key").write_bytes(b"\xff\x00")
-    assert pointer.key != "k"
+    for odd in (b"\xff\x00", b"", b"k\n", b"../k", b"k" * 65, b"k" * 1_000_000, b"k\x00"):
+        pointer.manifest_file.with_name("t.key").write_bytes(odd)
+        assert pointer.key is None
 
 
 def test_a_removed_target_leaves_its_artifact(tmp_path: Path, files: list[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 import time
 from pathlib import Path
@@ -130,6 +131,24 @@ def test_what_is_missing_is_told_with_the_way_to_get_it(sources: str, fact: str,
         assert caught.value.fact == f"recipes/x.yaml:1:11: sources.a: {fact}"
         assert caught.value.fix == fix
     assert not Path("recipes/x.lock.yaml").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket", "nothing"])
+def test_what_is_not_a_regular_file_is_refused_alone_and_in_a_folder(kind: str) -> None:
+    path = Path("recipes/speech/odd")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    for sources, fact in (
+        ("{a: {file: speech/odd}}", "no file at 'recipes/speech/odd'"),
+        ("{a: {folder: speech}}", "'recipes/speech/odd' is not a regular file"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            find(load(sources), "a")
+        assert caught.value.fact == f"recipes/x.yaml:1:11: sources.a: {fact}"
 
 
 @pytest.mark.parametrize("lock", ["sources: [a]\n", "sources: {a: {sha256: 12}}\n", "a: b\n", "{", "sources: {a: }\n"])

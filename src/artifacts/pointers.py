@@ -18,6 +18,8 @@ from artifacts.digest import canonical_json
 from artifacts.errors import StoreError
 from artifacts.store import Manifest, write_atomically
 
+KEY_CHARACTERS = 64
+
 
 @dataclass(frozen=True)
 class Pointer:
@@ -41,9 +43,11 @@ class Pointer:
     def key(self) -> str | None:
         """The key that the target was last built or restored by."""
         try:
-            return self._key_file.read_text(encoding="ascii", errors="replace")
+            with self._key_file.open("rb") as file:
+                key = file.read(KEY_CHARACTERS + 1).decode("ascii", errors="replace")
         except FileNotFoundError:
             return None
+        return key if key.isalnum() and len(key) <= KEY_CHARACTERS else None
 
     @property
     def _key_file(self) -> Path:

@@ -166,8 +166,9 @@ def _files_below(folder: Path, where: str) -> Iterator[Path]:
                 path.name.encode()
             except UnicodeEncodeError:
                 raise StoreError(f"{where}: {path.name!a} is no name in UTF-8", "rename the file") from None
-            if path.is_file():
-                yield path
+            if not path.is_file():  # a step that opens a named pipe or a device waits for ever
+                raise StoreError(f"{where}: '{path}' is not a regular file", "take it out of the folder")
+            yield path
 
 
 def _file_name(source: Source) -> str:
