@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import signal
 import sys
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
-from artifacts.errors import ArtifactsError, RecipeError, disk_error
+from artifacts.errors import ArtifactsError, RecipeError, StoreError, disk_error, printable
 from artifacts.forecast import forecast
 from artifacts.journal import Journal
 from artifacts.lookup import Lookup
@@ -44,19 +46,37 @@ IN_WORDS = {
 }
 
 
+@contextlib.contextmanager
+def _in_two_lines() -> Iterator[None]:
+    """Raise what doit prints without a traceback for a user's mistake and for a disk that is not in order."""
+    try:
+        yield
+    except ArtifactsError as error:
+        raise InvalidCommand(str(error)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        cause = disk_error(error, Path())
+        if cause is None:
+            raise
+        raise InvalidCommand(str(cause)) from None
+
+
 class _Options(Command):  # type: ignore[misc]  # doit has no types
     """A command whose bad options are told in two lines."""
 
     def parse_execute(self, in_args: list[str]) -> Any:
-        """Parse, then execute. doit's own message quotes all of its parser."""
+        """Parse, then execute. doit's own message about an option quotes all of its parser."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of a recipe or of a path
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().parse_execute(in_args)
         except CmdParseError as error:
-            lines = str(error).splitlines()
-            unknown = re.match(r"Error parsing \w+: (.*?) \(parsing options: ", lines[0])
-            named = re.match(r"Error parsing parameter ('\w+')", lines[0])
-            fact = unknown[1] if unknown else f"{named[1]}: {lines[-1]}" if named else lines[0]
-            raise InvalidCommand(f"{fact}\n  fix: see the options with: doit help {self.name}") from None
+            text = str(error)
+            unknown = re.match(r"Error parsing \w+: (.*?) \(parsing options: ", text, re.DOTALL)
+            named = re.match(r"Error parsing parameter ('\w+')", text)
+            fact = unknown[1] if unknown else f"{named[1]}: {text.splitlines()[-1]}" if named else text
+            raise InvalidCommand(str(RecipeError(fact, f"see the options with: doit help {self.name}"))) from None
 
 
 class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
@@ -69,29 +89,27 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the tasks. Each step has a process of its own, so a thread that waits for it is all a worker is."""
         params.update(par_type="thread", always=False, single=False)
+        ended_by = _interrupt_on_signals()
+        with _in_two_lines():
+            try:
+                return self._run(params, args)
+            except InvalidCommand as error:
+                if error.not_found is None:
+                    raise
+                raise _unknown(error.not_found) from None
+            except KeyboardInterrupt:
+                with contextlib.suppress(OSError):  # a terminal that hung up
+                    print("interrupted; what was finished is kept", file=sys.stderr)
+                return ended_by[0] if ended_by else INTERRUPTED
+
+    def _run(self, params: Any, args: list[str]) -> int:
         if doit_cmd._CMDLINE_VARS:
             word = "=".join(next(iter(doit_cmd._CMDLINE_VARS.items())))
-            raise InvalidCommand(f"'{word}' is no target\n  fix: parameters are set in the recipe, not here")
+            raise RecipeError(f"'{word}' is no target", "parameters are set in the recipe, not here")
         if params["num_process"] < 0:
-            raise InvalidCommand(
-                f"-n {params['num_process']}: no number of jobs\n  fix: give 1 or more, as in: doit -n 2"
-            )
+            raise RecipeError(f"-n {params['num_process']}: no number of jobs", "give 1 or more, as in: doit -n 2")
         Session.words = args
-        ended_by = _interrupt_on_signals()
-        try:
-            if any(is_pattern(word) for word in args):
-                args = _spelt_out(args)
-            result: int = super().execute(params, args)
-        except ArtifactsError as error:
-            raise InvalidCommand(str(error)) from None
-        except InvalidCommand as error:
-            if error.not_found is None:
-                raise
-            raise InvalidCommand(_unknown(error.not_found)) from None
-        except KeyboardInterrupt:
-            with contextlib.suppress(OSError):  # a terminal that hung up
-                print("interrupted; what was finished is kept", file=sys.stderr)
-            return ended_by[0] if ended_by else INTERRUPTED
+        result: int = super().execute(params, _spelt_out(args) if any(map(is_pattern, args)) else args)
         return result
 
 
@@ -106,10 +124,9 @@ class List(_Options, DoitList):  # type: ignore[misc]  # as above
         Session.words = None if params["subtasks"] else args
         params["status"] = False
         try:
-            result: int = super().execute(params, _spelt_out(args) if args else [])
-            sys.stdout.flush()
-        except ArtifactsError as error:
-            raise InvalidCommand(str(error)) from None
+            with _in_two_lines():
+                result: int = super().execute(params, _spelt_out(args) if args else [])
+                sys.stdout.flush()
         except BrokenPipeError:
             fall_silent()
             return 0
@@ -124,17 +141,11 @@ class _PlanCommand(_Options):
     def execute(self, _options: Any, args: list[str]) -> int:
         """Load the plan, and say what is wrong in two lines."""
         try:
-            return self.work(self.plan(args), args)
-        except ArtifactsError as error:
-            raise InvalidCommand(str(error)) from None
+            with _in_two_lines():
+                return self.work(self.plan(args), args)
         except BrokenPipeError:
             fall_silent()
             return 0
-        except OSError as error:
-            cause = disk_error(error, Path())
-            if cause is None:
-                raise
-            raise InvalidCommand(str(cause)) from None
         except KeyboardInterrupt:
             return INTERRUPTED
 
@@ -171,7 +182,7 @@ class Why(_PlanCommand):
                 if entry is not None:
                     action = lookup.store.action(entry.key)
                     on = f", made on {action.processor}" if action and action.processor else ""
-                    print(f"  last {entry.outcome} {entry.at}{on}:")
+                    print(printable(f"  last {entry.outcome} {entry.at}{on}:"))
                     _print_reasons(entry.why)
         if not asked and all(row.what == "left" for row in rows):
             print(f"{len(rows)} targets, all up to date")
@@ -192,7 +203,7 @@ class PlanRun(_PlanCommand):
             known = ""
             if row.last is not None and row.what.startswith("built"):
                 known = f"{row.last.seconds:8.1f} s  {size_text(row.last.peak_bytes):>8}"
-            verb, reason = PLANNED.get(row.what, row.what), row.why[0] if row.why else ""
+            verb, reason = PLANNED.get(row.what, row.what), printable(row.why[0]) if row.why else ""
             print(f"{verb:<10}{row.target:<{width}}  {known:<20}  {reason}".rstrip())
         counts = {what: sum(row.what == what for row in rows) for what in dict.fromkeys(row.what for row in rows)}
         last = [row.last for row in rows if row.last is not None and row.what.startswith("built")]
@@ -225,7 +236,7 @@ class Verify(_PlanCommand):
         findings = list(verify(plan, words or list(plan.pipeline.recipes)))
         damaged = [finding for finding in findings if finding.damage is not None]
         for finding in damaged:
-            print(f"{finding.target}: {finding.damage}\n  fix: doit {finding.target}", file=sys.stderr)
+            print(StoreError(f"{finding.target}: {finding.damage}", f"doit {finding.target}"), file=sys.stderr)
         read = size_text(sum(finding.bytes for finding in findings))
         print(f"{len(findings) - len(damaged)} of {len(findings)} targets intact, {read} read")
         return 1 if damaged else 0
@@ -280,14 +291,14 @@ def _spelt_out(words: list[str]) -> list[str]:
     return names
 
 
-def _unknown(word: str) -> str:
+def _unknown(word: str) -> ArtifactsError:
     try:
         load_plan(words=[word]).resolve(word)
     except ArtifactsError as error:
-        return str(error)
-    return f"'{word}' cannot be run by itself\n  fix: see the targets with: doit list --all"
+        return error
+    return RecipeError(f"'{word}' cannot be run by itself", "see the targets with: doit list --all")
 
 
 def _print_reasons(why: list[str]) -> None:
     for reason in why:
-        print(f"  {reason}")
+        print(f"  {printable(reason)}")

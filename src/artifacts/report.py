@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from artifacts.build import Outcome
+from artifacts.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,20 +79,22 @@ class Report:
     def _show(self, target: str, message: str, done: int | None, total: int | None) -> None:
         if target not in self._tasks:
             self._tasks[target] = self._progress().add_task(target, total=None, message="")
-        self._progress().update(self._tasks[target], message=message, completed=done or 0, total=total)
+        self._progress().update(self._tasks[target], message=printable(message), completed=done or 0, total=total)
 
     def _progress(self) -> Progress:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         if self._live is None:
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
-            self._live = Progress(*columns, TextColumn("{task.fields[message]}"), transient=True)
+            # A step's words are no markup.
+            self._live = Progress(*columns, TextColumn("{task.fields[message]}", markup=False), transient=True)
             self._live.start()
         return self._live
 
     def _print(self, line: str) -> None:
+        line = printable(line)
         if self._live is not None:
-            self._live.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._live.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
             return
         try:
             print(line, flush=True)
@@ -139,8 +142,8 @@ def _measured_on(rows: list[Outcome]) -> list[str]:
         if row.measured_on:
             measured.setdefault(row.measured_on, []).append(row.target)
     if len(measured) == 1:
-        return [f"measured on: {processor}" for processor in measured]
-    return [f"measured on {processor}: {', '.join(targets)}" for processor, targets in measured.items()]
+        return [f"measured on: {printable(processor)}" for processor in measured]
+    return [f"measured on {printable(processor)}: {', '.join(targets)}" for processor, targets in measured.items()]
 
 
 def _exposed(rows: list[Outcome]) -> list[str]:
@@ -160,7 +163,7 @@ def _console() -> Console:
     from rich.console import Console
 
     # A pipe has no width of its own; 80 columns would cut the table's metrics off.
-    return Console(width=None if sys.stdout.isatty() else 150, highlight=False, markup=False)
+    return Console(width=None if sys.stdout.isatty() else 150, highlight=False, markup=False, emoji=False)
 
 
 def _run_table(rows: list[Outcome]) -> Table:
@@ -177,7 +180,7 @@ def _run_table(rows: list[Outcome]) -> Table:
         seconds = f"{row.seconds:.1f}" if row.seconds >= 0.05 else ""
         peak = size_text(row.peak_bytes) if row.peak_bytes else ""
         shown = {name: value for name, value in row.metrics.items() if not name.startswith(WER_PREFIX)}
-        metrics = ", ".join(f"{name} {_number(value)}" for name, value in list(shown.items())[:4])
+        metrics = printable(", ".join(f"{name} {_number(value)}" for name, value in list(shown.items())[:4]))
         table.add_row(row.target, row.what, size_text(row.bytes) if row.bytes else "", seconds, peak, metrics)
     return table
 
@@ -193,8 +196,9 @@ def _wer_table(wers: dict[str, dict[str, float | int | str]]) -> Table:
     slices = dict.fromkeys(name for metrics in wers.values() for name in metrics if name.startswith(WER_PREFIX))
     labels = {name: name.removeprefix(WER_PREFIX) for name in slices} | {"wer_percent": "all"}
     for name, label in labels.items():
-        cells = [f"{metrics[name]:.2f}" if name in metrics else "" for metrics in wers.values()]
-        table.add_row(label, *cells)
+        values = [metrics.get(name) for metrics in wers.values()]
+        cells = [f"{value:.2f}" if isinstance(value, (int, float)) else "" for value in values]
+        table.add_row(printable(label, 80), *cells)
     return table
 
 

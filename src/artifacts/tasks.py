@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
 
 from artifacts.build import Build, Outcome
-from artifacts.errors import ArtifactsError
+from artifacts.errors import ArtifactsError, printable
 from artifacts.memory_budget import free_bytes
 from artifacts.plan import Job, Plan, load_plan
 from artifacts.report import Report, fall_silent, print_summary
@@ -49,12 +49,12 @@ class Session:
     def tasks(self) -> Iterator[dict[str, Any]]:
         """Task dictionaries: each recipe, `<recipe>:<target>` for those read, `<target>` alone for the default's."""
         for recipe, file in self.plan.pipeline.recipes.items():
-            yield {"basename": recipe, "name": None, "doc": f"All of recipe {file}"}
+            yield {"basename": recipe, "name": None, "doc": printable(f"All of recipe {file}")}
         for full_name, job in self.plan.jobs.items():
             yield {
                 "basename": job.loaded.name,
                 "name": job.name,
-                "doc": job.doc,
+                "doc": printable(job.doc),
                 "actions": [(self._make(full_name), [])],
                 "task_dep": list(job.inputs.values()) if isinstance(job, Job) else [],
                 "targets": [str(self.build.there.pointer(full_name).manifest_file)],
@@ -75,7 +75,8 @@ class Session:
             except ArtifactsError as error:
                 return TaskFailed(str(error))
             except StepCrashError as error:
-                return TaskFailed(f"{full_name}: its step crashed, which is a bug\n{error}")
+                log = "\n".join(printable(line) for line in str(error).splitlines())
+                return TaskFailed(f"{full_name}: its step crashed, which is a bug\n{log}")
             return None
 
         return make
@@ -150,4 +151,4 @@ class DoitReporter:
         for row in rows:
             job = self._session.plan.jobs[row.target]
             if isinstance(job, Job) and job.is_layout and row.what in ("built", "restored", "unchanged"):
-                print(f"laid out: {self._session.build.there.place_in_dist(job)}")
+                print(printable(f"laid out: {self._session.build.there.place_in_dist(job)}"))
