@@ -38,7 +38,7 @@ FLOORS: dict[int, list[set[str]]] = {
         {"build", "forecast", "upkeep"},
         {"report"},
     ],
-    6: [{"tasks", "refused"}, {"commands"}],
+    6: [{"tasks", "refused", "interrupts"}, {"commands"}],
 }
 ROWS = [row for rows in FLOORS.values() for row in rows]
 KITS = FLOORS[1][0]

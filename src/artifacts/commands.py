@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import signal
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from doit.exceptions import InvalidCommand
 
 from artifacts.errors import ArtifactsError, RecipeError, StoreError, disk_error, printable
 from artifacts.forecast import forecast
+from artifacts.interrupts import interrupt_on_signals
 from artifacts.journal import Journal
 from artifacts.lookup import Lookup
 from artifacts.plan import Plan, is_pattern, load_plan
@@ -28,7 +28,6 @@ from artifacts.report import fall_silent, size_text
 from artifacts.tasks import Session
 
 INTERRUPTED = 130
-FATAL_SIGNAL = 128  # a shell adds the signal's number to it
 
 PLANNED = {
     "left": "leave",
@@ -89,7 +88,7 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the tasks. Each step has a process of its own, so a thread that waits for it is all a worker is."""
         params.update(par_type="thread", always=False, single=False)
-        ended_by = _interrupt_on_signals()
+        ended_by = interrupt_on_signals()
         with _in_two_lines():
             try:
                 return self._run(params, args)
@@ -263,21 +262,6 @@ class Gc(_PlanCommand):
         what = f"{dropped.folders} artifacts and downloads, {dropped.actions} records"
         print(f"dropped {what}, {size_text(dropped.bytes)}")
         return 0
-
-
-def _interrupt_on_signals() -> list[int]:
-    """Let SIGTERM and SIGHUP end a run as Control-C does. Returns a list that then holds the exit code."""
-    ended_by: list[int] = []
-
-    def interrupt(number: int, _frame: object) -> None:
-        if not ended_by:  # one is enough: a second would interrupt the report
-            ended_by.append(FATAL_SIGNAL + number)
-            raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored, and it stays so
-            signal.signal(number, interrupt)
-    return ended_by
 
 
 def _spelt_out(words: list[str]) -> list[str]:
