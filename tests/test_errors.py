@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,68 @@ def test_every_mistake_of_a_user_is_of_one_family(kind: type[ArtifactsError]) ->
     assert (error.fact, error.fix) == ("fact", "fix")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_with_its_place(tmp_path: Path, number: int) -> None:
-    error = disk_error(OSError(number, os.strerror(number)), tmp_path)
-    assert isinstance(error, StoreError)
-    assert error.fact == f"the disk below '{tmp_path}' is full"
+@pytest.mark.parametrize(
+    ("number", "fact"),
+    [(errno.ENOSPC, "the disk below '{}' is full"), (errno.EDQUOT, "the disk quota below '{}' is used up")],
+)
+def test_a_full_disk_is_told_with_the_folder_of_the_file(tmp_path: Path, number: int, fact: str) -> None:
+    cache, elsewhere = tmp_path / "cache", tmp_path / "dist" / "small"
+    for folder in (cache, elsewhere):
+        folder.mkdir(parents=True)
+    for named, folder in (
+        (None, cache),
+        (cache / "actions" / "a.json", cache),
+        (elsewhere / "flat", elsewhere),
+        (elsewhere / ".gone" / "new" / "model.onnx", elsewhere),
+        (elsewhere, elsewhere),
+    ):
+        error = disk_error(OSError(number, os.strerror(number), str(named) if named else None), cache)
+        assert isinstance(error, StoreError)
+        assert error.fact == fact.format(folder)
+        assert error.fix.startswith("free some space")
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR])
+def test_a_file_that_is_too_long_is_told_with_the_limit(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    on_fat = disk_error(OSError(errno.EFBIG, "File too large"), tmp_path)
+    assert on_fat is not None
+    assert "longer than its file system allows (on FAT32: 4294967295 bytes)" in on_fat.fact
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        with (tmp_path / "f").open("wb", buffering=0) as file:
+            file.write(bytes(100_000))
+            with pytest.raises(OSError, match="File too large") as caught:
+                file.write(b"more")
+        said = [disk_error(caught.value, tmp_path), disk_error(RuntimeError("a library's own words"), tmp_path)]
+        (tmp_path / "f").write_bytes(b"short")
+        assert disk_error(RuntimeError("a bug"), tmp_path) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for error in said:
+        assert error is not None
+        assert error.fact.startswith(f"a file below '{tmp_path}' became longer than the 100000 bytes that this process")
+        assert error.fix == "run `ulimit -f unlimited`, then run again"
+
+
+def test_too_many_open_files_are_told_with_the_limit(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        with pytest.raises(OSError, match="Too many open files") as caught:
+            os.open(tmp_path, os.O_RDONLY)
+        error = disk_error(caught.value, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert error is not None
+    assert error.fact == "this process has 3 files open, and may open no more"
+    assert "ulimit -n 4096" in error.fix
+
+
+REFUSED = [errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ESTALE, errno.ETXTBSY,
+           errno.ENFILE]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", REFUSED)
 def test_a_disk_that_refuses_is_told_with_the_file(tmp_path: Path, number: int) -> None:
     error = disk_error(OSError(number, os.strerror(number), "/x/y"), tmp_path)
     assert error is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -61,27 +62,64 @@ class StoreError(ArtifactsError):
     """A source, the store or the disk below them is not in order."""
 
 
-_REFUSES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-_MISPLACED = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EBADMSG, errno.EUCLEAN)
+_MISPLACED = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY)
+
+_FIXES = {
+    **dict.fromkeys(_REFUSES, "see to the disk and its permissions, then run again"),
+    **dict.fromkeys(_MISPLACED, "see that files are where files belong and folders where folders do, then run again"),
+    errno.EXDEV: "keep the folders of the cache on one disk: move all of it, and name it as 'cache:' in pipeline.yaml",
+    errno.ESTALE: "mount the network disk again, then run again",
+    errno.ETXTBSY: "end the program that runs from this file, then run again",
+    errno.ENFILE: "end other programs, or raise the system's limit (sysctl fs.file-max), then run again",
+}
 
 
 def disk_error(error: Exception, folder: Path) -> StoreError | None:
     """The error to raise for one that the disk below `folder`, or what lies there, is to blame for; None for any other.
 
-    Libraries report a full disk in many ways (torch by a RuntimeError, numpy by an OSError without a number), so a disk
-    with nothing left is taken for the cause whatever the error says.
+    An OSError that names a file elsewhere is told of the folder there. Libraries report a full disk in many ways (torch
+    by a RuntimeError, numpy by an OSError without a number), so a disk with nothing left, or a file of just the length
+    that files may have, is taken for the cause of an error that names none.
     """
     number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT) or _left_bytes(folder) < NOTHING_LEFT_BYTES:
-        fix = "free some space (doit gc drops what no recipe needs), then run again"
-        return StoreError(f"the disk below '{folder}' is full", fix)
-    if isinstance(error, OSError) and number in (*_REFUSES, *_MISPLACED):
-        named = f"'{error.filename}'" if error.filename else f"a file below '{folder}'"
-        fix = "see to the disk and its permissions, then run again"
-        if number in _MISPLACED:
-            fix = "see that files are where files belong and folders where folders do, then run again"
-        return StoreError(f"{named}: {error.strerror}", fix)
+    at = _folder_of(error, folder)
+    if number == errno.EMFILE:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        fact = f"this process has {limit} files open, and may open no more"
+        return StoreError(fact, f"run `ulimit -n {max(4096, 4 * limit)}`, or fewer jobs at once (-n 1)")
+    if isinstance(error, OSError) and number in _FIXES:
+        shown = f"'{error.filename}'" if error.filename else f"a file below '{at}'"
+        return StoreError(f"{shown}: {error.strerror}", _FIXES[number])
+    longest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if number == errno.EFBIG or (number is None and _has_file_of(longest, at)):
+        if longest == resource.RLIM_INFINITY:
+            fact = f"a file below '{at}' became longer than its file system allows (on FAT32: 4294967295 bytes)"
+            return StoreError(fact, "use a disk with another file system")
+        fact = f"a file below '{at}' became longer than the {longest} bytes that this process may write"
+        return StoreError(fact, "run `ulimit -f unlimited`, then run again")
+    if number in _FULL or _left_bytes(at) < NOTHING_LEFT_BYTES:
+        fact = f"the disk below '{at}' is full" if number != errno.EDQUOT else f"the disk quota below '{at}' is used up"
+        return StoreError(fact, "free some space (doit gc drops what no recipe needs), then run again")
     return None
+
+
+def _folder_of(error: Exception, folder: Path) -> Path:
+    """The folder to name: that of the file that the error names, unless this lies below `folder`, on the same disk."""
+    if not isinstance(error, OSError) or not isinstance(error.filename, str):
+        return folder
+    named = Path(error.filename).absolute()
+    at = next(place for place in (named, *named.parents) if place.is_dir())
+    is_below = at.is_relative_to(folder.absolute()) and folder.exists() and at.stat().st_dev == folder.stat().st_dev
+    shown = Path(error.filename)
+    return folder if is_below else next((place for place in (shown, *shown.parents) if place.is_dir()), at)
+
+
+def _has_file_of(size: int, folder: Path) -> bool:
+    if size == resource.RLIM_INFINITY:
+        return False
+    return any(path.lstat().st_size == size for path in folder.rglob("*") if path.is_file())
 
 
 def _left_bytes(folder: Path) -> int:
