@@ -19,6 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.digest import digest_file
+from artifacts.digest_memory import DigestMemory
+from artifacts.file_clock import FINE_MARGIN, SECOND
+
 HERE = Path(__file__).parent
 DOIT = [sys.executable, "-m", "doit"]
 TOOLS = {name: importlib.metadata.version(name) for name in ("PyYAML", "numpy", "onnx", "protobuf")}
@@ -120,6 +124,24 @@ class Project:
     def text(self, target: str) -> str:
         """What a target's `text.txt` says."""
         return (self.cache / "small" / target / "text.txt").read_text()
+
+    def artifact(self, target: str) -> Path:
+        """The folder of a target's artifact in the store."""
+        return (self.cache / "small" / target).resolve().parent
+
+    def rot(self, path: Path) -> None:
+        """Flip a bit of a file as a disk does, below the file system: what is remembered of the file stays."""
+        digest, data = digest_file(path), bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.chmod(0o644)
+        path.write_bytes(data)
+        time.sleep(2 * FINE_MARGIN / SECOND)
+        memory = DigestMemory(self.cache / "digests.sqlite")
+        memory.note(path, digest)
+        memory.close()
+        memory = DigestMemory(self.cache / "digests.sqlite")
+        assert memory.digest(path) == digest != digest_file(path)
+        memory.close()
 
     def files(self) -> dict[str, bytes]:
         """Everything in the project but what is remembered about files and the package: {path: bytes}."""

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import hashlib
+import time
 from pathlib import Path
 
 import pytest
 
 from artifacts import code
-from artifacts.code import code_of
-from artifacts.digest import DigestMemory
+from artifacts.code import code_of, forget_code, read_code
+from artifacts.digest_memory import DigestMemory
 
 STEP = '''\
 """A step."""
@@ -127,3 +129,29 @@ def test_what_a_step_does_not_reach_and_how_errors_read_are_not_its_code(package
 def test_code_that_runs_when_a_package_is_imported_counts(package: Path) -> None:
     (package / "kit" / "__init__.py").write_text("import os\nos.environ['X'] = '1'\n")
     assert "artifacts.kit" in look(package)
+
+
+def test_code_is_read_with_the_digests_of_its_files(package: Path) -> None:
+    memory = DigestMemory(package.parent / "memory")
+    found = read_code("artifacts.steps.make", memory)
+    assert found.definitions == code_of("artifacts.steps.make", memory)
+    paths = {"artifacts.steps.make": package / "steps" / "make.py", "artifacts.kit.sums": package / "kit" / "sums.py"}
+    for module, path in paths.items():
+        assert found.files[module] == hashlib.sha256(path.read_bytes()).hexdigest()
+    (package / "kit" / "sums.py").write_text("# a comment\n" + (package / "kit" / "sums.py").read_text())
+    again = read_code("artifacts.steps.make", memory)
+    assert again.definitions == found.definitions
+    assert {module for module, digest in again.files.items() if found.files[module] != digest} == {"artifacts.kit.sums"}
+
+
+def test_code_that_was_forgotten_is_read_again(package: Path) -> None:
+    time.sleep(0.2)
+    memory = DigestMemory(package.parent / "memory")
+    before = read_code("artifacts.steps.make", memory)
+    step = package / "steps" / "make.py"
+    stat = step.stat()
+    memory.remember(step, "another kind", lambda _path: "remembered")
+    forget_code("artifacts.steps.make", memory)
+    assert memory.remember(step, "another kind", lambda _path: "read again") == "read again"
+    assert step.stat().st_ctime_ns == stat.st_ctime_ns
+    assert read_code("artifacts.steps.make", memory) == before

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.digest import DigestMemory
+from artifacts.digest_memory import DigestMemory
 from artifacts.explain import reasons
 from artifacts.plan import Job, load_plan
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.digest import DigestMemory
+from artifacts.digest_memory import DigestMemory
 from artifacts.errors import RecipeError, StoreError
 from artifacts.recipe import LoadedRecipe, load_recipe
 from artifacts.sources import (

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.atomic_files import remove_tree
 from artifacts.digest import digest_file, digest_json
 from artifacts.errors import StoreError
-from artifacts.store import Action, Manifest, Store, content_of, manifest_of, remove_tree, total_bytes, write_atomically
+from artifacts.identity import Identity
+from artifacts.store import Action, Manifest, Store, content_of, manifest_of, total_bytes
+
+Metrics = dict[str, float | int | str]
 
 
 @pytest.fixture
@@ -20,8 +24,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
-def put(store: Store, key: str, files: dict[str, bytes], metrics: dict[str, float | int | str] | None = None) -> str:
+K1, K2 = ({"step": name} for name in ("one", "two"))
+
+
+def put(store: Store, identity: Identity, files: dict[str, bytes], metrics: Metrics | None = None) -> str:
     """Seal an artifact of these files, as a build does. Returns its content."""
+    key = digest_json(identity)
     staging = store.stage(key)
     for name, data in files.items():
         path = staging / "files" / name
@@ -29,7 +37,7 @@ def put(store: Store, key: str, files: dict[str, bytes], metrics: dict[str, floa
         path.write_bytes(data)
         path.chmod(0o444)
     manifest = manifest_of({name: (len(data), digest_file(staging / "files" / name)) for name, data in files.items()})
-    store.seal(key, staging, manifest, Action({"key": key}, content_of(manifest), metrics or {}, 1.5, 1000))
+    store.seal(key, staging, manifest, Action(identity, content_of(manifest), metrics or {}, 1.5, 1000))
     return content_of(manifest)
 
 
@@ -41,33 +49,33 @@ def test_a_manifest_says_names_sizes_and_digests_and_nothing_else() -> None:
 
 
 def test_what_is_sealed_is_found_by_its_key_and_by_its_content(store: Store) -> None:
-    content = put(store, "k1", {"a.onnx": b"a", "sub/b.data": b"bb"}, {"shards": 2})
-    assert store.action("k1") == Action({"key": "k1"}, content, {"shards": 2}, 1.5, 1000)
+    content = put(store, K1, {"a.onnx": b"a", "sub/b.data": b"bb"}, {"shards": 2})
+    assert store.action(digest_json(K1)) == Action(K1, content, {"shards": 2}, 1.5, 1000)
     assert (store.files(content) / "sub" / "b.data").read_bytes() == b"bb"
     manifest = store.manifest(content)
     assert manifest is not None
     assert set(manifest["files"]) == {"a.onnx", "sub/b.data"}
     assert store.damage(content) is None
     assert store.contents() == [content]
-    assert [key for key, _ in store.actions()] == ["k1"]
+    assert [key for key, _ in store.actions()] == [digest_json(K1)]
 
 
 def test_metrics_keep_the_order_in_which_the_step_told_them(store: Store) -> None:
-    put(store, "k1", {"a.onnx": b"a"}, {"wer_percent": 2, "deletions_percent": 1})
-    action = store.action("k1")
+    put(store, K1, {"a.onnx": b"a"}, {"wer_percent": 2, "deletions_percent": 1})
+    action = store.action(digest_json(K1))
     assert action is not None
     assert list(action.metrics) == ["wer_percent", "deletions_percent"]
 
 
 def test_two_keys_that_give_the_same_bytes_share_one_artifact(store: Store) -> None:
-    first, second = put(store, "k1", {"a": b"a"}), put(store, "k2", {"a": b"a"})
+    first, second = put(store, K1, {"a": b"a"}), put(store, K2, {"a": b"a"})
     assert first == second
     assert store.contents() == [first]
-    assert [key for key, _ in store.actions()] == ["k1", "k2"]
+    assert [key for key, _ in store.actions()] == sorted(map(digest_json, (K1, K2)))
 
 
 def test_nothing_is_known_of_what_was_never_sealed(store: Store) -> None:
-    assert store.action("k") is None
+    assert store.action(digest_json(K1)) is None
     assert store.manifest("0" * 64) is None
     assert store.damage("0" * 64) == "its manifest is missing or damaged"
     assert store.contents() == []
@@ -106,34 +114,34 @@ def test_damage_is_seen_and_what_is_sealed_again_replaces_it(
     store: Store, damage: Callable[[Path], object], said: str
 ) -> None:
     files = {"a": b"abc", "sub/b": b"b"}
-    content = put(store, "k", files)
+    content = put(store, K1, files)
     for path in store.files(content).rglob("*"):
         path.chmod(0o755)
     damage(store.files(content))
     assert store.damage(content) == said
-    assert put(store, "k", files) == content
+    assert put(store, K1, files) == content
     assert store.damage(content) is None
     assert not list((store.cache / "artifacts").glob(".*"))
 
 
 @pytest.mark.parametrize("bit", [1, 30, 60, 90, 120])
 def test_a_record_with_one_flipped_bit_is_no_record(store: Store, bit: int) -> None:
-    put(store, "k", {"a": b"a"}, {"wer_percent": 3.25})
-    path = store.cache / "actions" / "k.json"
+    put(store, K1, {"a": b"a"}, {"wer_percent": 3.25})
+    path = store.cache / "actions" / f"{digest_json(K1)}.json"
     data = bytearray(path.read_bytes())
     data[bit] ^= 1
     path.write_bytes(data)
-    assert store.action("k") is None
+    assert store.action(digest_json(K1)) is None
 
 
 def test_a_record_of_another_version_is_no_record(store: Store) -> None:
-    put(store, "k", {"a": b"a"})
-    path = store.cache / "actions" / "k.json"
+    put(store, K1, {"a": b"a"})
+    path = store.cache / "actions" / f"{digest_json(K1)}.json"
     action = {**json.loads(path.read_bytes())["action"], "a new field": 1}
     records: list[object] = [{"action": action, "sha256": digest_json(action)}, action, [], "text", None]
     for record in records:
         path.write_text(json.dumps(record))
-        assert store.action("k") is None
+        assert store.action(digest_json(K1)) is None
         assert list(store.actions()) == []
 
 
@@ -192,37 +200,16 @@ def test_the_store_is_held_alone_only_while_nobody_uses_it(store: Store) -> None
         pass
 
 
-def test_what_is_written_atomically_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "sub" / "f.json"
-    write_atomically(path, b"one" * 1000)
-    stop = threading.Event()
-    seen: set[bytes] = set()
-
-    def watch() -> None:
-        while not stop.is_set():
-            seen.add(path.read_bytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    for index in range(50):
-        write_atomically(path, (b"two" if index % 2 else b"one") * 1000)
-    stop.set()
-    watcher.join()
-    assert seen <= {b"one" * 1000, b"two" * 1000}
-    assert [file.name for file in path.parent.iterdir()] == ["f.json"]
-    assert path.stat().st_mode & 0o777 == 0o644
-
-
 def test_the_content_is_the_sha256_of_the_manifest_file(store: Store) -> None:
-    content = put(store, "k", {"a": b"a"})
+    content = put(store, K1, {"a": b"a"})
     assert digest_file(store.folder(content) / "manifest.json") == content
     manifest: Manifest = json.loads((store.folder(content) / "manifest.json").read_bytes())
     assert content_of(manifest) == content
 
 
 def test_a_forgotten_action_is_gone_and_its_artifact_is_not(store: Store) -> None:
-    content = put(store, "k", {"a": b"a"})
-    store.forget("k")
+    content = put(store, K1, {"a": b"a"})
+    store.forget(digest_json(K1))
     store.forget("never there")
-    assert store.action("k") is None
+    assert store.action(digest_json(K1)) is None
     assert store.damage(content) is None

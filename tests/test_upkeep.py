@@ -60,7 +60,7 @@ def test_what_killed_runs_left_is_dropped_and_nothing_of_others() -> None:
         put("cache/actions/.key.json.abc", 1),
         put("cache/small/.state/.shards.key.abc", 1),
         put("cache/small/.shards.abc/shards", 1),
-        put("dist/small/.flat.publishing.abc/new/f", 1000),
+        put("dist/small/.flat.abcd1234.unfinished/new/f", 1000),
     ]
     others = [put("cache/.gitignore", 1), put("dist/small/.keep", 1), put("cache/logs/small/shards.log", 1)]
     others += [put("cache/project/.git/HEAD", 1), put("cache/project/.env", 1)]

@@ -8,19 +8,23 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TextIO
 
+from artifacts.atomic_files import naming
+from artifacts.code import Code, read_code
 from artifacts.digest import digest_json
 from artifacts.errors import ArtifactsError, StoreError, disk_error
 from artifacts.identity import Identity
+from artifacts.inputs import DamagedError, hash_inputs, hold_code, hold_inputs
 from artifacts.journal import Entry, Journal
 from artifacts.lookup import Known, Lookup
 from artifacts.memory_budget import MemoryBudget
-from artifacts.plan import Job, Plan, SourceJob
+from artifacts.plan import STEPS, Job, Plan, SourceJob
 from artifacts.publish import is_published, publish
 from artifacts.run_step import GIB, Limits, StepCrashError, run_step
-from artifacts.sources import find_source, local_source, lock_source, pinned_digest
-from artifacts.store import Action, content_of, manifest_of, total_bytes
+from artifacts.sources import find_source, lock_source, pinned_digest
+from artifacts.store import Action, Manifest, content_of, manifest_of, total_bytes
 
 UNKNOWN_PROCESSOR = "a processor that was not recorded"
 
@@ -73,6 +77,7 @@ class Build:
         self._budget: MemoryBudget | None = None
         self._in_use: TextIO | None = None
         self._setup_lock = threading.Lock()
+        self._repair_lock = threading.RLock()
 
     def is_current(self, full_name: str) -> bool:
         """Whether a target is as its recipe wants it. True is remembered as its outcome, and its sources are locked."""
@@ -103,7 +108,7 @@ class Build:
             with self._setup_lock:
                 if self._in_use is None:
                     self._in_use = self.store.use()
-            outcome = self._find(job) if isinstance(job, SourceJob) else self._bring_about(job)
+            outcome = self._find(job) if isinstance(job, SourceJob) else self._bring_about_from_sound_inputs(job)
         except Exception as error:
             self._end(Outcome(full_name, "failed"))
             by_disk = isinstance(error, (OSError, StepCrashError))  # a step may not even have room to say so
@@ -147,17 +152,34 @@ class Build:
         def waiting() -> None:
             self._listener.progressed(name, "waiting: it is being fetched elsewhere", None, None)
 
-        found = find_source(job.loaded, job.name, self.store.memory, self.there.downloads, progress, waiting)
+        local = job.loaded.recipe.sources[job.name].is_local
+        with contextlib.nullcontext() if local else naming(self.there.downloads):
+            found = find_source(job.loaded, job.name, self.store.memory, self.there.downloads, progress, waiting)
         if pinned_digest(job.loaded, job.name)[0] is None:
             if any(name in other.inputs.values() for other in self.plan.jobs.values() if isinstance(other, Job)):
                 self._unlocked.add(name)
             else:
                 lock_source(job.loaded, job.name, found.content)  # no step will read it, and none refuse it
-        self.there.pointer(name).note(found.manifest)
+        with self.store.lock(f"target.{name}"):
+            self.there.pointer(name).note(found.manifest)
         self.there.known[name] = Known(found.path, found.content)
         return Outcome(name, "found", total_bytes(found.manifest), time.monotonic() - started)
 
+    def _bring_about_from_sound_inputs(self, job: Job) -> Outcome:
+        """Bring a target about. Where bytes that are read turn out to be damaged, these are put right first."""
+        for _ in (job.full_name, *job.inputs):
+            try:
+                return self._bring_about(job)
+            except DamagedError as error:
+                damaged = error.target
+            # No key is held here: of two jobs with one key, one could wait for a repair that needs the other's.
+            with self._repair_lock:
+                if damaged != job.full_name and self.there.current(damaged) is None:
+                    self.make(damaged)
+        return self._bring_about(job)
+
     def _bring_about(self, job: Job) -> Outcome:
+        code = read_code(f"{STEPS}.{job.step}", self.store.memory)
         identity = self.there.identity(job)
         if identity is None:
             missing = next(source for source in job.inputs.values() if source not in self.there.known)
@@ -170,7 +192,7 @@ class Build:
         with self.store.lock(key, waiting):
             action, damage = self.there.kept(key)
             if action is None or damage is not None:
-                what, action = "built", self._build(job, identity, key, damage)
+                what, action = "built", self._build(job, identity, code, key, damage)
             else:
                 what = "unchanged" if self.there.shown(job, key, action) else "restored"
             why = self.there.why_restored(job, identity)
@@ -204,16 +226,24 @@ class Build:
         manifest, files = self.store.manifest(action.content), self.store.files(action.content)
         if manifest is None:
             raise StoreError(f"{job.full_name}: its artifact was removed while it was in use", "run again")
-        self.there.pointer(job.full_name).point(key, files, manifest)
-        place = self.there.place_in_dist(job)
-        if job.is_layout:
-            with self.store.lock(f"layout.{job.full_name}"):
-                if not is_published(self.store, place, manifest):
-                    publish(files, manifest, place)
+        with self.store.lock(f"target.{job.full_name}"):
+            self.there.pointer(job.full_name).point(key, files, manifest)
+            place = self.there.place_in_dist(job)
+            if job.is_layout and not is_published(self.store, place, manifest):
+                self._publish(job, action, manifest, place)
         self.there.known[job.full_name] = Known(files, action.content)
         return total_bytes(manifest)
 
-    def _build(self, job: Job, identity: Identity, key: str, damage: str | None) -> Action:
+    def _publish(self, job: Job, action: Action, manifest: Manifest, place: Path) -> None:
+        difference = publish(self.store, self.store.files(action.content), manifest, place)
+        if difference is None:
+            return
+        damage = self.store.damage(action.content, anew=True)
+        if damage is not None:
+            raise DamagedError(job.full_name, f"its artifact is damaged: {damage}")
+        raise StoreError(f"'{place}': of its copy, {difference}", "see to the disk there, then run again")
+
+    def _build(self, job: Job, identity: Identity, code: Code, key: str, damage: str | None) -> Action:
         name = job.full_name
         why = self.there.why_built(job, identity, damage)
         inputs = {given: self.there.known[source].path for given, source in job.inputs.items()}
@@ -226,15 +256,20 @@ class Build:
             self._listener.started(name, why)
             staging = self.store.stage(key)
             try:
-                limits = Limits(job.minutes, job.silent_minutes)
-                trusted = self._trusted(job)
-                result = run_step(staging, log, job.step, job.params, inputs, job.tools, progress, limits, trusted)
+                limits, trusted = Limits(job.minutes, job.silent_minutes), self._trusted(job)
+                progress("hashing its inputs", None, None)
+                stamps = hash_inputs(self.there, job)
+                with naming(staging):
+                    result = run_step(staging, log, job.step, job.params, inputs, job.tools, progress, limits, trusted)
                 self._unconfined[name] = result.unconfined
-                self._check_again(job, identity)
+                hold_inputs(self.there, job, stamps)
+                hold_code(self.there, job, identity, code, result.sources)
                 manifest = manifest_of(result.files)
                 content, took = content_of(manifest), (result.seconds, result.peak_bytes, result.processor)
                 action = Action(identity, content, result.metrics, *took)
                 self.store.seal(key, staging, manifest, action)
+            except DamagedError:
+                raise
             except ArtifactsError as error:
                 raise type(error)(f"{name}: {error.fact}", error.fix) from None
             finally:
@@ -242,20 +277,6 @@ class Build:
         size = total_bytes(manifest)
         self.journal.write(Entry(name, "built", key, why, job.step, size, result.seconds, result.peak_bytes))
         return action
-
-    def _check_again(self, job: Job, identity: Identity) -> None:
-        """A source or a step's code that was edited meanwhile must not be recorded as what gave the bytes."""
-        for given, name in job.inputs.items():
-            source = self.plan.jobs[name]
-            if isinstance(source, SourceJob):
-                local = source.loaded.recipe.sources[source.name].is_local
-                found = (
-                    local_source(source.loaded, source.name, self.store.memory) if local else self.there.source(source)
-                )
-                if found is None or found.content != self.there.known[name].content:
-                    raise StoreError(f"input '{given}' ({name}) changed while the step read it", "run again")
-        if self.there.identity(job) != identity:
-            raise StoreError(f"the code of step '{job.step}' changed while it ran", "run again")
 
     def _memory(self) -> MemoryBudget:
         with self._setup_lock:

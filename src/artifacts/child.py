@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -48,7 +49,7 @@ def main(folder: Path) -> int:
     _send_progress(spec["progress"])
     started = time.monotonic()
     try:
-        result: dict[str, Any] = {"metrics": _run(spec, folder / "files")}
+        result: dict[str, Any] = {"metrics": _run(spec, folder / "files"), "sources": compiled_sources}
         result |= {"seconds": time.monotonic() - started, "peak_bytes": peak_bytes(), "processor": processor()}
         _answer(folder, result | {"confined": asdict(confinement)})
     except ArtifactsError as error:
@@ -111,6 +112,10 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+# The sha256 of each of this package's modules that was compiled here.
+compiled_sources: dict[str, str] = {}
+
+
 class _FromSource(importlib.machinery.SourceFileLoader):
     """Runs the source text, which is what an identity has hashed.
 
@@ -120,7 +125,9 @@ class _FromSource(importlib.machinery.SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        source = self.get_data(path)
+        compiled_sources[fullname] = hashlib.sha256(source).hexdigest()
+        return self.source_to_code(source, path)
 
 
 class _OwnModules(importlib.abc.MetaPathFinder):

@@ -11,17 +11,26 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.digest import DigestMemory
+from artifacts.digest_memory import DigestMemory
 
 PACKAGE = Path(__file__).parent
 # What errors are called and how they read decides no bytes; everything else that a step imports does.
 WITHOUT_BYTES = ("artifacts.errors",)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Enters the memory's key: another normalisation, or another Python's syntax tree, must not meet remembered digests.
-NORMALISATION = f"code 3 python {sys.version_info.major}.{sys.version_info.minor}"
+NORMALISATION = f"code 4 python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code that a module reaches: {module: {definition: digest}}, and the sha256 of each module's file."""
+
+    definitions: dict[str, dict[str, str]]
+    files: dict[str, str]
 
 
 def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
@@ -29,7 +38,13 @@ def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
 
     Imports inside functions count as those at the top. Digests are the first 16 hex digits of a sha256.
     """
+    return read_code(module, memory).definitions
+
+
+def read_code(module: str, memory: DigestMemory) -> Code:
+    """The definitions of `code_of`, and the files that they were read from."""
     reached: dict[str, dict[str, str]] = {}
+    files: dict[str, str] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
@@ -37,9 +52,17 @@ def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
         if path is None or name in reached or name in WITHOUT_BYTES:
             continue
         found = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
-        reached[name] = found["definitions"]
+        reached[name], files[name] = found["definitions"], found["sha256"]
         waiting.extend(found["imports"])
-    return dict(sorted((name, definitions) for name, definitions in reached.items() if definitions))
+    return Code(dict(sorted((name, definitions) for name, definitions in reached.items() if definitions)), files)
+
+
+def forget_code(module: str, memory: DigestMemory) -> None:
+    """Drop what is remembered of the files that `module` reaches: they are read again."""
+    for name in read_code(module, memory).files:
+        path = _module_file(name, PACKAGE)
+        if path is not None:
+            memory.forget(path)
 
 
 @functools.cache  # which file a module is does not change under a run; what is in it is looked at each time
@@ -52,7 +75,8 @@ def _module_file(name: str, package: Path) -> Path | None:
 
 
 def _describe(path: Path, name: str) -> dict[str, Any]:
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    source = path.read_bytes()
+    tree = ast.parse(source, filename=str(path))
     is_package = path.name == "__init__.py"
     digests: dict[str, Any] = {}
     run_in_order = []
@@ -65,7 +89,8 @@ def _describe(path: Path, name: str) -> dict[str, Any]:
     if len(set(run_in_order)) > 1:
         digests["order of statements"] = hashlib.sha256("\n".join(run_in_order).encode())
     definitions = {label: digest.hexdigest()[:16] for label, digest in sorted(digests.items())}
-    return {"definitions": definitions, "imports": sorted(set(_imports(tree, name, is_package)))}
+    imports = sorted(set(_imports(tree, name, is_package)))
+    return {"definitions": definitions, "imports": imports, "sha256": hashlib.sha256(source).hexdigest()}
 
 
 def _label(statement: ast.stmt) -> str | None:

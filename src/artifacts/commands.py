@@ -235,9 +235,14 @@ class Verify(_PlanCommand):
         findings = list(verify(plan, words or list(plan.pipeline.recipes)))
         damaged = [finding for finding in findings if finding.damage is not None]
         for finding in damaged:
-            print(StoreError(f"{finding.target}: {finding.damage}", f"doit {finding.target}"), file=sys.stderr)
+            print(StoreError(f"{finding.target}: {finding.damage}", finding.fix), file=sys.stderr)
+        unlocked = [finding.target for finding in findings if finding.is_unlocked]
+        for target in unlocked:
+            print(f"{target}: is not locked yet: the first step that reads it locks it to its bytes")
+        intact = len(findings) - len(damaged) - len(unlocked)
         read = size_text(sum(finding.bytes for finding in findings))
-        print(f"{len(findings) - len(damaged)} of {len(findings)} targets intact, {read} read")
+        known = f", {len(unlocked)} not locked yet" if unlocked else ""
+        print(f"{intact} of {len(findings)} targets intact{known}, {read} read")
         return 1 if damaged else 0
 
 

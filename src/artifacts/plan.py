@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.code import code_of
-from artifacts.digest import DigestMemory
+from artifacts.digest_memory import DigestMemory
 from artifacts.errors import RecipeError
 from artifacts.identity import Identity, identity_of
 from artifacts.marked_yaml import Place

@@ -10,13 +10,13 @@ cache/<recipe>/.state/<target>.key              the key that it was built by
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.atomic_files import remove_unfinished, unfinished_folder, write_atomically
 from artifacts.digest import canonical_json
 from artifacts.errors import StoreError
-from artifacts.store import Manifest, write_atomically
+from artifacts.store import Manifest
 
 KEY_CHARACTERS = 64
 
@@ -42,12 +42,22 @@ class Pointer:
     @property
     def key(self) -> str | None:
         """The key that the target was last built or restored by."""
-        try:
-            with self._key_file.open("rb") as file:
-                key = file.read(KEY_CHARACTERS + 1).decode("ascii", errors="replace")
-        except FileNotFoundError:
+        if not self._key_file.is_file():
             return None
+        with self._key_file.open("rb") as file:
+            key = file.read(KEY_CHARACTERS + 1).decode("ascii", errors="replace")
         return key if key.isalnum() and len(key) <= KEY_CHARACTERS else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the target, or a part of what points to it, is there."""
+        return any(path.is_symlink() or path.exists() for path in (self.link, self.manifest_file, self._key_file))
+
+    @property
+    def state(self) -> tuple[str | bytes | None, ...]:
+        """What the link, the manifest and the key say, to be compared."""
+        link = os.fspath(self.link.readlink()) if self.link.is_symlink() else None
+        return link, self.manifest_file.read_bytes() if self.manifest_file.is_file() else None, self.key
 
     @property
     def _key_file(self) -> Path:
@@ -59,26 +69,28 @@ class Pointer:
 
     def notes(self, manifest: Manifest) -> bool:
         """Whether the manifest that doit watches is this one."""
-        try:
-            return self.manifest_file.read_bytes() == canonical_json(manifest)
-        except FileNotFoundError:
-            return False
+        return self.manifest_file.is_file() and self.manifest_file.read_bytes() == canonical_json(manifest)
 
     def point(self, key: str, files: Path, manifest: Manifest) -> None:
-        """Make the target be these files. The manifest is left untouched where it says the same already."""
+        """Make the target be these files. The manifest is left untouched where it says the same already.
+
+        The caller holds the target's lock: what a killed run left on its way to these paths is removed.
+        """
+        for path in (self.link, self.manifest_file, self._key_file):
+            remove_unfinished(path)
         self.note(manifest)
         if not self.shows(files, manifest):
             if self.link.is_dir() and not self.link.is_symlink():
                 raise StoreError(f"'{self.link}' is a folder where a link belongs", "move it away, then run again")
             # A link is made under another name and renamed: readers see the old artifact or the new one.
-            with tempfile.TemporaryDirectory(prefix=f".{self.name}.", dir=self.link.parent) as folder:
-                link = Path(folder) / self.name
+            with unfinished_folder(self.link) as folder:
+                link = folder / self.name
                 link.symlink_to(self._relative(files), target_is_directory=True)
                 link.replace(self.link)
         write_atomically(self._key_file, key.encode())
 
     def note(self, manifest: Manifest) -> None:
-        """Write the manifest, for a source that has no link, unless it says so already."""
+        """Write the manifest, for a source that has no link, unless it says so already. The lock as for `point`."""
         if not self.notes(manifest):
             write_atomically(self.manifest_file, canonical_json(manifest))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import tempfile
 from pathlib import Path
 
+from artifacts.atomic_files import sync, unfinished_folder
 from artifacts.copy_file import copy_file
-from artifacts.store import Manifest, Store, sync
+from artifacts.store import ROTTEN, Manifest, Store
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
@@ -18,28 +17,35 @@ def is_published(store: Store, place: Path, manifest: Manifest) -> bool:
     return place.is_dir() and store.difference(place, manifest) is None
 
 
-def publish(files: Path, manifest: Manifest, place: Path) -> None:
+def publish(store: Store, files: Path, manifest: Manifest, place: Path) -> str | None:
     """Replace the folder `place` by a copy of an artifact's files. Until the copy is whole, `place` stays as it is.
 
-    The caller sees to it that nobody else publishes there: what a killed run left beside `place` is removed.
+    The copy is hashed. Where it differs from the manifest, `place` stays as it is, and what differs is returned.
+    The caller holds the layout's lock: what a killed run left beside `place` is removed. Raises OSError.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    for left in place.parent.glob(f".{place.name}.publishing.*"):
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.publishing.", dir=place.parent) as folder:
-        copy = Path(folder) / "new"
+    with unfinished_folder(place) as folder:
+        copy = folder / "new"
         for name in manifest["files"]:
             target = copy / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            copy_file(files / name, target)
+            try:
+                copy_file(files / name, target)
+            except OSError as error:
+                if error.errno not in ROTTEN:
+                    raise
+                return f"'{name}' cannot be copied: {error.strerror}"
+        difference = store.difference(copy, manifest, anew=True)
+        if difference is not None:
+            return difference
         for written in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
             sync(written)
         if not (place.exists() or place.is_symlink()):
             copy.rename(place)
         elif not _exchange(copy, place):
-            place.rename(Path(folder) / "old")
+            place.rename(folder / "old")
             copy.rename(place)
         sync(place.parent)
+    return None
 
 
 def _exchange(one: Path, other: Path) -> bool:

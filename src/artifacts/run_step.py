@@ -55,14 +55,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result of a step: files as {name: (bytes, sha256)}, metrics, what it took, and which of `files` and `network` the
-    kernel could not keep from it."""
+    """Result of a step: files as {name: (bytes, sha256)}, metrics, what it took, the sha256 of the sources that it was
+    compiled from as {module: sha256}, and which of `files` and `network` the kernel could not keep from it."""
 
     files: dict[str, tuple[int, str]]
     metrics: dict[str, float | int | str]
     seconds: float
     peak_bytes: int
     processor: str
+    sources: dict[str, str]
     unconfined: tuple[str, ...] = ()
 
 
@@ -227,11 +228,12 @@ def _accepted(result: Any, files: dict[str, tuple[int, str]]) -> StepResult:
         for name, value in metrics.items():
             if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
                 raise StepCrashError(f"metric '{name}' is {value!r}: not a finite number or a text")
+        sources = {str(name): str(digest) for name, digest in result["sources"].items()}
         unconfined = tuple(what for what in ("files", "network") if not result["confined"][what])
         took = float(result["seconds"]), int(result["peak_bytes"]), str(result["processor"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StepCrashError(f"the step's answer is malformed: {type(error).__name__}: {error}") from None
-    return StepResult(files, metrics, *took, unconfined)
+    return StepResult(files, metrics, *took, sources, unconfined)
 
 
 def _read_regular(path: Path) -> bytes:

@@ -9,8 +9,8 @@ import os
 import stat
 from pathlib import Path
 
+from artifacts.atomic_files import sync
 from artifacts.digest import digest_file
-from artifacts.store import sync
 
 
 class UnsealableError(Exception):

@@ -7,22 +7,27 @@ Downloads go to `cache/downloads/<sha256>/`, resume where they broke off, and ar
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from artifacts.digest import DigestMemory, digest_json
+from artifacts.atomic_files import sync, write_atomically
+from artifacts.digest import digest_json
+from artifacts.digest_memory import DigestMemory
 from artifacts.download import Progress, download_hf, download_url
 from artifacts.errors import StoreError
+from artifacts.locks import held, lock_file
 from artifacts.marked_yaml import read_yaml
 from artifacts.recipe import LoadedRecipe, Sha256, Source
-from artifacts.store import Manifest, content_of, held, manifest_of, sync, write_atomically
+from artifacts.store import Manifest, content_of, manifest_of
 from artifacts.validate import validate
 
 log = logging.getLogger(__name__)
@@ -52,9 +57,9 @@ def look_for_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downl
     if pin is None:
         return None
     path = downloads / pin / _file_name(source)
-    if not path.is_file() or memory.digest(path) != pin:
+    if not path.is_file() or (memory.digest(path) != pin and memory.digest_anew(path) != pin):
         return None
-    return _single(path, memory)
+    return _single(path, memory.digest)
 
 
 def find_source(
@@ -80,12 +85,20 @@ def find_source(
 def local_source(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
     """A file or folder as it is now, held to its pin if it has one; changes nothing.
 
-    Raises `StoreError` for what is missing or has another digest than its pin.
+    Raises `StoreError` for what is missing or has another digest than its pin. Before it is refused its bytes are read:
+    what is remembered of them may be wrong.
     """
-    found = _local(loaded, name, memory)
-    if pinned_digest(loaded, name)[0] is not None:
+    found = _local(loaded, name, memory.digest)
+    pin, _ = pinned_digest(loaded, name)
+    if pin is not None and found.content != pin:
+        found = _local(loaded, name, memory.digest_anew)
         _hold(loaded, name, found.content)
     return found
+
+
+def source_content(path: Path, digest: Callable[[Path], str]) -> str:
+    """The content digest of a source's file or folder, its files hashed by `digest`. Raises `StoreError`, OSError."""
+    return content_of(_folder_manifest(path, f"'{path}'", digest)) if path.is_dir() else digest(path)
 
 
 def lock_source(loaded: LoadedRecipe, name: str, content: str) -> None:
@@ -95,8 +108,9 @@ def lock_source(loaded: LoadedRecipe, name: str, content: str) -> None:
     """
     if loaded.recipe.sources[name].sha256 is not None:
         return
-    with loaded.file.open("rb") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # two sources may be used for the first time at once
+    fix = f"pin the source in the recipe: write 'sha256: {content}' under sources.{name}"
+    with _opened_for_lock(loaded.file) as guard:
+        lock_file(guard, loaded.file.parent, fcntl.LOCK_EX, fix)  # two sources may be used for the first time at once
         locked = _read_lock(loaded.lock_file)
         if name not in locked:
             body = yaml.safe_dump(
@@ -105,6 +119,16 @@ def lock_source(loaded: LoadedRecipe, name: str, content: str) -> None:
             write_atomically(loaded.lock_file, (LOCK_HEADER + body).encode())
             log.info("%s: sources.%s is now locked to sha256 %s", loaded.lock_file, name, content)
     _hold(loaded, name, content)
+
+
+def _opened_for_lock(recipe: Path) -> BinaryIO:
+    """The recipe, open for writing where it can be: NFS locks no other file."""
+    try:
+        return recipe.open("r+b")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return recipe.open("rb")
 
 
 def _hold(loaded: LoadedRecipe, name: str, content: str) -> None:
@@ -138,21 +162,23 @@ def _where(loaded: LoadedRecipe, name: str) -> str:
     return f"{loaded.marked.place(('sources', name, '<key>'))}: sources.{name}"
 
 
-def _local(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
+def _local(loaded: LoadedRecipe, name: str, digest: Callable[[Path], str]) -> Found:
     source = loaded.recipe.sources[name]
     path = loaded.source_path(name)
     kind = "file" if source.file is not None else "folder"
     if not (path.is_file() if kind == "file" else path.is_dir()):
         raise StoreError(f"{_where(loaded, name)}: no {kind} at '{path}'", source.hint or f"put the {kind} there")
     if kind == "file":
-        return _single(path, memory)
-    files = {}
-    for file in _files_below(path, _where(loaded, name)):
-        files[str(file.relative_to(path))] = (file.stat().st_size, memory.digest(file))
-    if not files:
+        return _single(path, digest)
+    manifest = _folder_manifest(path, _where(loaded, name), digest)
+    if not manifest["files"]:
         raise StoreError(f"{_where(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there")
-    manifest = manifest_of(files)
     return Found(path.absolute(), content_of(manifest), manifest)
+
+
+def _folder_manifest(path: Path, where: str, digest: Callable[[Path], str]) -> Manifest:
+    files = _files_below(path, where)
+    return manifest_of({str(file.relative_to(path)): (file.stat().st_size, digest(file)) for file in files})
 
 
 def _files_below(folder: Path, where: str) -> Iterator[Path]:
@@ -175,10 +201,10 @@ def _file_name(source: Source) -> str:
     return Path(source.file or (source.url or "").split("?")[0].rstrip("/")).name
 
 
-def _single(path: Path, memory: DigestMemory) -> Found:
+def _single(path: Path, digest: Callable[[Path], str]) -> Found:
     """A file is its bytes: its name is not part of its content."""
-    digest = memory.digest(path)
-    return Found(path.absolute(), digest, manifest_of({path.name: (path.stat().st_size, digest)}))
+    content = digest(path)
+    return Found(path.absolute(), content, manifest_of({path.name: (path.stat().st_size, content)}))
 
 
 def partial_folder(source: Source, downloads: Path) -> Path:
@@ -197,8 +223,8 @@ def _downloaded(
     fetch: Callable[..., Path] = download_hf if source.hf is not None else download_url
     pin, _ = pinned_digest(loaded, name)
     if pin is not None and (kept := downloads / pin / _file_name(source)).is_file():
-        if memory.digest(kept) == pin:
-            return _single(kept, memory)
+        if memory.digest(kept) == pin or memory.digest_anew(kept) == pin:
+            return _single(kept, memory.digest)
         log.warning("%s was damaged and is fetched again", kept)
         kept.unlink()
     try:
@@ -215,7 +241,7 @@ def _downloaded(
     if pin is None:
         lock_source(loaded, name, digest)
     _hold(loaded, name, digest)
-    return _single(place, memory)
+    return _single(place, memory.digest)
 
 
 class _Pin(BaseModel):

@@ -7,7 +7,8 @@ cache/
   actions/<key>.json                 the identity, the content it gave, metrics, seconds, peak memory, processor; and
                                      their digest
   staging/<key>.…/                   a step at work; never read, removed by the next who holds the key
-  locks/<key>, guard                 held while a key is built, or the store used; released when the holder dies
+  locks/<key>, guard                 held while a key is built, or the store used; released when the holder dies;
+                                     a key's is removed by its holder
   digests.sqlite                     digests of files not touched since
 ```
 
@@ -18,10 +19,12 @@ renamed into place after its bytes are on the disk, and its action is written af
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
-import os
+import math
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,10 +32,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from artifacts.digest import DigestMemory, canonical_json, digest_json
+from artifacts.atomic_files import remove_tree, remove_unfinished, sync, write_atomically
+from artifacts.digest import canonical_json, digest_json
+from artifacts.digest_memory import DigestMemory
 from artifacts.errors import StoreError
+from artifacts.locks import held, lock_file
 
 Manifest = dict[str, dict[str, dict[str, Any]]]
+
+# What the kernel answers where a file's bytes cannot be had from the disk, or fail a checksum there.
+ROTTEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 
 
 @dataclass(frozen=True)
@@ -62,55 +71,6 @@ def total_bytes(manifest: Manifest) -> int:
     return sum(file["bytes"] for file in manifest["files"].values())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that a reader sees the old bytes or all of the new ones, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-@contextlib.contextmanager
-def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock file against every other thread and process; `waiting` is called once if another holds it now."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting is not None:
-                waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def sync(path: Path) -> None:
-    """Make a file's bytes, or the names in a folder, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder of read-only files, whoever else is about to look at it: first out of sight, then away."""
-    if not folder.exists():
-        return
-    doomed = Path(tempfile.mkdtemp(prefix=".removed.", dir=folder.parent)) / folder.name
-    folder.rename(doomed)
-    shutil.rmtree(doomed.parent)
-
-
 class Store:
     """The store below one cache folder."""
 
@@ -129,7 +89,7 @@ class Store:
         """Keep `alone` from beginning until the returned file is closed, or its holder is dead."""
         self.cache.mkdir(parents=True, exist_ok=True)
         file = self._guard.open("w")
-        fcntl.flock(file, fcntl.LOCK_SH)
+        lock_file(file, self.cache, fcntl.LOCK_SH)
         return file
 
     @contextlib.contextmanager
@@ -137,16 +97,15 @@ class Store:
         """Hold the whole store. Raises `StoreError` while anything uses it."""
         self.cache.mkdir(parents=True, exist_ok=True)
         with self._guard.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreError(f"'{self.cache}' is in use by a build", "wait until it has ended") from None
+            if not lock_file(file, self.cache, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                raise StoreError(f"'{self.cache}' is in use by a build", "wait until it has ended")
             yield
 
     def stage(self, key: str) -> Path:
         """A new, empty staging folder. The caller holds the key's lock: what an earlier holder left is removed."""
         staging = self.cache / "staging"
         staging.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self._record(key))
         for left in staging.glob(f"{key}.*"):
             shutil.rmtree(left)
         return Path(tempfile.mkdtemp(prefix=f"{key}.", dir=staging))
@@ -160,11 +119,16 @@ class Store:
         return self.folder(content) / "files"
 
     def action(self, key: str) -> Action | None:
-        """What is known about a key, or None. A record that is torn, altered, or of another version is none."""
+        """What is known about a key, or None. A record that is torn, altered, of another key or another version is
+        none."""
+        written = _read(self._record(key)) if _is_sha256(key) else None
+        if written is None:
+            return None
         try:
-            record = json.loads((self._actions / f"{key}.json").read_bytes())
-            return Action(**record["action"]) if digest_json(record["action"]) == record["sha256"] else None
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            record = json.loads(written)
+            action = Action(**record["action"]) if digest_json(record["action"]) == record["sha256"] else None
+            return action if action and digest_json(action.identity) == key and _is_sound(action) else None
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def actions(self) -> Iterator[tuple[str, Action]]:
@@ -176,24 +140,29 @@ class Store:
 
     def manifest(self, content: str) -> Manifest | None:
         """An artifact's manifest, or None if there is none or it is not the one that `content` names."""
+        written = _read(self._artifacts / content / "manifest.json") if _is_sha256(content) else None
+        if written is None or hashlib.sha256(written).hexdigest() != content:
+            return None
         try:
-            written = (self._artifacts / content / "manifest.json").read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+            manifest: Manifest = json.loads(written)
+            sound = [_is_file(name, file["bytes"], file["sha256"]) for name, file in manifest["files"].items()]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        if hashlib.sha256(written).hexdigest() != content:
-            return None
-        manifest: Manifest = json.loads(written)
-        return manifest
+        return manifest if sound and all(sound) else None
 
-    def damage(self, content: str) -> str | None:
-        """What is wrong with an artifact, or None. Files not touched since they were last hashed are not read again."""
+    def damage(self, content: str, *, anew: bool = False) -> str | None:
+        """What is wrong with an artifact, or None. Files not touched since they were last hashed are not read again,
+        unless `anew` asks for it."""
         manifest = self.manifest(content)
         if manifest is None:
             return "its manifest is missing or damaged"
-        return self.difference(self.files(content), manifest)
+        return self.difference(self.files(content), manifest, anew=anew)
 
-    def difference(self, folder: Path, manifest: Manifest) -> str | None:
-        """How a folder differs from a manifest, in words, or None."""
+    def difference(self, folder: Path, manifest: Manifest, *, anew: bool = False) -> str | None:
+        """How a folder differs from a manifest, in words, or None; `anew` as for `damage`.
+
+        Before a file is called different its bytes are read: what is remembered of it may be wrong.
+        """
         listed = manifest["files"]
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
         for name in sorted(found ^ set(listed)):
@@ -205,15 +174,22 @@ class Store:
             size = path.stat().st_size
             if size != file["bytes"]:
                 return f"'{name}' has {size} bytes instead of {file['bytes']}"
-            if self.memory.digest(path) != file["sha256"]:
-                return f"'{name}' has other bytes than its manifest says"
+            try:
+                is_right = not anew and self.memory.digest(path) == file["sha256"]
+                if not is_right and self.memory.digest_anew(path) != file["sha256"]:
+                    return f"'{name}' has other bytes than its manifest says"
+            except OSError as error:
+                if error.errno not in ROTTEN:
+                    raise
+                return f"'{name}' cannot be read: {error.strerror}"
         return None
 
     def seal(self, key: str, staging: Path, manifest: Manifest, action: Action) -> None:
         """Take in the finished files at `staging/files`, already hashed and on the disk, and record the action."""
         place = self._artifacts / action.content
         with self.lock(f"content.{action.content}"):  # another key may give the same bytes at the same time
-            if self.damage(action.content) is not None:
+            # The right bytes are at hand: those that lie there are read before they are preferred.
+            if self.damage(action.content, anew=True) is not None:
                 write_atomically(staging / "sealed" / "manifest.json", canonical_json(manifest))
                 (staging / "files").rename(staging / "sealed" / "files")
                 sync(staging / "sealed")
@@ -225,7 +201,9 @@ class Store:
                     self.memory.note(place / "files" / name, file["sha256"])
         record = {"action": asdict(action), "sha256": digest_json(asdict(action))}
         # Not in its canonical spelling: metrics keep the order in which the step tells them.
-        write_atomically(self._actions / f"{key}.json", json.dumps(record, allow_nan=False).encode())
+        if self._record(key).is_dir():
+            remove_tree(self._record(key))
+        write_atomically(self._record(key), json.dumps(record, allow_nan=False).encode())
 
     def contents(self) -> list[str]:
         """The content digests of all artifacts there are."""
@@ -233,4 +211,38 @@ class Store:
 
     def forget(self, key: str) -> None:
         """Remove an action's record."""
-        (self._actions / f"{key}.json").unlink(missing_ok=True)
+        self._record(key).unlink(missing_ok=True)
+
+    def _record(self, key: str) -> Path:
+        return self._actions / f"{key}.json"
+
+
+def _read(path: Path) -> bytes | None:
+    """The bytes of a small file of the store; None where no regular file can be read."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        if error.errno not in ROTTEN:
+            raise
+        return None
+
+
+def _is_sha256(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def _is_file(name: str, size: Any, digest: Any) -> bool:
+    """Whether a manifest may list this: a name that leads out of its folder would be read, and laid out, elsewhere."""
+    inside = not {"", ".", ".."} & set(name.split("/")) and "\0" not in name
+    return inside and isinstance(size, int) and size >= 0 and _is_sha256(digest)
+
+
+def _is_sound(action: Action) -> bool:
+    numbers = (action.seconds, action.peak_bytes)
+    return (
+        _is_sha256(action.content)
+        and isinstance(action.processor, str)
+        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
+        and isinstance(action.metrics, dict)
+        and all(isinstance(value, (int, float, str)) for value in action.metrics.values())
+    )

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.atomic_files import UNFINISHED, remove, remove_tree
 from artifacts.digest import digest_json
+from artifacts.errors import StoreError
 from artifacts.lookup import Known, Lookup
 from artifacts.plan import Job, Plan, SourceJob
 from artifacts.recipe import RESERVED, Source
-from artifacts.sources import partial_folder, pinned_digest
-from artifacts.store import remove_tree, total_bytes
+from artifacts.sources import Found, local_source, partial_folder, pinned_digest
+from artifacts.store import total_bytes
+
+# Between two looks at a target that a build may be pointing elsewhere at this moment.
+PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What reading a target showed: how many bytes were read, and what is wrong, if anything."""
+    """What reading a target showed: how many bytes were read; what is wrong, if anything, and what puts it right; and
+    whether it is a source that nothing holds to a digest yet."""
 
     target: str
     bytes: int
-    damage: str | None
+    damage: str | None = None
+    fix: str = ""
+    is_unlocked: bool = False
 
 
 def verify(plan: Plan, words: list[str]) -> Iterator[Finding]:
-    """Read every byte of what the targets are now, in the store and under `dist/`, and change nothing.
+    """Read every byte of what the targets are now, in the store and under `dist/`, look at what their paths show, and
+    change nothing.
 
     What is remembered about files is forgotten first, and what is read is remembered: a run after this one finds the
     same damage, however well it was hidden, and repairs it.
@@ -33,32 +42,66 @@ def verify(plan: Plan, words: list[str]) -> Iterator[Finding]:
     there = Lookup(plan)
     there.store.memory.forget_all()
     for name in plan.selected(words):
-        if there.pointer(name).manifest_file.exists():
-            job = plan.jobs[name]
-            yield _read_source(there, job) if isinstance(job, SourceJob) else _read_artifact(there, job)
+        if there.pointer(name).is_known:
+            yield _settled(there, plan.jobs[name])
+
+
+def _settled(there: Lookup, job: Job | SourceJob) -> Finding:
+    """What is found wrong twice, and not while a build was pointing the target elsewhere."""
+    pointer = there.pointer(job.full_name)
+    while True:
+        before = pointer.state
+        finding = _read_source(there, job) if isinstance(job, SourceJob) else _read_artifact(there, job)
+        if finding.damage is None:
+            return finding
+        time.sleep(PAUSE_SECONDS)
+        if pointer.state == before:
+            return finding
 
 
 def _read_source(there: Lookup, job: SourceJob) -> Finding:
-    found = there.source(job)
-    if found is None:
-        return Finding(job.full_name, 0, "it is missing, or not what is pinned")
-    return Finding(job.full_name, total_bytes(found.manifest), None)
+    name, fix = job.full_name, f"doit {job.full_name}"
+    source = job.loaded.recipe.sources[job.name]
+    pin, pinned_by = pinned_digest(job.loaded, job.name)
+    if source.is_local:
+        try:
+            found: Found | None = local_source(job.loaded, job.name, there.store.memory)
+        except StoreError as error:
+            return Finding(name, 0, error.fact, error.fix)
+    else:
+        found = there.source(job)
+    if found is None and pin is not None:
+        return Finding(name, 0, f"its download is missing, or is not what {pinned_by} pins", fix)
+    size = total_bytes(found.manifest) if found else 0
+    if pin is None:
+        return Finding(name, size, is_unlocked=True)
+    if found is not None and not there.pointer(name).notes(found.manifest):
+        return Finding(name, size, f"'{there.pointer(name).manifest_file}' is not its manifest", fix)
+    return Finding(name, size)
 
 
 def _read_artifact(there: Lookup, job: Job) -> Finding:
-    key = there.pointer(job.full_name).key
-    action = there.store.action(key) if key else None
+    name, fix = job.full_name, f"doit {job.full_name}"
+    pointer = there.pointer(name)
+    action = there.store.action(pointer.key) if pointer.key else None
     if action is None:
-        return Finding(job.full_name, 0, "the store has no record of it")
+        return Finding(name, 0, "the store has no record of it", fix)
     damage = there.store.damage(action.content)
     manifest = there.store.manifest(action.content)
     if damage is not None or manifest is None:
-        return Finding(job.full_name, 0, damage)
+        return Finding(name, 0, damage or "its manifest is missing or damaged", fix)
+    size = total_bytes(manifest)
+    if pointer.link.is_dir() and not pointer.link.is_symlink():
+        fix = f"move it away, then: doit {name}"
+        return Finding(name, size, f"'{pointer.link}' is a folder where a link belongs", fix)
+    if not pointer.shows(there.store.files(action.content), manifest):
+        shown = pointer.link if pointer.notes(manifest) else pointer.manifest_file
+        return Finding(name, size, f"'{shown}' does not show its artifact", fix)
     place = there.place_in_dist(job)
-    if job.is_layout and place.is_dir():
-        damage = there.store.difference(place, manifest)
-        damage = f"under '{place}', {damage}" if damage is not None else None
-    return Finding(job.full_name, total_bytes(manifest), damage)
+    if job.is_layout and not place.is_dir():
+        return Finding(name, size, f"it is not laid out: no folder at '{place}'", fix)
+    damage = there.store.difference(place, manifest) if job.is_layout else None
+    return Finding(name, size, f"under '{place}', {damage}", fix) if damage is not None else Finding(name, size)
 
 
 @dataclass(frozen=True)
@@ -126,10 +169,10 @@ def _clear_leftovers(there: Lookup) -> int:
     """Remove what killed runs left: steps at work, and whatever was on its way to its name."""
     ours = [path for path in there.cache.glob("*") if path.name in RESERVED or (path / ".state").is_dir()]
     left = [path for folder in ours for path in folder.glob(".*") if path.name != ".state"]
-    left += [*there.cache.glob("staging/*"), *there.cache.glob("*/.state/.*"), *there.dist.glob("*/.*.publishing.*")]
+    left += [*there.cache.glob("staging/*"), *there.cache.glob("*/.state/.*"), *there.dist.glob(f"*/.*{UNFINISHED}")]
     size = sum(_bytes_below(path) for path in left)
     for path in left:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        remove(path)
     for lock in there.cache.glob("locks/*"):
         lock.unlink()
     return size

@@ -6,6 +6,7 @@ import contextlib
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def test_a_disk_that_is_full_already_is_told_as_such(built_project: Project, sma
     built_project.replace("text: one", "text: two")
     ended = built_project.doit()
     assert ended.code == 1
-    assert re.fullmatch(r"small:first: the disk below '.*' is full\n  fix: free some space .*\n", ended.err), ended.err
+    assert re.fullmatch(r"small:first: the disk below 'cache' is full\n  fix: free some space .*\n", ended.err), (
+        ended.err
+    )
     (small_disk / "filler").unlink()
     assert built_project.doit().code == 0
     assert built_project.text("third") == "TWO\n" * 3 + "."
@@ -66,7 +69,7 @@ def test_dist_on_a_full_disk_keeps_what_was_laid_out(built_project: Project, sma
     built_project.replace("text: one", f"text: {'a' * 2500}")
     ended = built_project.doit()
     assert ended.code == 1
-    assert re.match(r"small:flat: the disk below '.*' is full\n", ended.err), ended.err
+    assert re.match(r"small:flat: the disk below 'dist/small' is full\n", ended.err), ended.err
     assert (dist / "small/flat/text.txt").read_bytes() == before
     assert [path.name for path in (dist / "small").iterdir()] == ["flat"]
 
@@ -83,6 +86,50 @@ def test_a_disk_that_a_download_fills_is_not_taken_for_a_bad_network(
         r"recipes/small.yaml:1:11: sources.big: the disk below '.*' is full\n  fix: free some space .*\n", ended.err
     ), ended.err
     assert not (project.root / "recipes" / "small.lock.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["downloads", "actions", "small/.state"])
+def test_a_full_folder_of_the_cache_on_a_disk_of_its_own_is_named(
+    project: Project, small_disk: Path, server: FileServer, name: str
+) -> None:
+    server.files["/big.bin"] = bytes(6 << 20)
+    project.recipe(f"sources: {{big: {{url: '{server.address}/big.bin'}}}}\ntargets: {{good: {{step: write_text}}}}\n")
+    (project.cache / name).parent.mkdir(parents=True, exist_ok=True)
+    (project.cache / name).symlink_to(small_disk)
+    if name != "downloads":
+        with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+    ended = project.doit("small:big" if name == "downloads" else "small:good")
+    assert ended.code == 1
+    assert re.fullmatch(rf".*: the disk below 'cache/{name}.*' is full\n  fix: free some space.*\n", ended.err), (
+        ended.err
+    )
+
+
+def test_a_cache_that_is_spread_over_two_disks_is_told_as_such(project: Project, small_disk: Path) -> None:
+    project.cache.mkdir()
+    (project.cache / "artifacts").symlink_to(small_disk)
+    ended = project.doit("first")
+    assert ended.code == 1
+    assert re.fullmatch(
+        r"small:first: '.*': Invalid cross-device link\n  fix: keep the folders of the cache on one disk: .*\n",
+        ended.err,
+    ), ended.err
+
+
+def test_a_limit_of_file_sizes_is_told_with_its_number(project: Project) -> None:
+    project.recipe(f"targets: {{first: {{step: write_text, params: {{text: {'a' * 90}, lines: 999}}}}}}\n")
+    command = ["bash", "-c", f"ulimit -f 32; exec {sys.executable} -m doit"]
+    done = subprocess.run(command, cwd=project.root, env=project.environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"small:first: a file below '.*staging' became longer than the 32768 bytes that this process may write\n"
+        r"  fix: run `ulimit -f unlimited`, then run again\n",
+        done.stderr,
+    ), done.stderr
+    assert project.built() == []
+    assert project.doit().code == 0
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,11 +46,6 @@ def replace_by_link(path: Path) -> None:
 DAMAGE: list[Callable[[Path], None]] = [delete, truncate, flip]
 
 
-def artifact(project: Project, target: str) -> Path:
-    """The folder of a target's artifact in the store."""
-    return (project.cache / "small" / target).resolve().parent
-
-
 def record(project: Project, target: str) -> Path:
     """The record of the action that made a target."""
     key = (project.cache / "small" / ".state" / f"{target}.key").read_text()
@@ -61,8 +54,8 @@ def record(project: Project, target: str) -> Path:
 
 # What can be damaged, and whether the step of `second` has to run again to repair it.
 PLACES: dict[str, tuple[Callable[[Project], Path], bool]] = {
-    "a file": (lambda project: artifact(project, "second") / "files" / "text.txt", True),
-    "the manifest": (lambda project: artifact(project, "second") / "manifest.json", True),
+    "a file": (lambda project: project.artifact("second") / "files" / "text.txt", True),
+    "the manifest": (lambda project: project.artifact("second") / "manifest.json", True),
     "the record": (lambda project: record(project, "second"), True),
     "the manifest beside the path": (lambda project: project.cache / "small/.state/second.manifest.json", False),
     "the key": (lambda project: project.cache / "small/.state/second.key", False),
@@ -99,11 +92,11 @@ def test_damage_is_noticed_and_repaired(built_project: Project, place: str, dama
         lambda project: (project.cache / "small" / "second").unlink(),
         lambda project: shutil.rmtree(project.cache / "small"),
         lambda project: shutil.rmtree(project.root / "dist"),
-        lambda project: shutil.rmtree(artifact(project, "second")),
-        lambda project: shutil.rmtree(artifact(project, "second") / "files"),
+        lambda project: shutil.rmtree(project.artifact("second")),
+        lambda project: shutil.rmtree(project.artifact("second") / "files"),
         lambda project: shutil.rmtree(project.cache / "actions"),
-        lambda project: replace_by_link(artifact(project, "second") / "files" / "text.txt"),
-        lambda project: (artifact(project, "second") / "files" / "stale.000").write_bytes(b"stale"),
+        lambda project: replace_by_link(project.artifact("second") / "files" / "text.txt"),
+        lambda project: (project.artifact("second") / "files" / "stale.000").write_bytes(b"stale"),
         lambda project: (project.root / "dist/small/flat/stale.000").write_bytes(b"stale"),
     ],
     ids=[
@@ -122,7 +115,7 @@ def test_what_is_gone_or_does_not_belong_there_is_put_right(
 
 
 def test_a_repair_says_what_was_wrong(built_project: Project) -> None:
-    truncate(artifact(built_project, "second") / "files" / "text.txt")
+    truncate(built_project.artifact("second") / "files" / "text.txt")
     said = built_project.doit("why", "second").out
     assert "its artifact was damaged: 'text.txt' has 6 bytes instead of 12\n" in said
     assert "build    small:second: its artifact was damaged: 'text.txt' has 6 bytes" in built_project.doit().out
@@ -130,9 +123,8 @@ def test_a_repair_says_what_was_wrong(built_project: Project) -> None:
 
 def test_a_flip_that_shows_in_no_time_and_no_size_is_found_by_verify(built_project: Project) -> None:
     before = results(built_project)
-    for path in (artifact(built_project, "second") / "files/text.txt", built_project.root / "dist/small/flat/text.txt"):
-        flip(path)
-        _pretend_nothing_happened(built_project, path, before)
+    for path in (built_project.artifact("second") / "files/text.txt", built_project.root / "dist/small/flat/text.txt"):
+        built_project.rot(path)
     assert "all unchanged" in built_project.doit().out, "the very thing that verify is for"
     ended = built_project.doit("verify")
     assert ended.code == 1
@@ -146,23 +138,72 @@ def test_a_flip_that_shows_in_no_time_and_no_size_is_found_by_verify(built_proje
     assert ended.out.startswith("5 of 5 targets intact, ")
 
 
-def _pretend_nothing_happened(project: Project, path: Path, before: dict[str, bytes]) -> None:
-    """Let what is remembered of a file say what it would if the flip had not changed its ctime either."""
-    stat = path.stat()
-    file = f"{stat.st_dev}.{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}.{stat.st_ctime_ns}"
-    manifest = json.loads((artifact(project, path.parts[-2] if path.parts[-2] == "flat" else "second") /
-                           "manifest.json").read_bytes())  # fmt: skip
-    with sqlite3.connect(project.cache / "digests.sqlite") as database:
-        row = (file, "sha256", json.dumps(manifest["files"]["text.txt"]["sha256"]))
-        database.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", row)
-    database.close()
+def test_a_link_and_a_manifest_that_doit_would_put_right_are_found_by_verify(built_project: Project) -> None:
+    (built_project.cache / "small" / "first").unlink()
+    (built_project.cache / "small" / "second").unlink()
+    (built_project.cache / "small" / "second").symlink_to("nowhere")
+    (built_project.cache / "small" / ".state" / "third.manifest.json").unlink()
+    (built_project.cache / "small" / ".state" / "notes.manifest.json").write_text("{}")
+    shutil.rmtree(built_project.root / "dist")
+    ended = built_project.doit("verify")
+    assert ended.code == 1
+    assert ended.err.splitlines() == [
+        "small:notes: 'cache/small/.state/notes.manifest.json' is not its manifest",
+        "  fix: doit small:notes",
+        "small:first: 'cache/small/first' does not show its artifact",
+        "  fix: doit small:first",
+        "small:second: 'cache/small/second' does not show its artifact",
+        "  fix: doit small:second",
+        "small:third: 'cache/small/.state/third.manifest.json' does not show its artifact",
+        "  fix: doit small:third",
+        "small:flat: it is not laid out: no folder at 'dist/small/flat'",
+        "  fix: doit small:flat",
+    ]
+    for line in ended.err.splitlines()[1::2]:
+        assert built_project.doit(*line.removeprefix("  fix: doit ").split()).code == 0
+    ended = built_project.doit("verify")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("5 of 5 targets intact, ")
+
+
+def test_a_folder_in_the_place_of_a_link_is_told_with_what_puts_it_right(built_project: Project) -> None:
+    link = built_project.cache / "small" / "first"
+    link.unlink()
+    link.mkdir()
+    ended = built_project.doit("verify")
+    assert ended.err == (
+        "small:first: 'cache/small/first' is a folder where a link belongs\n"
+        "  fix: move it away, then: doit small:first\n"
+    )
+    link.rename(link.with_name("away"))
+    assert built_project.doit("small:first").code == 0
+    assert built_project.doit("verify").code == 0
+
+
+def test_a_source_that_is_not_locked_yet_is_told_from_a_damaged_one(project: Project) -> None:
+    project.replace("layouts:", "  bad: {step: change_text, inputs: {text: notes}}\nlayouts:")
+    project.doit("--continue")  # the source is found, and its step refuses it
+    assert not (project.root / "recipes" / "small.lock.yaml").exists()
+    ended = project.doit("verify")
+    assert (ended.code, ended.err) == (0, "")
+    assert "small:notes: is not locked yet: the first step that reads it locks it to its bytes\n" in ended.out
+    assert re.search(r"^4 of 5 targets intact, 1 not locked yet, ", ended.out, flags=re.MULTILINE)
+    (project.root / "recipes" / "notes.txt").unlink()
+    ended = project.doit("verify", "notes")
+    assert ended.code == 1
+    assert ended.err == (
+        "small:notes: recipes/small.yaml:2:3: sources.notes: no file at 'recipes/notes.txt'\n"
+        "  fix: put the file there\n"
+    )
 
 
 def test_verify_finds_a_source_that_was_edited(built_project: Project) -> None:
     (built_project.root / "recipes" / "notes.txt").write_text("other notes\n")
     ended = built_project.doit("verify", "notes")
     assert ended.code == 1
-    assert ended.err.startswith("small:notes: it is missing, or not what is pinned\n")
+    fact, fix = ended.err.splitlines()
+    assert re.fullmatch(r"small:notes: recipes/small.yaml:2:3: sources.notes: 'recipes/notes.txt' has sha256 .*", fact)
+    assert re.fullmatch(r"  fix: put the pinned bytes back, or take its line out of recipes/small.lock.yaml if .*", fix)
 
 
 def test_a_torn_memory_of_digests_is_made_anew(built_project: Project) -> None:
@@ -192,7 +233,7 @@ def test_gc_drops_what_no_recipe_needs_and_says_how_much(built_project: Project)
     staged = built_project.cache / "staging" / "abc.def" / "files"
     staged.mkdir(parents=True)
     (staged / "half.bin").write_bytes(bytes(5000))
-    (built_project.root / "dist/small/.flat.publishing.xyz").mkdir()
+    (built_project.root / "dist/small/.flat.abcd1234.unfinished").mkdir()
     ended = built_project.doit("gc")
     assert ended.code == 0
     assert re.fullmatch(r"dropped 4 artifacts and downloads, 4 records, 15\.\d kB\n", ended.out)
@@ -220,10 +261,10 @@ def test_damaged_onnx_files_and_external_data_are_repaired(project: Project) -> 
     project.recipe(MODEL_RECIPE)
     assert project.doit("shards").code == 0
     before = results(project)
-    names = sorted(path.name for path in (artifact(project, "shards") / "files").iterdir())
+    names = sorted(path.name for path in (project.artifact("shards") / "files").iterdir())
     assert names == ["encoder-model.onnx", *(f"encoder-model.onnx.data.00{i}" for i in range(3))]
     for name, damage in zip(names, (flip, truncate, delete, flip), strict=True):
-        damage(artifact(project, "shards") / "files" / name)
+        damage(project.artifact("shards") / "files" / name)
         assert project.doit("shards").code == 0
         assert results(project) == before
     assert project.built() == ["shards"] * 5

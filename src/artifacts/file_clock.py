@@ -1,0 +1,58 @@
+"""The clock by which a file system stamps changes, and whether a later change must show in a file's stamps.
+
+Two changes within one tick leave the same stamp. Ticks last up to 2 s (FAT), 1 s (ext3, HFS+) or 10 ms, and a server's
+clock may differ from this machine's.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+SECOND = 10**9
+FINE_MARGIN = SECOND // 10
+# Of a stamp in whole seconds, which a file system with long ticks gives.
+COARSE_MARGIN = 5 * SECOND // 2
+# Of a disk whose clock cannot be read: the most that the clocks of two machines are taken to differ by.
+FOREIGN_MARGIN = 60 * SECOND
+
+
+class FileClock:
+    """The clock of the disk that contains a folder. Times are nanoseconds since 1970."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._latest = 0
+        self._is_readable = True
+        self._device: int | None = None
+
+    def now(self) -> int:
+        """The disk's time: the stamp of a file made now. Where none can be made, this machine's, less a margin."""
+        try:
+            with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
+                self._latest = os.fstat(file.fileno()).st_ctime_ns
+        except OSError:
+            self._is_readable = False
+            self._latest = time.time_ns() - FOREIGN_MARGIN
+        return self._latest
+
+    def holds(self, stat: os.stat_result, noted: int) -> bool:
+        """Whether a file with these stamps has the bytes it had at `noted`: any change since would have moved them.
+
+        False where a change could have got the same stamp, or `noted` lies in the future because the clock was set
+        back since. A clock that is set back and passes the very tick of a stamp again is beyond what a stat can show.
+        """
+        if self._latest < noted and self.now() < noted:
+            return False
+        return all(self._is_past_or_future(stat, stamp, noted) for stamp in (stat.st_ctime_ns, stat.st_mtime_ns))
+
+    def _is_past_or_future(self, stat: os.stat_result, stamp: int, noted: int) -> bool:
+        """Whether all changes from `noted` to now are stamped later than `stamp`, or all of them earlier."""
+        margin = COARSE_MARGIN if stamp % SECOND == 0 else FINE_MARGIN
+        if self._device is None:
+            self._device = self._folder.stat().st_dev if self._folder.exists() else -1
+        if stat.st_dev != self._device:
+            margin = max(margin, FOREIGN_MARGIN)
+        return stamp + margin < noted or (self._is_readable and self.now() + margin < stamp)
