@@ -8,7 +8,7 @@ from typing import Any
 
 from artifacts.tasks import Session
 
-SESSION = Session()
+SESSION = Session.of_doit()
 DOIT_CONFIG = SESSION.doit_config
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
+from rich.console import Console
 
 from artifacts import report as module
 from artifacts.build import Outcome
@@ -119,3 +121,35 @@ def test_word_error_rates_have_a_table_of_their_own_by_slice(capsys: pytest.Capt
     assert re.search(r"noisy +5.12 *$", out, flags=re.MULTILINE)
     assert re.search(r"all +3.00 *$", out, flags=re.MULTILINE)
     assert "words 300" in out
+
+
+HOSTILE = "[red]a[/nothing] :smile: \x1b[31m\u202e\n\udcff"
+SHOWN = r"[red]a[/nothing] :smile: \x1b[31m\u202e\n\udcff"
+
+
+def test_texts_from_outside_are_one_printable_line_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PLAIN_SECONDS", 0.0)
+    report = Report()
+    report.started("x:a", [HOSTILE, HOSTILE])
+    report.progressed("x:a", HOSTILE, 1, 2)
+    report.close()
+    assert capsys.readouterr().out == (f"build    x:a: {SHOWN}\n              {SHOWN}\n         x:a: {SHOWN} 1 of 2\n")
+    wers = {"wer_percent": 1.0, f"wer_percent_{HOSTILE}": 2.0, "wer_percent_text": "[bold]"}
+    rows = [Outcome("x:a", "built", 1, metrics={HOSTILE: 1, **wers}, measured_on=HOSTILE)]
+    print_summary(rows, 1)
+    out = capsys.readouterr().out
+    assert out.count(SHOWN) == 3, "a metric, a slice, a processor"
+    assert out.replace("\n", "").isprintable()
+
+
+def test_a_step_s_words_on_a_terminal_are_no_markup() -> None:
+    report = Report()
+    report._terminal = True
+    report.progressed("x:a", HOSTILE, 1, 2)
+    progress = report._progress()
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(progress.make_tasks_table(progress.tasks))
+    report.close()
+    assert SHOWN in console.file.getvalue()  # type: ignore[attr-defined]

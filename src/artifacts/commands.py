@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from doit import doit_cmd
-from doit.cmd_base import Command
 from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
-from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
-from artifacts.errors import ArtifactsError, RecipeError, StoreError, disk_error, printable
+from artifacts.command_line import Options, in_two_lines
+from artifacts.errors import ArtifactsError, RecipeError, StoreError, printable
 from artifacts.forecast import forecast
 from artifacts.interrupts import interrupt_on_signals
 from artifacts.journal import Journal
@@ -28,6 +22,7 @@ from artifacts.report import fall_silent, size_text
 from artifacts.tasks import Session
 
 INTERRUPTED = 130
+MOST_JOBS = 1000
 
 PLANNED = {
     "left": "leave",
@@ -45,40 +40,7 @@ IN_WORDS = {
 }
 
 
-@contextlib.contextmanager
-def _in_two_lines() -> Iterator[None]:
-    """Raise what doit prints without a traceback for a user's mistake and for a disk that is not in order."""
-    try:
-        yield
-    except ArtifactsError as error:
-        raise InvalidCommand(str(error)) from None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        cause = disk_error(error, Path())
-        if cause is None:
-            raise
-        raise InvalidCommand(str(cause)) from None
-
-
-class _Options(Command):  # type: ignore[misc]  # doit has no types
-    """A command whose bad options are told in two lines."""
-
-    def parse_execute(self, in_args: list[str]) -> Any:
-        """Parse, then execute. doit's own message about an option quotes all of its parser."""
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of a recipe or of a path
-            sys.stdout.reconfigure(errors="backslashreplace")
-        try:
-            return super().parse_execute(in_args)
-        except CmdParseError as error:
-            text = str(error)
-            unknown = re.match(r"Error parsing \w+: (.*?) \(parsing options: ", text, re.DOTALL)
-            named = re.match(r"Error parsing parameter ('\w+')", text)
-            fact = unknown[1] if unknown else f"{named[1]}: {text.splitlines()[-1]}" if named else text
-            raise InvalidCommand(str(RecipeError(fact, f"see the options with: doit help {self.name}"))) from None
-
-
-class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
+class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
     """`doit run`, and `doit` alone: workers are threads, and an unknown target is answered with the nearest one."""
 
     name = "run"
@@ -89,7 +51,7 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
         """Run the tasks. Each step has a process of its own, so a thread that waits for it is all a worker is."""
         params.update(par_type="thread", always=False, single=False)
         ended_by = interrupt_on_signals()
-        with _in_two_lines():
+        with in_two_lines():
             try:
                 return self._run(params, args)
             except InvalidCommand as error:
@@ -107,12 +69,16 @@ class Run(_Options, DoitRun):  # type: ignore[misc]  # doit has no types
             raise RecipeError(f"'{word}' is no target", "parameters are set in the recipe, not here")
         if params["num_process"] < 0:
             raise RecipeError(f"-n {params['num_process']}: no number of jobs", "give 1 or more, as in: doit -n 2")
+        if params["num_process"] > MOST_JOBS:
+            raise RecipeError(
+                f"-n {params['num_process']}: more than {MOST_JOBS} jobs at once", f"give at most {MOST_JOBS}"
+            )
         Session.words = args
         result: int = super().execute(params, _spelt_out(args) if any(map(is_pattern, args)) else args)
         return result
 
 
-class List(_Options, DoitList):  # type: ignore[misc]  # as above
+class List(Options, DoitList):  # type: ignore[misc]  # as above
     """`doit list`, which shows the default recipe's targets and of the other recipes the names."""
 
     name = "list"
@@ -123,7 +89,8 @@ class List(_Options, DoitList):  # type: ignore[misc]  # as above
         Session.words = None if params["subtasks"] else args
         params["status"] = False
         try:
-            with _in_two_lines():
+            with in_two_lines():
+                _check_template(params["template"])
                 result: int = super().execute(params, _spelt_out(args) if args else [])
                 sys.stdout.flush()
         except BrokenPipeError:
@@ -132,7 +99,7 @@ class List(_Options, DoitList):  # type: ignore[misc]  # as above
         return result
 
 
-class _PlanCommand(_Options):
+class _PlanCommand(Options):
     """A command that needs the plan and no tasks."""
 
     doc_usage = "[TARGET ...]"
@@ -140,7 +107,7 @@ class _PlanCommand(_Options):
     def execute(self, _options: Any, args: list[str]) -> int:
         """Load the plan, and say what is wrong in two lines."""
         try:
-            with _in_two_lines():
+            with in_two_lines():
                 return self.work(self.plan(args), args)
         except BrokenPipeError:
             fall_silent()
@@ -278,6 +245,14 @@ def _spelt_out(words: list[str]) -> list[str]:
         own = "" if ":" in word else f"{plan.pipeline.default}:"
         names += [name.removeprefix(own) for name in meant] if is_pattern(word) else [word]
     return names
+
+
+def _check_template(template: str | None) -> None:
+    try:
+        (template or "").format(name="", doc="")
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError, MemoryError) as error:
+        fact = f"--template '{template}': {type(error).__name__}: {error}"
+        raise RecipeError(fact, "use {name} and {doc}, as in: doit list --template '{name}: {doc}'") from None
 
 
 def _unknown(word: str) -> ArtifactsError:

@@ -14,6 +14,10 @@ class _Refused(Command):  # type: ignore[misc]  # doit has no types
     fact = ""
     instead = ""
 
+    def parse_execute(self, _words: list[str]) -> int:
+        """Refuse, whatever the options are."""
+        return self.execute({}, [])
+
     def execute(self, _options: Any, _args: list[str]) -> int:
         """Refuse."""
         raise InvalidCommand(f"{self.fact}\n  fix: {self.instead}")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
 
 from artifacts.build import Build, Outcome
-from artifacts.errors import ArtifactsError, printable
+from artifacts.errors import ArtifactsError, RecipeError, printable
 from artifacts.memory_budget import free_bytes
 from artifacts.plan import Job, Plan, load_plan
 from artifacts.report import Report, fall_silent, print_summary
@@ -23,6 +23,14 @@ class Session:
     words: ClassVar[list[str] | None] = None
     """What the command line speaks of: other recipes are not read. None: all are. The command says it before doit
     imports the dodo file, which makes the session."""
+
+    @classmethod
+    def of_doit(cls) -> Session:
+        """The session of a dodo file. Raises `InvalidDodoFile` if doit does not know this project's commands."""
+        if "artifacts.command_line" not in sys.modules:
+            fact = "pyproject.toml is missing, or does not tell doit this project's commands"
+            raise InvalidDodoFile(str(RecipeError(fact, "put back the pyproject.toml of this project")))
+        return cls()
 
     def __init__(self) -> None:
         try:

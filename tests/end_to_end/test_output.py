@@ -140,6 +140,24 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
         (("-n", "-1"), "-n -1: no number of jobs\n  fix: give 1 or more"),
         (("zz*",), "no target is called 'zz*'\n  fix: "),
         (("plan", "--all"), "option --all not recognized\n  fix: see the options with: doit help plan"),
+        (("-n", "99999999999999999999"), "-n 99999999999999999999: more than 1000 jobs at once\n  fix: give at most"),
+        (("-n", "9" * 5000), "'num_process': Exceeds the limit (4300 digits)"),
+        (("",), "a word of the command line is empty\n  fix: name a target, or leave the word out"),
+        (("list", ""), "a word of the command line is empty\n  fix: "),
+        (("x" * 100_000,), f"no target is called '{'x' * 60}...{'x' * 17}'\n  fix: see them all with: "),
+        (("list", "a\nb"), r"no target is called 'a\nb'"),
+        (("plan", "\x1b[31mfirst"), r"no target is called '\x1b[31mfirst'"),
+        (("\udcff\udcfe",), r"no target is called '\udcff\udcfe'"),
+        (("why", "\u202efirst"), r"no target is called '\u202efirst'"),
+        (("a=\nb",), r"'a=\nb' is no target"),
+        (("--\x1b\n",), r"option --\x1b\n not recognized"),
+        (("clean", "--\x1b"), "targets are not cleaned one by one"),
+        (("--db-file", "x"), "option --db-file not recognized"),
+        (("-f", "pipeline.yaml"), "-f 'pipeline.yaml': not a Python file\n  fix: name the project's dodo.py"),
+        (("-f", "none.py"), "Could not find dodo file '"),
+        (("-d", "none"), "Specified 'dir' path must be a directory."),
+        (("list", "--template", "{size}"), "--template '{size}': KeyError: 'size'\n  fix: use {name} and {doc}"),
+        (("list", "--template", "{"), "--template '{': ValueError: "),
     ],
 )
 def test_a_bad_option_is_told_in_two_lines(built_project: Project, words: tuple[str, ...], said: str) -> None:
@@ -147,3 +165,43 @@ def test_a_bad_option_is_told_in_two_lines(built_project: Project, words: tuple[
     assert ended.code == 3
     assert ended.err.startswith(f"ERROR: {said}"), ended.err
     assert len(ended.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize("words", [(), ("list",), ("first",)])
+def test_a_project_without_its_settings_of_doit_is_told(built_project: Project, words: tuple[str, ...]) -> None:
+    (built_project.root / "pyproject.toml").unlink()
+    ended = built_project.doit(*words)
+    assert ended.code == 3
+    assert re.fullmatch(r"ERROR: pyproject.toml is missing, .*\n  fix: put back the pyproject.toml of .*\n", ended.err)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}],
+    ids=["ascii", "C"],
+)
+def test_a_terminal_without_the_characters_of_a_recipe_is_sent_their_escapes(
+    project: Project, environment: dict[str, str]
+) -> None:
+    project.recipe("targets:\n  a: {step: write_text, params: {text: ä}}\n")
+    assert project.doit("a").code == 0
+    project.recipe("targets:\n  a: {step: write_text, params: {text: 中}}\n")
+    for words in (("plan",), ("why", "a"), ()):
+        ended = project.doit(*words, environment=environment)
+        assert (ended.code, ended.err) == (0, "")
+        assert r'targets.a.params.text: "\xe4" -> "\u4e2d"' in ended.out
+
+
+def test_no_text_of_a_recipe_or_a_step_is_markup_or_moves_the_terminal(project: Project) -> None:
+    hostile = r"\e]0;x\a\e[31m[red]a[/nothing]\u202e\u2028:smile:"
+    project.recipe(f'targets:\n  a: {{step: write_text, params: {{text: "a{hostile}", seconds: 0.3}}}}\n')
+    assert project.doit("a").code == 0
+    project.recipe(f'targets:\n  a: {{step: write_text, params: {{text: "b{hostile}", seconds: 0.3}}}}\n')
+    said = [project.doit(*words).out for words in (("plan",), ("why", "a"))]
+    code, sent = run_on_a_terminal(project)
+    assert code == 0, sent
+    for text in (*said, sent):
+        assert r"[31m[red]a[/nothing]\u202e\u2028:smile:" in text
+        assert "\x1b[31m" not in text
+        assert "\x1b]0" not in text
+        assert "\u202e" not in text
