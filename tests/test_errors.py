@@ -101,6 +101,10 @@ def test_what_the_disk_is_not_to_blame_for_is_left_alone(tmp_path: Path, error: 
 
 def test_a_folder_that_is_not_there_yet_is_judged_by_the_disk_above_it(tmp_path: Path) -> None:
     assert disk_error(RuntimeError(), tmp_path / "not" / "yet") is None
+    assert disk_error(RuntimeError(), tmp_path / ("x" * 300)) is None
+    too_long = disk_error(OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), tmp_path / ("x" * 300))
+    assert too_long is not None
+    assert too_long.fact == f"'{'x' * 60}...{'x' * 17}': File name too long"
 
 
 HOSTILE = "a\nb\r\x1b[31m\x7f\x85\x9b\u202e\u2066\u2028\u2029\ud800\udcff\0\t\ufeff"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import resource
 import shutil
@@ -123,4 +124,5 @@ def _has_file_of(size: int, folder: Path) -> bool:
 
 
 def _left_bytes(folder: Path) -> int:
-    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+    places = (folder, *folder.absolute().parents)
+    return shutil.disk_usage(next(place for place in places if os.path.exists(place))).free  # noqa: PTH110  # a long name
