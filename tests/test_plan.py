@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RecipeError
+from artifacts.forecast import forecast
+from artifacts.lookup import Lookup
 from artifacts.plan import DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES, Job, Plan, SourceJob, known_steps, load_plan
 from small_model import MODEL_RECIPE, write_pipeline
 
@@ -48,6 +50,30 @@ def test_the_time_of_a_step_is_bounded_by_its_target_else_its_recipe_else_by_def
 def test_inputs_come_before_what_needs_them_else_the_recipe_s_order_is_kept() -> None:
     recipe = MODEL_RECIPE.replace("targets:\n", "targets:\n  last: {step: shard_weights, inputs: {model: again}}\n")
     assert list(plan_of(recipe).jobs) == [f"small:{name}" for name in ("model", "shards", "again", "last", "flat")]
+
+
+def chain(links: int, first: str = "model") -> list[str]:
+    """Lines of targets, each of which needs the one before it."""
+    names = [first, *(f"t{number}" for number in range(links))]
+    pairs = zip(names[1:], names[:-1], strict=True)
+    return [f"  {name}: {{step: shard_weights, inputs: {{model: {source}}}}}" for name, source in pairs]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["inputs first", "inputs last"])
+def test_a_chain_of_targets_may_be_longer_than_the_stack(order: int) -> None:
+    lines = chain(1500)[::order]
+    plan = plan_of("\n".join(["sources: {model: {folder: model}}", "targets:", *lines]))
+    names = ["model", *(f"t{number}" for number in range(1500))]
+    assert list(plan.jobs) == plan.selected(["t1499"]) == [f"small:{name}" for name in names]
+    rows = forecast(plan, [])
+    assert [row.what for row in rows] == ["found"] + ["built"] * 1500
+    assert Lookup(plan).current("small:t1499") is None
+
+
+def test_a_long_circle_is_told_in_one_line_of_bounded_length() -> None:
+    with pytest.raises(RecipeError, match=r"recipes/small.yaml:\d+:\d+: targets.t\d+.inputs: a circle: ") as caught:
+        plan_of("\n".join(["targets:", *chain(1500, first="t1499")]))
+    assert len(caught.value.fact) == 1000
 
 
 def test_a_word_means_a_target_of_the_default_recipe_or_of_the_one_it_names() -> None:

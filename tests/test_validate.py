@@ -24,7 +24,7 @@ class Outer(BaseModel):
     """Outside."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    count: int = Field(gt=0)
+    count: int = Field(gt=0, lt=2**31)
     inner: dict[str, Inner] = {}
     on: bool = False
     maybe: Inner | None = None
@@ -96,6 +96,33 @@ def test_a_long_value_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         check(tmp_path, f"count: {'x' * 100}")
     assert "got" not in caught.value.fact
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        (f"count: {'9' * 4000}", "1:8: count: must be below"),
+        (f"count: -{'9' * 400}", "1:8: count: must be above 0"),
+        (f"count: 1\ninner: {{a: {{share: {'9' * 400}}}}}", "2:20: inner.a.share: must be"),
+        (f"count: 1\n? {'k' * 1_000_000}\n: 1", "2:3: kkk"),
+        ('count: 1\n"a\\n\\e[31m\\u202e": 1', r"2:1: a\n\x1b[31m\u202e: unknown key 'a\n\x1b[31m\u202e'"),
+        ('count: "\\u2028"', r'1:8: count: must be a whole number, got "\u2028"'),
+        (f"count: 1\ninner: {{a: {{names: [{'1, ' * 50_000}]}}}}", "2:21: inner.a.names.0: must be a text, got 1"),
+        ("count: null", "1:8: count: must be a whole number, got null"),
+        ("null: 1", "1:1: null: unknown key 'null'"),
+        ("'': 1", "1:1: : unknown key ''"),
+        ("count: 1\ninner: null", "2:8: inner: must be a mapping of keys, got null"),
+        ("- count", '1:1: must be a mapping of keys, got ["count"]'),
+        ("count", '1:1: must be a mapping of keys, got "count"'),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_hostile_values_are_told_in_one_printable_line_of_bounded_length(tmp_path: Path, text: str, fact: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check(tmp_path, text)
+    assert caught.value.fact.removeprefix(f"{tmp_path / 'x.yaml'}:").startswith(fact)
+    assert len(caught.value.fact) <= 1000
+    assert caught.value.fact.isprintable()
 
 
 def test_the_nearest_word_is_offered_else_another_way() -> None:

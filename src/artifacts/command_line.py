@@ -38,6 +38,11 @@ class Loader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
         if not opt_values["dodoFile"].endswith(".py"):
             error = RecipeError(f"-f '{opt_values['dodoFile']}': not a Python file", "name the project's dodo.py")
             raise InvalidDodoFile(str(error))
+        try:
+            Path.cwd()
+        except OSError as cause:
+            error = RecipeError(f"the working folder: {cause.strerror}", "go to the project's folder, then run again")
+            raise InvalidDodoFile(str(error)) from None
         super().setup(opt_values)
 
 
