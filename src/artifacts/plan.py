@@ -220,23 +220,28 @@ def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: s
 
 
 def _check_inputs(job: Job, run: Any, target: Target) -> None:
-    signature = inspect.signature(run).parameters.values()
-    known = {parameter.name: parameter for parameter in signature if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = _inputs_of(run)
     label = f"{job.section}.{job.name}.inputs"
     recipe = job.loaded.recipe
-    there = [*recipe.sources, *recipe.targets, *recipe.layouts]
     for given, source in target.inputs.items():
         if given not in known:
             fix = did_you_mean(given, known, f"step '{job.step}' takes: {', '.join(known)}")
             place = job.place("inputs", given, "<key>")
             raise RecipeError(f"{place}: {label}: step '{job.step}' takes no input '{given}'", fix)
-        if source not in there:
+        if not any(source in names for names in (recipe.sources, recipe.targets, recipe.layouts)):
+            there = (*recipe.sources, *recipe.targets, *recipe.layouts)
             fix = did_you_mean(source, there, "name a source, a target or a layout of this recipe")
             raise RecipeError(f"{job.place('inputs', given)}: {label}.{given}: nothing is called '{source}'", fix)
     for name, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and name not in target.inputs:
             fact = f"{job.place('inputs')}: {label}: step '{job.step}' needs the input '{name}'"
             raise RecipeError(fact, f"add it, as in '{name}: <source or target>'")
+
+
+@cache
+def _inputs_of(run: Any) -> dict[str, inspect.Parameter]:
+    signature = inspect.signature(run).parameters.values()
+    return {parameter.name: parameter for parameter in signature if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def _ordered(found: dict[str, Job | SourceJob]) -> dict[str, Job | SourceJob]:
