@@ -159,6 +159,19 @@ def test_a_lock_file_that_is_none_is_told(lock: str) -> None:
         find(loaded, "a")
 
 
+def test_a_lock_file_is_read_once_for_all_its_sources_and_anew_when_it_is_replaced() -> None:
+    digest = hashlib.sha256(b"model").hexdigest()
+    names = [f"s{number}" for number in range(300)]
+    loaded = load(f"{{{', '.join(f'{name}: {{file: model.nemo}}' for name in names)}}}")
+    for name in names[:3]:
+        lock_source(loaded, name, digest)
+        assert pinned_digest(loaded, name)[0] == digest
+    loaded.lock_file.write_text("sources:\n" + "".join(f"  {name}: {{sha256: {digest}}}\n" for name in names))
+    began = time.monotonic()
+    assert all(pinned_digest(loaded, name)[0] == digest for name in names)
+    assert time.monotonic() - began < 5  # to read it for each source takes a minute
+
+
 def test_sources_that_are_used_at_once_are_all_locked() -> None:
     names = [f"s{index}" for index in range(8)]
     for name in names:

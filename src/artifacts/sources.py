@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -257,4 +258,12 @@ class _Lock(BaseModel):
 def _read_lock(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
+    status = path.stat()
+    return _read_lock_as_of(
+        path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    )
+
+
+@functools.lru_cache(maxsize=16)  # it is asked for each source anew; a lock file that is replaced is another file
+def _read_lock_as_of(path: Path, _identity: tuple[int, ...]) -> dict[str, str]:
     return {name: pin.sha256 for name, pin in validate(_Lock, read_yaml(path)).sources.items()}
