@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import tracemalloc
 from pathlib import Path
@@ -121,3 +122,16 @@ def test_of_a_very_large_journal_the_newest_part_is_read(tmp_path: Path) -> None
         found = [entry.target for entry in journal.read()]
     assert 3 <= len(found) < 10
     assert found == [f"x:{number}" for number in range(100)][-len(found) :]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_a_journal_that_is_no_file_is_empty(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    assert list(Journal(path).read()) == []
+    assert Journal(path).last("x:a") is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,18 @@ def test_a_key_that_is_no_key_is_none_of_ours(tmp_path: Path, files: list[Path])
     for odd in (b"\xff\x00", b"", b"k\n", b"../k", b"k" * 65, b"k" * 1_000_000, b"k\x00"):
         pointer.manifest_file.with_name("t.key").write_bytes(odd)
         assert pointer.key is None
+
+
+def test_state_that_is_no_file_is_none_of_ours(tmp_path: Path, files: list[Path]) -> None:
+    pointer = Pointer(tmp_path, "tiny", "t")
+    pointer.manifest_file.parent.mkdir(parents=True)
+    for path in (pointer.manifest_file, pointer.manifest_file.with_name("t.key")):
+        os.mkfifo(path)
+    assert pointer.key is None
+    assert not pointer.shows(files[0], ONE)
+    pointer.point("k", files[0], ONE)
+    assert pointer.key == "k"
+    assert pointer.shows(files[0], ONE)
 
 
 def test_a_removed_target_leaves_its_artifact(tmp_path: Path, files: list[Path]) -> None:

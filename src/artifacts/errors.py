@@ -65,7 +65,9 @@ class StoreError(ArtifactsError):
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EBADMSG, errno.EUCLEAN)
-_MISPLACED = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY)
+_MISPLACED = (
+    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ESPIPE, errno.ENXIO,
+)  # fmt: skip
 
 _FIXES = {
     **dict.fromkeys(_REFUSES, "see to the disk and its permissions, then run again"),

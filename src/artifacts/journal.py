@@ -85,11 +85,9 @@ class Journal:
             self._peaks[entry.target] = entry.peak_bytes
 
     def _lines(self) -> Iterator[bytes]:
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
+        if not self.path.is_file():  # to open a named pipe would wait for ever
             return
-        with file:
+        with self.path.open("rb") as file:
             begin = max(0, file.seek(0, os.SEEK_END) - MOST_BYTES)
             file.seek(begin)
             whole = begin == 0  # else the first line began earlier

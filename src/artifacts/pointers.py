@@ -42,7 +42,7 @@ class Pointer:
     @property
     def key(self) -> str | None:
         """The key that the target was last built or restored by."""
-        if not self._key_file.is_file():
+        if not self._key_file.is_file():  # to open a named pipe would wait for ever
             return None
         with self._key_file.open("rb") as file:
             key = file.read(KEY_CHARACTERS + 1).decode("ascii", errors="replace")
