@@ -207,3 +207,12 @@ def test_steps_run_from_many_threads_at_once(run: Run) -> None:
     for thread in threads:
         thread.join()
     assert len({result.files["text.txt"] for result in results}) == 4
+
+
+@pytest.mark.parametrize("answer", [b"[" * 100_000, b'{"files":' * 100_000, b"\xff", b""])
+def test_an_answer_that_is_none_is_a_crash_of_the_step(tmp_path: Path, answer: bytes) -> None:
+    (tmp_path / "result.json").write_bytes(answer)
+    (tmp_path / "log").write_text("what the step printed")
+    last = module._Last(lambda *_words: None)
+    with pytest.raises(StepCrashError, match="what the step printed"):
+        module._judge(0, 0, tmp_path, tmp_path / "log", last, False)

@@ -66,7 +66,8 @@ class StoreError(ArtifactsError):
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 _MISPLACED = (
-    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ESPIPE, errno.ENXIO,
+    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ESPIPE,
+    errno.ENXIO,
 )  # fmt: skip
 
 _FIXES = {
