@@ -10,7 +10,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from faults.invariants import RECIPE, Broken, Clean, WatchedProject, build_clean, check_converged, check_outside, records
+from faults.invariants import (
+    RECIPE,
+    Broken,
+    Clean,
+    WatchedProject,
+    build_clean,
+    check_converged,
+    check_outside,
+    records,
+)
 
 TEXTS = ("some notes\n", "more notes\n")  # of one size
 SHIFTS = (0.0, 0.05, 0.5, 3600.0, 1e9, -0.05, -0.5, -3600.0, -1e9)  # seconds that this machine is ahead of its disk

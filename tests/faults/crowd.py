@@ -31,7 +31,7 @@ WORKERS = 4
 EPOCH_SECONDS = 20.0
 SALTS = ("one", "two")
 NOTES = ("some notes\n", "more notes\n")  # of one size: only the bytes and the times differ
-WORDS = ((), (), (), ("-n", "2"), ("-n", "2"), ("third",), ("flat", "wide"), ("verify",), ("gc",), ("plan",), ("why",),
+WORDS = ((), (), (), ("-n", "2"), ("-n", "2"), ("both",), ("flat", "taken"), ("verify",), ("gc",), ("plan",), ("why",),
          ("list",))  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 

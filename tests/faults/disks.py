@@ -44,7 +44,9 @@ CALLS = (
 ERRORS = ("ENOSPC", "EIO")
 STEADY = {"PYTHONHASHSEED": "0"}  # the Nth call is the same one in every run
 # Steps are traced where doit starts them by this program, and not by the interpreter itself.
-STEP_STARTER = "import sys; from doit.doit_cmd import DoitMain; sys.executable = {!r}; sys.exit(DoitMain().run(sys.argv[4:]))"
+STEP_STARTER = (
+    "import sys; from doit.doit_cmd import DoitMain; sys.executable = {!r}; sys.exit(DoitMain().run(sys.argv[4:]))"
+)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _calls(log: Path, project: WatchedProject) -> list[tuple[str, int, str]]:
             place = _place(call, rest, project.root)
             if place is not None and place.is_relative_to(project.root):
                 found.setdefault((call, made[thread, call]), line)
-            elif place is not None and not place.is_relative_to("/dev") and "ENOENT" not in rest:
+            elif place is not None and place.parts[1] not in ("dev", "proc") and "ENOENT" not in rest:
                 raise Broken(f"outside the project: {line}")
     return [(call, number, line) for (call, number), line in found.items()]
 
@@ -181,7 +183,7 @@ def _check_after(project: WatchedProject, clean: Clean) -> None:
     wholes: list[dict[str, bytes]] = [{}]
     for variant in clean.files.values():
         wholes.append({name: data for name, data in variant.items() if name.startswith("dist/")})
-    if laid_out not in [*wholes] and not all("publishing" in name or name in wholes[1] for name in laid_out):
+    if {name: data for name, data in laid_out.items() if ".publishing." not in name} not in wholes:
         raise Broken(f"what is laid out is neither the old nor the new: {sorted(laid_out)}")
     ended = project.run()
     if ended.code:

@@ -113,7 +113,7 @@ def _prepare(folder: Path, package: Path, server: FileServer) -> tuple[Clean, Wa
     server.files["/page.txt"] = b"a page\n" * 40
     text = RECIPE.replace("SALT", VARIANT).replace("SECONDS", "0.0")
     text = text.replace("resources:", DOWNLOAD.format(server.address) + "resources:", 1)
-    text = text.replace("layouts:", TAKEN + "layouts:").replace("more: first}}", "more: fetched}}")
+    text = text.replace("layouts:", TAKEN + "layouts:")
     clean = Clean()
     folder.mkdir(exist_ok=True)
     build_clean(folder / "clean", package, clean, VARIANT, text, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,22 +14,25 @@ import pytest
 LONG = os.environ.get("FAULTS") == "long"
 SEED = int(os.environ.get("FAULTS_SEED", "1000" if LONG else "0"))
 
-KILLS = int(os.environ.get("FAULTS_COUNT", "240" if LONG else "10"))
+KILLS = int(os.environ.get("FAULTS_COUNT", "220" if LONG else "10"))
 FLIPS = int(os.environ.get("FAULTS_COUNT", "1000" if LONG else "25"))
-ROTS = int(os.environ.get("FAULTS_COUNT", "200" if LONG else "6"))
+ROTS = int(os.environ.get("FAULTS_COUNT", "200" if LONG else "5"))
 DISK_ERRORS = int(os.environ.get("FAULTS_COUNT", "100000" if LONG else "20"))  # no more than a build makes calls
 CROWD_SECONDS = int(os.environ.get("FAULTS_COUNT", "1200" if LONG else "10"))
 CLOCKS = int(os.environ.get("FAULTS_COUNT", "60" if LONG else "4"))
 TICKS = int(os.environ.get("FAULTS_COUNT", "20" if LONG else "1"))
 
 
-def need(program: str) -> None:
-    """Skip the test where a program is not installed; fail where CI is set."""
-    if shutil.which(program) is None:
-        missing = f"{program} is not installed: what it is for was not checked"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+def need_strace() -> None:
+    """Skip the test where strace cannot trace, and say so; fail where CI is set."""
+    missing = "strace is not installed"
+    if shutil.which("strace"):
+        tried = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, text=True)
+        missing = f"strace cannot trace: {tried.stderr}" if tried.returncode else ""
+    if missing and os.environ.get("CI"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(f"{missing}: what it is for was not checked")
 
 
 def tell(harness: str, counts: Mapping[str, int]) -> None:

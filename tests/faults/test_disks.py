@@ -8,7 +8,7 @@ from faults import disks, lengths
 
 
 def test_each_write_of_a_build_may_fail_and_the_next_build_ends_well(tmp_path: Path, package: Path) -> None:
-    lengths.need("strace")
+    lengths.need_strace()
     counts = disks.run(lengths.DISK_ERRORS, lengths.SEED, tmp_path, package)
     lengths.tell("disk errors", counts)
     injected = counts["ENOSPC"] + counts["EIO"]
