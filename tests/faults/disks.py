@@ -179,14 +179,15 @@ def _place(call: str, rest: str, root: Path) -> Path | None:
 def _check_after(project: WatchedProject, clean: Clean) -> None:
     """What was laid out is whole, and the next run, without errors, ends well."""
     check_nothing_wrong(project, clean)
-    laid_out = {name: data for name, data in files(project).items() if name.startswith("dist/")}
-    wholes: list[dict[str, bytes]] = [{}]
-    for variant in clean.files.values():
-        wholes.append({name: data for name, data in variant.items() if name.startswith("dist/")})
-    if {name: data for name, data in laid_out.items() if ".publishing." not in name} not in wholes:
+    laid_out = {name: data for name, data in _in_dist(files(project)).items() if ".publishing." not in name}
+    if laid_out not in [{}, *(_in_dist(known) for known in clean.files.values())]:
         raise Broken(f"what is laid out is neither the old nor the new: {sorted(laid_out)}")
     ended = project.run()
     if ended.code:
         raise Broken(f"the next run fails\n{ended.out}\n{ended.err}")
     check_converged(project, clean, "two")
     check_outside(project)
+
+
+def _in_dist(found: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in found.items() if name.startswith("dist/")}

@@ -19,7 +19,6 @@ from faults.invariants import (
     check_converged,
     check_nothing_wrong,
     check_outside,
-    contents,
 )
 from faults.own_disk import Disk
 from small_server import FileServer

@@ -20,6 +20,7 @@ ROTS = int(os.environ.get("FAULTS_COUNT", "200" if LONG else "5"))
 DISK_ERRORS = int(os.environ.get("FAULTS_COUNT", "100000" if LONG else "20"))  # no more than a build makes calls
 CROWD_SECONDS = int(os.environ.get("FAULTS_COUNT", "1200" if LONG else "10"))
 CLOCKS = int(os.environ.get("FAULTS_COUNT", "60" if LONG else "4"))
+EDITS = int(os.environ.get("FAULTS_COUNT", "60" if LONG else "4"))
 TICKS = int(os.environ.get("FAULTS_COUNT", "20" if LONG else "1"))
 
 
