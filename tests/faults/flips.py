@@ -40,7 +40,7 @@ def run(count: int, seed: int, folder: Path, package: Path, server: FileServer) 
     number = seed
     while counts.total() < count:
         draw = random.Random(number)
-        with _open_wal(project) if draw.random() < 0.2 else contextlib.nullcontext():
+        with _log_beside_digests(project) if draw.random() < 0.2 else contextlib.nullcontext():
             chosen = _choose(project, draw, min(MOST_AT_ONCE, count - counts.total()))
             events = [f"{_flip(path, draw)} in {path.relative_to(project.root)}" for path in chosen]
         try:
@@ -79,7 +79,7 @@ def run_rot(count: int, seed: int, disk: Disk, package: Path, server: FileServer
             check_nothing_wrong(project, clean)
             said = project.run("verify")
             check_nothing_wrong(project, clean)
-            if said.code not in (0, 1):
+            if said.code not in (0, 1) and "small.lock.yaml" not in said.err:  # a lock that cannot be read
                 raise Broken(f"verify ends with {said.code}\n{said.err}")
             _converge(project, clean)
             said = project.run("verify")
@@ -163,15 +163,17 @@ def _converge(project: WatchedProject, clean: Clean) -> None:
 
 
 @contextlib.contextmanager
-def _open_wal(project: WatchedProject) -> Iterator[None]:
-    """A write-ahead log as a killed run leaves it, while the body runs and after it."""
-    path = project.cache / "digests.sqlite"
-    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(sqlite3.connect(path)) as database:
+def _log_beside_digests(project: WatchedProject) -> Iterator[None]:
+    """What SQLite writes beside its database, as a killed run leaves it, while the body runs and after."""
+    path, kept = project.cache / "digests.sqlite", {}
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA cache_size=1")  # pages, so that a change is written before its end
         database.execute("CREATE TABLE IF NOT EXISTS more (x)")
-        database.commit()
+        database.execute("BEGIN")
+        database.executemany("INSERT INTO more VALUES (?)", [("x" * 4000,)] * 20)
+        kept = {found: found.read_bytes() for found in project.cache.glob("digests.sqlite*")}
+        database.rollback()
         database.execute("DROP TABLE more")
-        database.commit()
-        kept = {name: path.with_name(name).read_bytes() for name in ("digests.sqlite", "digests.sqlite-wal")}
-    for name, data in kept.items():
-        path.with_name(name).write_bytes(data)
+    for found, data in kept.items():
+        found.write_bytes(data)
     yield
