@@ -155,14 +155,3 @@ def test_a_database_that_another_process_locks_for_ever_is_waited_for_so_long(
     assert len(caplog.messages) == 1
     assert "cannot be used (database is locked); what this run hashes, the next one hashes again" in caplog.messages[0]
     assert hashed(DigestMemory(tmp_path / "m"), paths) == 0, "it was not thrown away"
-
-
-def test_a_database_that_another_process_has_replaced_is_opened_again(tmp_path: Path) -> None:
-    paths = remembered(tmp_path, 2)
-    memory = DigestMemory(tmp_path / "m")
-    (tmp_path / "m").rename(tmp_path / "old")
-    assert hashed(DigestMemory(tmp_path / "m"), paths[:1]) == 1
-    for _ in range(3):
-        memory.forget(paths[1])
-        memory.digest(paths[1])
-    assert hashed(DigestMemory(tmp_path / "m"), paths) == 0, "the other's row is there, and so is its own"

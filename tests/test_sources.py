@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -208,3 +210,35 @@ def test_an_untouched_file_is_not_read_twice() -> None:
     read: list[Path] = []
     memory.remember(Path("recipes/model.nemo"), "sha256", read.append)
     assert not read
+
+
+def test_a_source_that_cannot_be_locked_is_told_with_the_pin_that_needs_no_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def flock(_file: object, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    loaded = load("{a: {file: model.nemo}}")
+    content = find(loaded, "a").content
+    monkeypatch.setattr(fcntl, "flock", flock)  # no file system here is without locks
+    with pytest.raises(StoreError) as caught:
+        lock_source(loaded, "a", content)
+    assert caught.value.fact == "files in 'recipes' cannot be locked: No locks available"
+    assert caught.value.fix == f"pin the source in the recipe: write 'sha256: {content}' under sources.a"
+    pinned = load(f"{{a: {{file: model.nemo, sha256: {content}}}}}")
+    lock_source(pinned, "a", content)
+
+
+def test_a_memory_that_is_wrong_about_a_source_is_corrected_before_it_is_refused() -> None:
+    loaded = load("{a: {file: model.nemo}, s: {folder: speech}}")
+    Path("recipes/speech/a.flac").write_bytes(b"a")
+    for name in "as":
+        lock_source(loaded, name, find(loaded, name).content)
+    time.sleep(0.15)
+    for path in (Path("recipes/model.nemo"), Path("recipes/speech/a.flac")):
+        DigestMemory(Path("cache/m")).note(path, "0" * 64)
+    for name in "as":
+        assert look(loaded, name) == find(loaded, name) is not None
+    Path("recipes/model.nemo").write_bytes(b"other")
+    with pytest.raises(StoreError, match="has sha256"):
+        find(loaded, "a")

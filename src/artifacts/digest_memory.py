@@ -6,7 +6,6 @@ can be read or written, everything is computed.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -14,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ WAIT_SECONDS = 5.0
 WORTH_WAITING_BYTES = 1 << 28
 SCHEMA = """CREATE TABLE IF NOT EXISTS digests
 (file TEXT, kind TEXT, value TEXT, noted TEXT, checksum TEXT, PRIMARY KEY (file, kind)) WITHOUT ROWID"""
+READ = "SELECT value, noted, checksum FROM digests WHERE file = ? AND kind = ?"
 SHA256 = "sha256"
 
 # The disk or another process is to blame, and a new database would do no better. Any other error is of the file itself.
@@ -86,9 +86,10 @@ class DigestMemory:
         before, stat = _identity(path)
         if (before, kind) in self._asked:
             return self._asked[before, kind]
-        for value, noted, checksum in self._rows(before, kind):
+        for value, noted, checksum in self._execute(READ, before, kind):
+            # A flipped bit may have left anything there, also what is no text.
             if checksum == _checksum(before, kind, value, noted) and self._clock.holds(stat, int(noted)):
-                found = self._asked[before, kind] = json.loads(value)
+                found = self._asked[before, kind] = json.loads(value.decode())
                 return found
         return self._compute(path, kind, compute)
 
@@ -112,7 +113,7 @@ class DigestMemory:
 
     def _compute(self, path: Path, kind: str, compute: Callable[[Path], Any]) -> Any:
         before, stat = _identity(path)
-        started = self._clock.now()  # a change while the file is read must not count as one before
+        started = self._clock.before(stat)  # a change while the file is read must not count as one before
         with naming(path):
             value = compute(path)
         if not self._note(path, before, stat, started, kind, value):
@@ -126,7 +127,7 @@ class DigestMemory:
         if kind == SHA256:
             self._hashed[before] = value, started
         written, noted = json.dumps(value), str(started)
-        row = (before, kind, written, noted, _checksum(before, kind, written.encode(), noted.encode()))
+        row = (before, kind, written, noted, _checksum(before, kind, written.encode(), noted.encode()).decode())
         self._write("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", *row)
         return True
 
@@ -136,28 +137,18 @@ class DigestMemory:
         self._hashed.pop(identity, None)
         self._write("DELETE FROM digests WHERE file = ?", identity)
 
-    def _rows(self, file: str, kind: str) -> list[tuple[bytes, bytes, str]]:
-        """Value, time and checksum of what is remembered of a file; a flipped bit may have left anything there."""
-        with self._using() as database:
-            query = "SELECT value, noted, checksum FROM digests WHERE file = ? AND kind = ?"
-            rows = database.execute(query, (file, kind)).fetchall()
-            return [(value, noted, checksum.decode(errors="replace")) for value, noted, checksum in rows
-                    if all(isinstance(cell, bytes) for cell in (value, noted, checksum))]  # fmt: skip
-        return []
-
     def _write(self, statement: str, *values: str) -> None:
         if self._is_writable:
-            with self._using() as database:
-                database.execute(statement, values)
+            self._execute(statement, *values)
 
-    @contextlib.contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
-        """The connection, one thread at a time. What it cannot do is not done."""
+    def _execute(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives, one thread at a time. What the database cannot do is not done."""
         with self._lock:
             try:
-                yield self._database
+                return self._database.execute(statement, values).fetchall()
             except _FAILURES as error:
                 self._database = self._next_database(error)
+                return []
 
     def _first_database(self) -> sqlite3.Connection:
         try:
@@ -178,10 +169,11 @@ class DigestMemory:
             return self._own_memory(error)
         self._was_replaced = True
         try:
-            if name != "SQLITE_READONLY_DBMOVED":  # another process has put a new one in its place
-                for suffix in ("", "-journal", "-wal", "-shm"):
-                    remove(self._path.with_name(self._path.name + suffix))
-                self._warn(f"is damaged ({error}) and begun anew; files are hashed again")
+            if self._path.is_file():
+                self._path.open("r+b").close()  # a process without a free descriptor is not the file's fault
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                remove(self._path.with_name(self._path.name + suffix))
+            self._warn(f"is damaged ({error}) and begun anew; files are hashed again")
             return _open(self._path)
         except (OSError, *_FAILURES) as next_error:
             return self._own_memory(next_error)
@@ -210,24 +202,23 @@ def file_identity(path: Path) -> str:
 
 
 def _identity(path: Path) -> tuple[str, os.stat_result]:
-    # An open asks a network's server for the stamps; those that a stat alone gives may be a minute old.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        stat = os.fstat(handle)
-    finally:
-        os.close(handle)
+    stat = path.stat()
     return f"{stat.st_dev}.{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}.{stat.st_ctime_ns}", stat
 
 
-def _checksum(file: str, kind: str, value: bytes, noted: bytes) -> str:
-    return hashlib.sha256(b"\0".join((file.encode(), kind.encode(), value, noted))).hexdigest()
+def _checksum(file: str, kind: str, value: Any, noted: Any) -> bytes:
+    if not isinstance(value, bytes) or not isinstance(noted, bytes):
+        return b""
+    return hashlib.sha256(b"\0".join((file.encode(), kind.encode(), value, noted))).hexdigest().encode()
 
 
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=WAIT_SECONDS, check_same_thread=False, isolation_level=None)
     try:
         database.text_factory = bytes
-        database.execute("PRAGMA synchronous=OFF")  # a lost row costs one more hashing, never a wrong answer
+        # Without a journal on the disk: a lost database costs one more hashing, never a wrong answer.
+        database.execute("PRAGMA synchronous=OFF")
+        database.execute("PRAGMA journal_mode=MEMORY")
         database.execute(SCHEMA)
     except _FAILURES:
         database.close()

@@ -38,6 +38,10 @@ class FileClock:
             self._latest = time.time_ns() - FOREIGN_MARGIN
         return self._latest
 
+    def before(self, stat: os.stat_result) -> int:
+        """A time before now at which a file had these stamps: the last that was asked for, where it will do."""
+        return self._latest if self._latest and self.holds(stat, self._latest) else self.now()
+
     def holds(self, stat: os.stat_result, noted: int) -> bool:
         """Whether a file with these stamps has the bytes it had at `noted`: any change since would have moved them.
 

@@ -85,7 +85,12 @@ def _stamps(path: Path) -> Stamps:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    stats = (path.lstat(), path.stat()) if path.is_symlink() else (path.stat(),)
+    # An open asks a network's server for the stamps; those that a stat alone gives may be a minute old.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        stats = (path.lstat(), os.fstat(handle))
+    finally:
+        os.close(handle)
     return tuple(
         part for one in stats for part in (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
     )

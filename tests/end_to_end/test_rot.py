@@ -5,14 +5,68 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from artifacts.digest_memory import DigestMemory
 from artifacts.file_clock import FINE_MARGIN, SECOND
-from small_project import Project
+from small_project import Project, make_project
 from small_server import FileServer
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """The image of a disk that is mounted at `project` beside it."""
+    image, place = tmp_path / "image", tmp_path / "project"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    if not shutil.which("mkfs.ext4"):
+        pytest.skip("mkfs.ext4 is not here: no disk can be made to rot")
+    for command in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, place]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr}")
+    yield image
+    subprocess.run(["umount", "-l", place])
+
+
+def test_a_bit_that_flips_on_a_disk_is_met_before_a_step_reads_it(disk: Path, package: Path) -> None:
+    project = make_project(disk.parent / "project" / "p", package)
+    text = "zebras graze at dawn"
+    project.recipe(
+        f"targets: {{first: {{step: write_text, params: {{text: {text}, lines: 3}}}}, "
+        "second: {step: change_text, inputs: {text: first}, params: {upper: true}}}\n"
+    )
+    assert project.doit().code == 0
+    time.sleep(0.3)
+    assert project.doit().code == 0  # remembers what was too new before
+    path = project.artifact("first") / "files" / "text.txt"
+    before = path.stat()
+    subprocess.run(["umount", disk.parent / "project"], check=True)
+    data, line = bytearray(disk.read_bytes()), f"{text}\n".encode() * 3
+    assert data.count(line) == 1
+    data[data.index(line) + 5] ^= 1
+    disk.write_bytes(data)
+    subprocess.run(["mount", "-o", "loop", disk, disk.parent / "project"], check=True)
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
+    assert path.read_bytes() != line
+    project.replace("upper: true", "upper: false")
+    ended = project.doit()
+    assert (ended.code, ended.err) == (0, "")
+    assert path.read_bytes() == line
+    assert project.text("second") == f"{text}\n" * 3
+    assert_all_intact(project)
+
 
 ON_NOTES = """\
 sources:
