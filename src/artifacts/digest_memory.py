@@ -24,7 +24,7 @@ from artifacts.file_clock import FINE_MARGIN, SECOND, FileClock
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 5.0
-WORTH_WAITING_BYTES = 1 << 28
+WORTH_WAITING_BYTES = 1 << 27
 SCHEMA = """CREATE TABLE IF NOT EXISTS digests
 (file TEXT, kind TEXT, value TEXT, noted TEXT, checksum TEXT, PRIMARY KEY (file, kind)) WITHOUT ROWID"""
 READ = "SELECT value, noted, checksum FROM digests WHERE file = ? AND kind = ?"
@@ -74,9 +74,7 @@ class DigestMemory:
     def note(self, path: Path, digest: str) -> None:
         """Remember the sha256 of a file that this run has hashed elsewhere, and that was not touched since."""
         before, stat = _identity(path)
-        if stat.st_size > WORTH_WAITING_BYTES and not self._clock.holds(stat, self._clock.now()):
-            time.sleep(2 * FINE_MARGIN / SECOND)  # it was renamed just now; to hash it again would take longer
-        self._note(path, before, stat, self._clock.now(), SHA256, digest)
+        self._note(path, before, stat, self._time_before_reading(stat), SHA256, digest)
 
     def remember(self, path: Path, kind: str, compute: Callable[[Path], Any]) -> Any:
         """`compute(path)`, a JSON value that depends on nothing but the file's bytes, from memory where possible.
@@ -113,12 +111,19 @@ class DigestMemory:
 
     def _compute(self, path: Path, kind: str, compute: Callable[[Path], Any]) -> Any:
         before, stat = _identity(path)
-        started = self._clock.before(stat)  # a change while the file is read must not count as one before
+        started = self._time_before_reading(stat)  # a change meanwhile must not count as one before
         with naming(path):
             value = compute(path)
         if not self._note(path, before, stat, started, kind, value):
             self._forget(before)
         return value
+
+    def _time_before_reading(self, stat: os.stat_result) -> int:
+        started = self._clock.before(stat)
+        if stat.st_size > WORTH_WAITING_BYTES and not self._clock.holds(stat, started):
+            time.sleep(2 * FINE_MARGIN / SECOND)  # it was touched just now; to hash it again would take longer
+            started = self._clock.now()
+        return started
 
     def _note(self, path: Path, before: str, stat: os.stat_result, started: int, kind: str, value: Any) -> bool:
         if not self._clock.holds(stat, started) or _identity(path)[0] != before:
