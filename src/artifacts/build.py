@@ -146,11 +146,11 @@ class Build:
     def _find(self, job: SourceJob) -> Outcome:
         name, started = job.full_name, time.monotonic()
 
-        def progress(done: int, total: int) -> None:
-            self._listener.progressed(name, "fetching, bytes", done, total or None)
+        def progress(message: str, done: int | None, total: int | None) -> None:
+            self._listener.progressed(name, message, done, total)
 
         def waiting() -> None:
-            self._listener.progressed(name, "waiting: it is being fetched elsewhere", None, None)
+            progress("waiting: it is being fetched elsewhere", None, None)
 
         local = job.loaded.recipe.sources[job.name].is_local
         with contextlib.nullcontext() if local else naming(self.there.downloads):
@@ -158,7 +158,7 @@ class Build:
         if pinned_digest(job.loaded, job.name)[0] is None:
             if any(name in other.inputs.values() for other in self.plan.jobs.values() if isinstance(other, Job)):
                 self._unlocked.add(name)
-            else:
+            elif job.loaded.recipe.sources[job.name].is_local:
                 lock_source(job.loaded, job.name, found.content)  # no step will read it, and none refuse it
         with self.store.lock(f"target.{name}"):
             self.there.pointer(name).note(found.manifest)

@@ -9,6 +9,8 @@ import resource
 import shutil
 from pathlib import Path
 
+from artifacts.web_address import without_secrets
+
 NOTHING_LEFT_BYTES = 1 << 16
 LINE_CHARACTERS = 1000
 QUOTED_CHARACTERS = 80
@@ -39,11 +41,12 @@ def _shortened(text: str, most: int) -> str:
 class ArtifactsError(Exception):
     """A mistake that is not a bug of ours. `fact` says what is wrong and where; `fix` is the next move.
 
-    Both are `printable`: whatever they quote, the error is two lines.
+    Both are `printable`: whatever they quote, the error is two lines. Web addresses in a fact are shown without their
+    secrets.
     """
 
     def __init__(self, fact: str, fix: str) -> None:
-        self.fact = printable(fact)
+        self.fact = printable(without_secrets(fact))
         self.fix = printable(fix)
         super().__init__(self.fact, self.fix)
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from artifacts.errors import RecipeError
 from artifacts.marked_yaml import Marked, merge, read_yaml
 from artifacts.validate import did_you_mean, validate
+from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, url_fault
 
 PIPELINE_FILE = Path("pipeline.yaml")
 
@@ -50,6 +52,7 @@ class Source(_Declared):
     `file` and `folder` are relative to the YAML file they are written in. `sha256` pins the file's bytes (for a folder:
     its content digest); without it the recipe's lock file does, from the first use on. `hint` tells how to get it.
     `trust` lets a checkpoint name classes beyond those that are known to be harmless.
+    A recipe contains no login: that of a URL's host is in `~/.netrc`, that of the hub is its token.
     """
 
     file: PathText | None = None
@@ -69,15 +72,29 @@ class Source(_Declared):
     def _check_kind(self) -> Source:
         given = [kind for kind in ("file", "folder", "url") if getattr(self, kind) is not None]
         if self.hf is not None:
-            if not re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", self.hf):
+            if not re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", self.hf, re.ASCII):
                 raise ValueError("'hf' must read 'owner/name@revision'")
             if given != ["file"]:
                 raise ValueError("'hf' needs 'file', the file's name in that repository, and nothing else")
+            if not _is_path_in_repository(self.file or ""):
+                raise ValueError("'file' must be a path inside the repository, like 'folder/name'")
         elif len(given) != 1:
             raise ValueError("give one of 'file', 'folder', 'url', or 'hf' with 'file'")
-        if self.url is not None and not re.match(r"https?://[^/]", self.url):
-            raise ValueError("'url' must begin with 'https://'")
+        if self.url is not None and (fault := url_fault(self.url)):
+            raise PydanticCustomError("value_error", "'url' {fault}", {"fault": fault, "fix": _fix_of(fault)})
+        for kind in ("file", "folder"):
+            if self.hf is None and "://" in (getattr(self, kind) or ""):
+                raise ValueError(f"'{kind}' is a path, and this is a web address: use 'url'")
         return self
+
+
+def _is_path_in_repository(name: str) -> bool:
+    parts = name.split("/")
+    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
+
+
+def _fix_of(fault: str) -> str | None:
+    return LOGIN_FIX if fault == LOGIN_FAULT else None
 
 
 class Resources(_Declared):

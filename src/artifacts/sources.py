@@ -1,7 +1,8 @@
 """Where bytes come from that no step makes: files, folders, URLs, Hugging Face repositories; each held to a sha256.
 
 A source is pinned by the recipe, or by the recipe's lock file. A download is locked on arrival; a local file or folder
-only once a step has read it, so that a damaged one that every step refuses is not what the right one is held to.
+only once a step has read it, so that a damaged one that every step refuses is not what the right one is held to. The
+same holds for a download whose server does not say its length, because it may be cut off.
 Downloads go to `cache/downloads/<sha256>/`, resume where they broke off, and are never made twice.
 """
 
@@ -12,10 +13,12 @@ import fcntl
 import functools
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -23,16 +26,21 @@ from pydantic import BaseModel, ConfigDict
 from artifacts.atomic_files import sync, write_atomically
 from artifacts.digest import digest_json
 from artifacts.digest_memory import DigestMemory
-from artifacts.download import Progress, download_hf, download_url
 from artifacts.errors import StoreError
 from artifacts.locks import held, lock_file
 from artifacts.marked_yaml import read_yaml
 from artifacts.recipe import LoadedRecipe, Sha256, Source
 from artifacts.store import Manifest, content_of, manifest_of
 from artifacts.validate import validate
+from artifacts.web_address import shown_url
+
+if TYPE_CHECKING:
+    from artifacts.download import Progress
 
 log = logging.getLogger(__name__)
 
+# File systems allow 255; some that encrypt names allow fewer.
+LONGEST_NAME_BYTES = 140
 LOCK_HEADER = "# Digests of sources that the recipe does not pin, written on first use and held to afterwards.\n"
 
 
@@ -71,7 +79,8 @@ def find_source(
     progress: Progress,
     waiting: Callable[[], None] | None = None,
 ) -> Found:
-    """The source's bytes, downloaded if they have to be, held to their pin; an unpinned download is locked.
+    """The source's bytes, downloaded if they have to be, held to their pin; an unpinned download is locked if it
+    is whole for certain.
 
     `waiting` is called once if another process is fetching it. Raises `StoreError` for what is missing, cannot be
     fetched, or has another digest than its pin.
@@ -136,7 +145,7 @@ def _hold(loaded: LoadedRecipe, name: str, content: str) -> None:
     pin, pinned_by = pinned_digest(loaded, name)
     if content != pin:
         source = loaded.recipe.sources[name]
-        shown = loaded.source_path(name) if source.is_local else " of ".join(reversed(_address(source)))
+        shown = loaded.source_path(name) if source.is_local else _shown(source)
         change = "take its line out of" if pinned_by == loaded.lock_file else "change the pin in"
         raise StoreError(
             f"{_where(loaded, name)}: '{shown}' has sha256 {content}, {pinned_by} pins {pin}",
@@ -154,9 +163,13 @@ def pinned_digest(loaded: LoadedRecipe, name: str) -> tuple[str | None, Path]:
 
 def describe(source: Source) -> str:
     """A source in a few words, as `doit list` shows it."""
+    return f"Source: {_shown(source)}"
+
+
+def _shown(source: Source) -> str:
     if source.hf is not None:
-        return f"Source: {source.file} of {source.hf}"
-    return f"Source: {source.file or source.folder or source.url}"
+        return f"{source.file} of {source.hf}"
+    return source.file or source.folder or shown_url(source.url or "")
 
 
 def _where(loaded: LoadedRecipe, name: str) -> str:
@@ -199,7 +212,19 @@ def _files_below(folder: Path, where: str) -> Iterator[Path]:
 
 
 def _file_name(source: Source) -> str:
-    return Path(source.file or (source.url or "").split("?")[0].rstrip("/")).name
+    """The name of a download: the last part of its address, as it is written there, of at most LONGEST_NAME_BYTES."""
+    path = source.file or urlsplit(source.url or "").path
+    name = re.sub(r"[\x00-\x1f\x7f\\]", "_", path.rstrip("/").rpartition("/")[2])
+    if name in ("", ".", ".."):
+        return "download"
+    stem, dot, suffix = name.rpartition(".")
+    if len(name.encode()) <= LONGEST_NAME_BYTES or not dot or len(suffix.encode()) > 20:
+        return _first_bytes(name, LONGEST_NAME_BYTES)
+    return f"{_first_bytes(stem, LONGEST_NAME_BYTES - 21)}.{suffix}"
+
+
+def _first_bytes(text: str, most: int) -> str:
+    return text.encode()[:most].decode(errors="ignore")
 
 
 def _single(path: Path, digest: Callable[[Path], str]) -> Found:
@@ -209,8 +234,15 @@ def _single(path: Path, digest: Callable[[Path], str]) -> Found:
 
 
 def partial_folder(source: Source, downloads: Path) -> Path:
-    """Where a download is on its way."""
+    """The folder of a download while it is under way. Its name is a digest: an address may contain secrets."""
     return downloads / "partial" / digest_json(_address(source))[:16]
+
+
+def is_resumable(partial: Path) -> bool:
+    """Whether what a killed run left in the folder of a download is of use to the next run."""
+    from artifacts import download  # only a download and a clean-up need it
+
+    return download.is_resumable(partial)
 
 
 def _address(source: Source) -> list[str]:
@@ -220,8 +252,10 @@ def _address(source: Source) -> list[str]:
 def _downloaded(
     loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, partial: Path, progress: Progress
 ) -> Found:
+    from artifacts.download import download_url  # it takes longer to import than `doit list` may
+    from artifacts.hub import download_hf
+
     source = loaded.recipe.sources[name]
-    fetch: Callable[..., Path] = download_hf if source.hf is not None else download_url
     pin, _ = pinned_digest(loaded, name)
     if pin is not None and (kept := downloads / pin / _file_name(source)).is_file():
         if memory.digest(kept) == pin or memory.digest_anew(kept) == pin:
@@ -229,19 +263,28 @@ def _downloaded(
         log.warning("%s was damaged and is fetched again", kept)
         kept.unlink()
     try:
-        arrived = fetch(*_address(source), partial, progress)
+        if source.hf is not None:
+            arrived = download_hf(source.hf, source.file or "", partial, progress, pin)
+        else:
+            arrived = download_url(source.url or "", partial, progress, pin)
     except StoreError as error:
         raise StoreError(f"{_where(loaded, name)}: {error.fact}", source.hint or error.fix) from None
-    digest = memory.digest(arrived)
-    place = downloads / digest / _file_name(source)
+    place = downloads / arrived.sha256 / _file_name(source)
     place.parent.mkdir(exist_ok=True)
-    sync(arrived)
-    arrived.replace(place)
-    memory.note(place, digest)
+    sync(arrived.path)
+    arrived.path.replace(place)
+    memory.note(place, arrived.sha256)
     # Kept even if it is not what is pinned: where the pin is wrong, a corrected one finds it.
-    if pin is None:
-        lock_source(loaded, name, digest)
-    _hold(loaded, name, digest)
+    if not arrived.is_whole:
+        log.warning(
+            "%s: the server does not say how long '%s' is: it may be cut off after %d bytes; it is locked once a step "
+            "has read it",
+            *(_where(loaded, name), _shown(source), place.stat().st_size),
+        )
+    elif pin is None:
+        lock_source(loaded, name, arrived.sha256)
+    if pin is not None or arrived.is_whole:
+        _hold(loaded, name, arrived.sha256)
     return _single(place, memory.digest)
 
 

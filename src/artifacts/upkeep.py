@@ -13,7 +13,7 @@ from artifacts.errors import StoreError
 from artifacts.lookup import Known, Lookup
 from artifacts.plan import Job, Plan, SourceJob
 from artifacts.recipe import RESERVED, Source
-from artifacts.sources import Found, local_source, partial_folder, pinned_digest
+from artifacts.sources import Found, is_resumable, local_source, partial_folder, pinned_digest
 from artifacts.store import total_bytes
 
 # Between two looks at a target that a build may be pointing elsewhere at this moment.
@@ -124,7 +124,9 @@ def drop_unneeded(plan: Plan) -> Dropped:
         if there.downloads.is_dir():
             doomed += [path for path in sorted(there.downloads.iterdir()) if path.name not in pins | {"partial"}]
             under_way = {partial_folder(source, there.downloads) for source in _remote_sources(there.plan)}
-            doomed += sorted(set(there.downloads.glob("partial/*")) - under_way)
+            doomed += sorted(
+                set(there.downloads.glob("partial/*")) - {path for path in under_way if is_resumable(path)}
+            )
         size = sum(_bytes_below(path) for path in doomed)
         actions = [key for key, _ in there.store.actions() if key not in keys]
         for key in actions:

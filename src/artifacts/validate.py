@@ -84,7 +84,8 @@ def _explain(model: type[BaseModel], marked: Marked, path: KeyPath, error: Error
     where = f"{place}: {name}" if name else f"{place}"
     if error["type"] == "string_type":
         return RecipeError(f"{where}: {message}{got}", "put the value in quotes")
-    return RecipeError(f"{where}: {message}{got}", f"correct '{full[-1]}'" if full else "correct it")
+    fix = error.get("ctx", {}).get("fix") or (f"correct '{full[-1]}'" if full else "correct it")
+    return RecipeError(f"{where}: {message}{got}", fix)
 
 
 def _keys_at(model: Any, location: Iterable[str | int]) -> list[str]:

@@ -11,12 +11,12 @@ import time
 import pytest
 
 from small_project import Project
-from small_server import FileServer
+from small_server import COMMIT, FileServer
 
 DATA = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(DATA).hexdigest()
 URL_PATH = "/models/notes.bin"
-HUB_PATH = "/owner/name/resolve/main/sub/notes.bin"
+BRANCH_PATH, HUB_PATH = (f"/owner/name/resolve/{revision}/sub/notes.bin" for revision in ("main", COMMIT))
 
 
 def use(project: Project, server: FileServer, source: str, pin: str | None = None) -> None:
@@ -24,7 +24,12 @@ def use(project: Project, server: FileServer, source: str, pin: str | None = Non
     text = source.replace("ADDRESS", server.address)
     pinned = f", sha256: '{pin}'" if pin else ""
     project.recipe(f"sources:\n  notes: {{{text}{pinned}}}\ntargets:\n  first: {{step: write_text}}\n")
-    server.files[URL_PATH] = server.files[HUB_PATH] = DATA
+    offer(server, DATA)
+
+
+def offer(server: FileServer, data: bytes) -> None:
+    """Let the server have this file, at the address of each kind."""
+    server.files |= dict.fromkeys((URL_PATH, BRANCH_PATH, HUB_PATH), data)
 
 
 def hub(project: Project, server: FileServer) -> dict[str, str]:
@@ -52,7 +57,7 @@ def test_a_source_is_fetched_once_locked_and_held_to_it(project: Project, server
     lock = project.root / "recipes" / "small.lock.yaml"
     assert lock.read_text().endswith(f"sources:\n  notes:\n    sha256: {SHA256}\n")
     assert (project.cache / "downloads" / SHA256 / "notes.bin").read_bytes() == DATA
-    server.files[path] = b"other bytes"
+    offer(server, b"other bytes")
     assert "1 target, unchanged" in fetch(project, server)[1]
     assert len(server.gets(path)) == 1
     (project.cache / "downloads" / SHA256 / "notes.bin").unlink()
@@ -62,7 +67,7 @@ def test_a_source_is_fetched_once_locked_and_held_to_it(project: Project, server
     assert re.match(
         rf"recipes/small.yaml:2:3: sources.notes: '.*' has sha256 {other}, recipes/small.lock.yaml pins", err
     )
-    server.files[path] = DATA
+    offer(server, DATA)
     assert fetch(project, server)[0] == 0
     assert SHA256 in lock.read_text()
 
@@ -96,28 +101,43 @@ def test_a_download_whose_run_was_killed_before_it_took_its_place_is_not_fetched
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_broken_connection_is_resumed_by_the_next_run(project: Project, server: FileServer, kind: str) -> None:
+def test_a_broken_connection_is_resumed_in_the_same_run_and_told(
+    project: Project, server: FileServer, kind: str
+) -> None:
     source, path = KINDS[kind]
     use(project, server, source, pin=SHA256)
     server.break_after = [200_000]
+    code, out, err = fetch(project, server)
+    assert code == 0, err
+    told = r"'.*notes.bin'.* broke off after 200000 of 512000 bytes; it is tried again in \d.\d s\n"
+    assert re.fullmatch(told, err)
+    assert [one.range for one in server.gets(path)] == [None, "bytes=200000-"]
+
+
+def test_a_download_that_fails_is_resumed_by_the_next_run(project: Project, server: FileServer) -> None:
+    use(project, server, KINDS["url"][0], pin=SHA256)
+    server.break_after = [200_000]
+    server.after_break = (503, {"Retry-After": "86400"})
     code, _, err = fetch(project, server)
     assert code == 1
-    assert re.fullmatch(
-        r"recipes/small.yaml:2:3: sources.notes: '.*notes.bin'.* broke off after 200000 of 512000 bytes\n"
-        r"  fix: check the network, then run again; what has arrived is kept\n",
+    assert re.search(
+        r"^recipes/small.yaml:2:3: sources.notes: '.*notes.bin' answers 503 Service Unavailable, and asks to wait 86400 s\n"
+        r"  fix: wait that long, then run again; what has arrived is kept\n\Z",
         err,
+        flags=re.MULTILINE,
     )
+    server.once.clear()
     assert fetch(project, server)[0] == 0
-    assert [one.range for one in server.gets(path)] == [None, "bytes=200000-"]
+    assert [one.range for one in server.gets(URL_PATH)] == [None, "bytes=200000-", "bytes=200000-"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_download_is_resumed(project: Project, server: FileServer, kind: str) -> None:
     source, path = KINDS[kind]
-    piece = 1 << 20  # what was fetched of the last piece is lost
+    piece = 1 << 20
     data = bytes(3 * piece)
     use(project, server, source, pin=hashlib.sha256(data).hexdigest())
-    server.files[path] = data
+    offer(server, data)
     server.pause_seconds = (1 << 14) / piece  # a piece in a second
     process = project.start("small:notes", environment=hub(project, server))
     end = time.monotonic() + 30
@@ -127,29 +147,34 @@ def test_a_killed_download_is_resumed(project: Project, server: FileServer, kind
     process.send_signal(signal.SIGKILL)
     process.communicate()
     server.pause_seconds = 0.0
+    [part] = project.cache.glob("downloads/partial/*/part")
+    arrived = part.stat().st_size
     assert fetch(project, server)[0] == 0
-    assert [one.range for one in server.gets(path)] == [None, f"bytes={piece}-"]
+    assert [one.range for one in server.gets(path)] == [None, f"bytes={arrived}-"]
+    assert piece <= arrived < 3 * piece
 
 
 def test_a_file_that_was_replaced_meanwhile_is_fetched_from_its_beginning(project: Project, server: FileServer) -> None:
     use(project, server, KINDS["url"][0])
     server.files[URL_PATH] = b"old" * 100_000
+    server.moves[URL_PATH] = DATA
     server.break_after = [200_000]
-    assert fetch(project, server)[0] == 1
-    server.files[URL_PATH] = DATA
     assert fetch(project, server)[0] == 0
+    assert [one.range for one in server.gets(URL_PATH)] == [None, "bytes=200000-"]
     assert (project.cache / "downloads" / SHA256 / "notes.bin").read_bytes() == DATA
 
 
 def test_a_download_that_was_killed_after_its_last_byte_is_not_made_again(project: Project, server: FileServer) -> None:
     use(project, server, KINDS["url"][0], pin=SHA256)
     server.break_after = [200_000]
+    server.after_break = (404, {})
     fetch(project, server)
     [part] = project.cache.rglob("part")
     part.write_bytes(DATA)
+    server.once.clear()
     code, _, err = fetch(project, server)
     assert code == 0, err
-    assert len(server.gets(URL_PATH)) == 2, "the second was answered with 416 and no bytes"
+    assert len(server.gets(URL_PATH)) == 3, "the last was answered with 416 and no bytes"
 
 
 def test_two_runs_at_once_fetch_it_once(project: Project, server: FileServer) -> None:
@@ -204,10 +229,11 @@ def test_a_server_that_refuses_is_told_in_two_lines(
 ) -> None:
     source, path = KINDS[kind]
     use(project, server, source)
-    server.answers[path] = (status, {"X-Error-Code": code, "X-Repo-Commit": "x", "ETag": '"x"'})
+    path = path.replace(COMMIT, "main")
+    server.answers[path] = (status, {"X-Error-Code": code, "X-Repo-Commit": "x", "ETag": '"x"', "Retry-After": "0"})
     ended, out, err = fetch(project, server)
     assert ended == 1
-    lines = err.splitlines()
+    lines = err.splitlines()[-2:]
     assert lines[0].startswith("recipes/small.yaml:2:3: sources.notes: " + fact.replace("ADDRESS", server.address))
     assert lines[-1].startswith(f"  fix: {fix}")
     assert "Traceback" not in err
@@ -231,7 +257,7 @@ def test_the_token_is_shown_to_the_hub_and_to_no_host_behind_it(project: Project
     assert [one.token for one in server.gets(HUB_PATH)] == ["Bearer hf_secret"]
     other = server.address.replace("127.0.0.1", "localhost")
     server.files["/signed?key=1"] = DATA
-    server.answers[HUB_PATH] = (
+    server.answers[BRANCH_PATH] = (
         302,
         {"Location": f"{other}/signed?key=1", "X-Linked-Etag": '"x"', "X-Repo-Commit": "x"},
     )
