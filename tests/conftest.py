@@ -19,7 +19,8 @@ import pytest
 pytest_plugins = [
     "small_model",
     "small_project",
-    "small_server",  # of tests that run the engine on small steps
+    "small_server",
+    "small_downloads",  # of tests that run the engine on small steps
     "lstm_networks",
     "ncnn_conversions",  # of tests that run networks with ncnn
 ]

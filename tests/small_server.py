@@ -35,6 +35,7 @@ class FileServer:
     def __init__(self, address: str) -> None:
         self.address = address
         self.files: dict[str, bytes] = {}
+        self.any_path: bytes | None = None  # the file at every path that has none
         self.answers: dict[str, tuple[int, dict[str, str]]] = {}  # path: status and headers, instead of the file
         self.once: dict[str, list[tuple[int, dict[str, str]]]] = {}  # the same, for the next requests only
         self.raw: dict[str, Callable[[Callable[[bytes], object]], object]] = {}  # what a GET writes, headers included
@@ -74,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers = self.served.once[self.path].pop(0)
             self._head(status, headers | {"Content-Length": "0"})
             return
+        if self.served.any_path is not None:
+            self.served.files.setdefault(self.path, self.served.any_path)
         if self.path in self.served.answers or self.path not in self.served.files:
             status, headers = self.served.answers.get(self.path, (404, {}))
             self._head(status, headers | {"Content-Length": "0"})

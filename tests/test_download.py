@@ -4,47 +4,14 @@ import dataclasses
 import gzip
 import hashlib
 import itertools
-import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from artifacts.download import Arrived, Patience, download_url, is_resumable
-from artifacts.errors import StoreError
+from artifacts.download import download_url, is_resumable
+from small_downloads import DATA, PATH, QUICK, SHA256, arrive, head, refusal
 from small_server import FileServer
-
-DATA = bytes(range(256)) * 20_000
-SHA256 = hashlib.sha256(DATA).hexdigest()
-PATH = "/a/model.bin"
-QUICK = Patience(least_bytes=1000, seconds=5.0, tries=3, pause_seconds=0.01, longest_pause_seconds=1.0)
-ONCE = dataclasses.replace(QUICK, all_tries=1)
-Write = Callable[[bytes], object]
-
-
-@pytest.fixture
-def url(server: FileServer) -> str:
-    """The address of some data."""
-    server.files[PATH] = DATA
-    return server.address + PATH
-
-
-def quiet(_message: str, _done: int | None, _total: int | None) -> None:
-    """Nobody listens."""
-
-
-def arrive(url: str, folder: Path, *, pin: str | None = None, patience: Patience = QUICK) -> Arrived:
-    """Download in silence."""
-    return download_url(url, folder, quiet, pin, patience)
-
-
-def refusal(url: str, folder: Path, *, pin: str | None = None, patience: Patience = ONCE) -> StoreError:
-    """The error of a download that fails."""
-    with pytest.raises(StoreError) as caught:
-        arrive(url, folder, pin=pin, patience=patience)
-    assert "\n" not in caught.value.fact + caught.value.fix
-    return caught.value
 
 
 def test_a_file_arrives_whole_and_says_how_far_it_is(url: str, tmp_path: Path) -> None:
@@ -107,29 +74,6 @@ def test_a_file_that_changed_on_the_server_is_begun_anew(url: str, server: FileS
     assert arrive(url, tmp_path).path.read_bytes() == DATA[::-1]
 
 
-@pytest.mark.parametrize("data", [DATA[::-1], DATA[::-1] + b"more", DATA[::-1][:1_000_000], DATA[:500_000]])
-def test_a_server_that_ignores_if_range_does_not_mix_two_files(
-    url: str, server: FileServer, tmp_path: Path, data: bytes
-) -> None:
-    server.break_after = [1_000_000]
-    refusal(url, tmp_path)
-    server.files[PATH] = data
-    server.ignores_if_range = True
-    arrived = arrive(url, tmp_path)
-    assert (arrived.path.read_bytes() == data, arrived.sha256) == (True, hashlib.sha256(data).hexdigest())
-
-
-def test_another_server_with_the_same_etag_but_another_length_does_not_continue_a_file(
-    url: str, server: FileServer, tmp_path: Path
-) -> None:
-    server.extra = {"ETag": '"1"'}
-    server.ignores_if_range = True
-    server.break_after = [1_000_000]
-    refusal(url, tmp_path)
-    server.files[PATH] = DATA[::-1] + b"more"
-    assert arrive(url, tmp_path).path.read_bytes() == DATA[::-1] + b"more"
-
-
 def test_a_part_that_is_longer_than_the_file_is_begun_anew(url: str, server: FileServer, tmp_path: Path) -> None:
     server.break_after = [1_000_000]
     refusal(url, tmp_path)
@@ -160,16 +104,6 @@ def test_a_part_of_which_nothing_is_known_is_not_continued(
     assert not is_resumable(tmp_path)
     assert arrive(url, tmp_path).path.read_bytes() == DATA
     assert server.gets(PATH)[0].range is None
-
-
-def test_a_weak_etag_continues_nothing_and_a_date_does(url: str, server: FileServer, tmp_path: Path) -> None:
-    server.extra = {"ETag": 'W/"1"'}
-    server.break_after = [1_000_000, 1_000_000]
-    refusal(url, tmp_path)
-    assert not is_resumable(tmp_path)
-    server.extra = {"ETag": 'W/"1"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
-    refusal(url, tmp_path)
-    assert json.loads((tmp_path / "validator").read_text())["validator"] == "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
 def test_what_an_earlier_run_had_whole_is_taken_unless_it_is_not_what_is_pinned(
@@ -226,107 +160,6 @@ def test_what_will_not_pass_is_not_tried_again(url: str, server: FileServer, tmp
     server.answers[PATH] = (status, {})
     assert f"' answers {status}" in refusal(url, tmp_path, patience=QUICK).fact
     assert len(server.gets(PATH)) == 1
-
-
-def head(*lines: str) -> bytes:
-    """The head of a 200."""
-    return "\r\n".join(("HTTP/1.1 200 OK", *lines, "", "")).encode()
-
-
-def drip(first: bytes, rest: bytes) -> Callable[[Write], None]:
-    """Writes `first` at once, then byte after byte."""
-
-    def play(write: Write) -> None:
-        write(first)
-        for byte in rest:
-            write(bytes([byte]))
-            time.sleep(0.02)
-
-    return play
-
-
-@pytest.mark.parametrize(
-    "play",
-    [
-        drip(head("Content-Length: 100000"), bytes(1000)),
-        drip(head(), bytes(1000)),
-        drip(b"HTTP/1.1 200 OK\r\n", b"X-Long: " + b"x" * 1000),
-        drip(head("Transfer-Encoding: chunked"), b"1" + b"0" * 1000),
-        drip(head("Transfer-Encoding: chunked") + b"5\r\nabcde\r\n", b"0000000" * 1000),
-        drip(b"", b"HTTP/1.1 200 OK" + b" " * 1000),
-        lambda _write: time.sleep(3),
-    ],
-    ids=["body", "body without a length", "headers", "chunk's length", "second chunk", "status", "silence"],
-)
-def test_a_server_that_sends_next_to_nothing_is_left_and_told(
-    url: str, server: FileServer, tmp_path: Path, play: Callable[[Write], None]
-) -> None:
-    server.raw[PATH] = play
-    started = time.monotonic()
-    patience = Patience(least_bytes=1000, seconds=0.3, tries=2, pause_seconds=0.01)
-    error = refusal(url, tmp_path, patience=patience)
-    assert error.fact in (
-        f"'{url}' sends fewer than 1000 bytes in 0.3 s (2 tries)",
-        f"'{url}' cannot be fetched: timed out (2 tries)",
-    )
-    assert time.monotonic() - started < 3
-    assert len(server.gets(PATH)) == 2
-
-
-def test_a_slow_server_that_brings_enough_is_not_left(url: str, server: FileServer, tmp_path: Path) -> None:
-    server.files[PATH] = DATA[: 20 << 14]
-    server.pause_seconds = 0.05
-    patience = Patience(least_bytes=1000, seconds=0.3, tries=1)
-    assert arrive(url, tmp_path, patience=patience).path.read_bytes() == DATA[: 20 << 14]
-    assert len(server.gets(PATH)) == 1
-
-
-@pytest.mark.parametrize("extra", [b"x", b"x" * 100_000])
-def test_more_than_the_announced_length_is_an_error(url: str, server: FileServer, tmp_path: Path, extra: bytes) -> None:
-    server.raw[PATH] = lambda write: (write(head("Content-Length: 5")), write(b"abcde"), write(extra))
-    error = refusal(url, tmp_path)
-    assert error.fact == f"'{url}' has more than the 5 bytes that were announced"
-    assert list(tmp_path.iterdir()) == [], "nothing of it is kept"
-    assert arrive(url, tmp_path, pin=hashlib.sha256(b"abcde").hexdigest()).path.read_bytes() == b"abcde"
-
-
-@pytest.mark.parametrize("said", ["abc", "-5", "5, 6", "", "5.0", "0x5"])
-def test_a_length_that_is_none_is_told(url: str, server: FileServer, tmp_path: Path, said: str) -> None:
-    server.raw[PATH] = lambda write: write(head(f"Content-Length: {said}") + b"abcde")
-    assert f"'{url}' announces a length of '" in refusal(url, tmp_path).fact
-
-
-def test_a_length_that_is_said_twice_is_one_length(url: str, server: FileServer, tmp_path: Path) -> None:
-    server.raw[PATH] = lambda write: write(head("Content-Length: 5", "Content-Length: 5") + b"abcde")
-    assert arrive(url, tmp_path).is_whole
-    server.raw[PATH] = lambda write: write(head("Content-Length: 5", "Content-Length: 6") + b"abcde")
-    (tmp_path / "whole").unlink()
-    assert "announces a length of 'several' bytes" in refusal(url, tmp_path).fact
-
-
-def test_a_body_without_a_length_is_not_known_to_be_whole(url: str, server: FileServer, tmp_path: Path) -> None:
-    server.raw[PATH] = lambda write: write(head() + b"abcde")
-    arrived = arrive(url, tmp_path)
-    assert (arrived.path.read_bytes(), arrived.is_whole) == (b"abcde", False)
-    server.raw[PATH] = lambda write: write(b"HTTP/1.0 200 OK\r\n\r\nabcde")
-    assert not arrive(url, tmp_path).is_whole
-    assert arrive(url, tmp_path, pin=hashlib.sha256(b"abcde").hexdigest()).is_whole, "the pin says so"
-    server.raw[PATH] = lambda write: write(head())
-    assert "sends nothing, and says no length" in refusal(url, tmp_path).fact
-    server.raw[PATH] = lambda write: write(b"HTTP/1.1 200 OK\r\nX-Cut: o")
-    assert "sends nothing, and says no length" in refusal(url, tmp_path).fact
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"5", b"5\r\n", b"5\r\nabc", b"5\r\nabcde", b"5\r\nabcde\r\n", b"5\r\nabcde\r\nx\r\n"]
-)
-def test_chunks_that_are_cut_off_are_an_error(url: str, server: FileServer, tmp_path: Path, body: bytes) -> None:
-    server.raw[PATH] = lambda write: write(head("Transfer-Encoding: chunked") + body)
-    error = refusal(url, tmp_path, patience=QUICK)
-    assert error.fact == f"'{url}' broke off before its last chunk (3 tries)"
-    server.raw[PATH] = lambda write: write(head("Transfer-Encoding: chunked") + b"5\r\nabcde\r\n0\r\n\r\n")
-    arrived = arrive(url, tmp_path)
-    assert (arrived.path.read_bytes(), arrived.is_whole) == (b"abcde", True)
 
 
 def test_an_encoding_is_not_asked_for_and_an_encoded_body_is_refused(

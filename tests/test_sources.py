@@ -25,6 +25,7 @@ from artifacts.sources import (
     partial_folder,
     pinned_digest,
 )
+from small_server import FileServer
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def load(sources: str) -> LoadedRecipe:
 
 def find(loaded: LoadedRecipe, name: str) -> Found:
     """Find a source, or fail as a build would."""
-    return find_source(loaded, name, DigestMemory(Path("cache/m")), Path("cache/downloads"), lambda _done, _total: None)
+    return find_source(loaded, name, DigestMemory(Path("cache/m")), Path("cache/downloads"), lambda *_: None)
 
 
 def look(loaded: LoadedRecipe, name: str) -> Found | None:
@@ -189,10 +190,40 @@ def test_sources_that_are_used_at_once_are_all_locked() -> None:
 
 
 def test_a_source_is_described_in_a_few_words() -> None:
-    loaded = load("{a: {file: f}, b: {folder: d}, c: {url: 'https://host/x.bin'}, d: {hf: o/n@r, file: sub/f}}")
+    loaded = load(
+        "{a: {file: f}, b: {folder: d}, c: {url: 'https://host/x.bin?token=secret'}, d: {hf: o/n@r, file: sub/f}}"
+    )
     assert [describe(source) for source in loaded.recipe.sources.values()] == [
-        "Source: f", "Source: d", "Source: https://host/x.bin", "Source: sub/f of o/n@r",
+        "Source: f", "Source: d", "Source: https://host/x.bin?token=***", "Source: sub/f of o/n@r",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/", "download"),
+        ("", "download"),
+        ("?id=5", "download"),
+        ("/a/..", "download"),
+        ("/a/.", "download"),
+        ("/a%2F..%2Fb.txt", "a%2F..%2Fb.txt"),
+        ("/..%2f..%2fx", "..%2f..%2fx"),
+        ("/a/notes.txt/", "notes.txt"),
+        ("/a\\\\..\\\\b.txt", "a_.._b.txt"),
+        ("/" + "long" * 75 + ".nemo", "long" * 29 + "lon" + ".nemo"),
+        ("/" + "ü" * 200 + ".nemo", "ü" * 59 + ".nemo"),
+        ("/notes." + "x" * 300, "notes." + "x" * 134),
+        ("/a b ü.txt", "a b ü.txt"),
+        ("/.hidden", ".hidden"),
+    ],
+)
+def test_a_download_has_a_name_that_every_disk_can_hold(server: FileServer, path: str, name: str) -> None:
+    server.any_path = b"data"
+    loaded = load(f'{{a: {{url: "{server.address}{path}"}}}}')
+    found = find(loaded, "a")
+    assert (found.path.name, found.path.read_bytes()) == (name, b"data")
+    assert look(loaded, "a") == found
+    assert [file.name for file in Path("cache/downloads").glob("*/*") if file.is_file()] == [name]
 
 
 def test_each_address_has_its_own_place_for_what_is_under_way() -> None:

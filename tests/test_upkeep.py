@@ -49,6 +49,7 @@ def test_what_is_on_its_way_is_kept() -> None:
 
     source = load_plan().jobs["small:model"].loaded.recipe.sources["model"]
     part = put(str(partial_folder(source, Path("cache/downloads")) / "part"), 10)
+    (part.parent / "validator").write_text('{"validator": "x", "total": 100}')
     assert drop_unneeded(load_plan()).folders == 0
     assert part.exists()
 
