@@ -86,12 +86,36 @@ def test_a_circle_of_recipes_is_told() -> None:
         ("{hf: o/n, file: f}", "'hf' must read 'owner/name@revision'"),
         ("{url: 'ftp://host/f'}", "'url' must begin with 'https://'"),
         ("{url: 'file:///etc/passwd'}", "'url' must begin with 'https://'"),
+        ("{url: 'https://secret@host/f'}", "'url' contains a user name or password"),
+        ("{url: 'https://u:secret@host:port/f'}", "'url' contains a host or port that is malformed"),
+        ("{url: 'https://host:secret/f'}", "'url' contains a host or port that is malformed"),
+        ('{url: "https://host/secret\\n"}', "'url' contains a control character"),
+        ("{url: 'https://'}", "'url' names no host"),
+        ("{url: ['https://u:secret@host/f?k=secret']}", "must be a text"),
+        ("'https://u:secret@host/f?k=secret'", "must be a mapping"),
+        ("{file: 'https://u:secret@host/f'}", "'file' is a path, and this is a web address: use 'url'"),
+        ("{folder: 's3://u:secret@host/f'}", "'folder' is a path, and this is a web address: use 'url'"),
+        ("{hf: o/n@r, file: ''}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: ../f}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: /f}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: a//f}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: a/}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: 'a\\f'}", "'file' must be a path inside the repository"),
+        ('{hf: o/n@r, file: "a\\tf"}', "'file' must be a path inside the repository"),
         ("{file: a, sha256: ABC}", "must match pattern"),
     ],
 )
 def test_a_source_is_one_thing(source: str, problem: str) -> None:
-    with pytest.raises(RecipeError, match=problem):
+    with pytest.raises(RecipeError, match=problem) as caught:
         load(f"sources: {{s: {source}}}\n{BASE[BASE.index('targets') :]}")
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_login_in_a_url_is_told_where_to_put_it() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(f"sources: {{s: {{url: 'https://user:secret@host/f'}}}}\n{BASE[BASE.index('targets') :]}")
+    assert caught.value.fix == "put them into ~/.netrc: machine HOST login USER password PASSWORD"
 
 
 @pytest.mark.parametrize("text", ["targets: {}", "sources: {a: {file: x}}"])
