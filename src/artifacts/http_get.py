@@ -27,7 +27,7 @@ from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from artifacts.watched_connection import HttpHandler, HttpsHandler, Watch
-from artifacts.web_address import LOGIN_FIX, shown_url, url_fault, without_secrets
+from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, shown_url, url_fault, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def _sendable(url: str) -> str:
     """The address in ASCII, without its fragment. Raises `RefusedError` for one that is malformed."""
     if fault := url_fault(url):
         raise RefusedError(
-            f"cannot be fetched: the address {fault}", LOGIN_FIX if "password" in fault else "correct it"
+            f"cannot be fetched: the address {fault}", LOGIN_FIX if fault == LOGIN_FAULT else "correct it"
         )
     parts = urlsplit(url)
     host = parts.netloc
