@@ -25,7 +25,7 @@ FLOORS: dict[int, list[set[str]]] = {
     0: [
         {"web_address"},
         {"errors", "digest", "params", "copy_file", "processor", "trust", "bounded_yaml"},
-        {"atomic_files", "file_clock", "locks"},
+        {"atomic_files", "file_clock", "locks", "read_input", "foreign_errors", "bounded_memory"},
         {"digest_memory"},
     ],
     1: [{"graph", "nemo", "icefall", "ncnn", "asr"}],
