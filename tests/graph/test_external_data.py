@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_a_written_reference_is_read_back_and_the_values_leave_the_protobuf() ->
         ({"location": "d", "offset": "-1"}, "offset '-1'"),
         ({"location": "d", "offset": "1.5"}, r"offset '1\.5'"),
         ({"location": "d", "length": "many"}, "length 'many'"),
+        ({"location": "d", "offset": "\u0663"}, "offset '\u0663'"),
+        ({"location": "d", "offset": "1_0"}, "offset '1_0'"),
+        ({"location": "d", "offset": "9" * 10_000}, "offset '999"),
+        ({"location": "d", "offset": "1000000000000"}, "'d' ends at byte 24, tensor 'w' needs 1000000000016"),
+        ({"location": "d\0"}, "'d.*' is missing"),
+        ({"location": "pipe"}, "'pipe' is missing"),
+        ({"location": "device"}, "'device' is a symbolic link"),
         ({"location": "d", "length": "15"}, r"'d' has length 15, dims \[4\] need 16 bytes"),
         ({"location": "d", "length": "17"}, "'d' has length 17"),
         ({"location": "/etc/passwd"}, "'/etc/passwd' points outside"),
@@ -66,6 +74,8 @@ def test_a_bad_reference_is_refused_with_its_place(tmp_path: Path, entries: dict
     (folder / "sub").mkdir(parents=True)
     (folder / "d").write_bytes(bytes(24))
     (folder / "linked").symlink_to(tmp_path, target_is_directory=True)
+    (folder / "device").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe")
     (tmp_path / "d").write_bytes(bytes(24))
     with pytest.raises(StepError, match=rf"^m\.onnx: .*{fact}") as caught:
         check_references(model_with(external(**entries)), folder / "m.onnx")
@@ -78,3 +88,11 @@ def test_data_inside_the_folder_are_accepted_whatever_the_folder_is_called(tmp_p
     (tmp_path / "real" / location).write_bytes(bytes(16))
     (tmp_path / "stable").symlink_to("real")
     check_references(model_with(external(location=location)), tmp_path / "stable" / "m.onnx")
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").write_bytes(bytes(16))
+    tensor = external(location="d")
+    tensor.external_data.add(key="location", value="e")
+    with pytest.raises(StepError, match=r"m\.onnx: tensor 'w': external data with a key that is there twice"):
+        check_references(model_with(tensor), tmp_path / "m.onnx")

@@ -7,7 +7,15 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from artifacts.errors import StepError
-from artifacts.graph.tensors import inline_bytes, iter_places, iter_tensors, tensor_nbytes
+from artifacts.graph.tensors import (
+    BITS_PER_ELEMENT,
+    TensorPlace,
+    check_values,
+    inline_bytes,
+    iter_places,
+    iter_tensors,
+    tensor_nbytes,
+)
 
 NUMERIC = sorted(set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING})
 
@@ -88,3 +96,45 @@ def test_values_that_contradict_the_dims_are_refused(count: int) -> None:
     tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[3], float_data=[1.0] * count)
     with pytest.raises(StepError, match="tensor 't': cannot reshape"):
         inline_bytes(tensor)
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"dims": [-1]}, "dims [-1] are not those of a tensor"),
+        ({"dims": [1] * 100}, "are not those of a tensor"),
+        ({"dims": [2**32, 2**32]}, "are not those of a tensor"),
+        ({"dims": [0, 2**62, 2**62]}, "are not those of a tensor"),
+        ({"dims": [10**12]}, "has 8 in raw_data, dims [1000000000000] of data type 1 need 4000000000000"),
+        ({"dims": [3]}, "has 8 in raw_data, dims [3] of data type 1 need 12"),
+        ({"data_type": 0}, "data type 0 is not known"),
+        ({"data_type": 99}, "data type 99 is not known"),
+        ({"data_type": TensorProto.STRING}, "has 8 in raw_data, dims [2] of data type 8 cannot be there"),
+        ({"raw_data": None}, "has no values, dims [2] of data type 1 need 2"),
+        ({"float_data": [1.0, 2.0]}, "its values are in float_data and in raw_data"),
+        ({"raw_data": None, "float_data": [1.0]}, "has 1 in float_data, dims [2] of data type 1 need 2"),
+        ({"raw_data": None, "int64_data": [1, 2]}, "has 2 in int64_data, dims [2] of data type 1 cannot be there"),
+        ({"data_location": TensorProto.EXTERNAL}, "its values are external and in raw_data"),
+    ],
+)
+def test_a_tensor_whose_values_do_not_fit_it_is_refused(change: dict[str, object], fact: str) -> None:
+    fields: dict[str, object] = {"name": "w", "dims": [2], "data_type": TensorProto.FLOAT, "raw_data": bytes(8)}
+    tensor = TensorProto(**{key: value for key, value in (fields | change).items() if value is not None})
+    with pytest.raises(StepError) as raised:
+        check_values(TensorPlace(tensor, "tensor 'w'", movable=True))
+    assert raised.value.fact.startswith("tensor 'w': ")
+    assert raised.value.fact.endswith(fact)
+
+
+@pytest.mark.parametrize("data_type", sorted({*BITS_PER_ELEMENT, TensorProto.STRING}))
+@pytest.mark.parametrize("raw", [True, False])
+def test_what_onnx_writes_of_any_type_fits(data_type: int, raw: bool) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(data_type)
+    if data_type == TensorProto.STRING:
+        tensor = helper.make_tensor("w", data_type, [3], ["a", "", "c"])
+    elif raw:
+        tensor = numpy_helper.from_array(np.ones(3, dtype), "w")
+    else:
+        tensor = helper.make_tensor("w", data_type, [3], np.ones(3, dtype))
+    check_values(TensorPlace(tensor, "tensor 'w'", movable=True))
+    check_values(TensorPlace(numpy_helper.from_array(np.zeros((0, 7), np.float32), "w"), "tensor 'w'", movable=True))

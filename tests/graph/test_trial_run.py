@@ -88,3 +88,33 @@ def test_an_optional_output_may_be_nothing() -> None:
 def test_what_a_trial_cannot_give_or_take_is_an_error(text: str, fact: str) -> None:
     with pytest.raises(StepError, match=rf"m\.onnx: {fact}, which a trial run cannot give or take"):
         trial_run(session(text), "m.onnx")
+
+
+def test_an_input_that_is_declared_huge_is_refused_before_it_is_made() -> None:
+    model = session("(float[B,1000000000000] x) => (float[B,1000000000000] y) { y = Neg(x) }")
+    with pytest.raises(StepError, match=r"m\.onnx: input 'x' is declared as \['B', 1000000000000\]"):
+        trial_run(model, "m.onnx")
+
+
+FILL = """(float[1] x) => (float y) {
+    shape = Constant<value = int64[1] {COUNT}>()
+    z = ConstantOfShape(shape)
+    y = ReduceMax<keepdims=0>(z)
+}"""
+LOOP = """(float x) => (float y) {
+    rounds = Constant<value = int64 {4611686018427387904}>()
+    go = Constant<value = bool {1}>()
+    y = Loop(rounds, go, x) <body = b (int64 i, bool c, float v) => (bool d, float w) { d = Identity(c) w = Neg(v) }>
+}"""
+
+
+@pytest.mark.parametrize("count", [10**9, 10**13])
+def test_a_model_that_takes_more_memory_than_it_may_is_refused(count: int) -> None:
+    with pytest.raises(StepError, match=r"m\.onnx: ONNX Runtime does not run it: takes more than 1\.5 GiB"):
+        trial_run(session(FILL.replace("COUNT", str(count))), "m.onnx")
+
+
+def test_a_model_that_runs_for_ever_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("artifacts.graph.trial_run.LIMIT_SECONDS", 0.5)
+    with pytest.raises(StepError, match=r"m\.onnx: ONNX Runtime does not run it: "):
+        trial_run(session(LOOP), "m.onnx")

@@ -8,17 +8,16 @@ that leaves the folder could name any file of the machine. All of these are refu
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onnx import ModelProto, TensorProto
 
 from artifacts.errors import StepError
-from artifacts.graph.tensors import is_external, iter_places, tensor_nbytes
+from artifacts.graph.tensors import VALUE_FIELDS, is_external, iter_places, tensor_nbytes
 
-_VALUE_FIELDS = (
-    "raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data",
-)  # fmt: skip
+_NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,15 @@ class Reference:
 def reference_of(tensor: TensorProto) -> Reference:
     """The reference of an external tensor. Raises StepError if it is malformed or contradicts dims and dtype."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    if len(entries) != len(tensor.external_data):
+        raise StepError("external data with a key that is there twice", "export the model again")
     needed = tensor_nbytes(tensor)
     location, offset, length = (
         entries.get("location", ""),
         entries.get("offset", "0"),
         entries.get("length", str(needed)),
     )
-    if not (location and offset.isdecimal() and length.isdecimal()):
+    if not (location and _NUMBER.fullmatch(offset) and _NUMBER.fullmatch(length)):
         raise StepError(
             f"external data location '{location}', offset '{offset}', length '{length}' is not a place in a file",
             "export the model again",
@@ -54,7 +55,7 @@ def reference_of(tensor: TensorProto) -> Reference:
 
 def refer(tensor: TensorProto, reference: Reference) -> None:
     """Make the tensor external: its values leave the protobuf, the reference says where they are."""
-    for field in _VALUE_FIELDS:
+    for field in VALUE_FIELDS:
         tensor.ClearField(field)
     del tensor.external_data[:]
     tensor.data_location = TensorProto.EXTERNAL

@@ -25,6 +25,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
 from artifacts.errors import StepError
+from artifacts.foreign_errors import foreign_errors
 from artifacts.graph.fp16_values import Fp16Rounding
 from artifacts.graph.node_order import bodies
 from artifacts.graph.tensors import inline_bytes, is_external, iter_tensors
@@ -58,7 +59,8 @@ def rewrite_to_fp16(model: ModelProto, options: Fp16Options, rounding: Fp16Round
     """
     check_convertible(model)
     rewriter = _Rewriter(options, rounding, _value_names(model.graph))
-    typed = shape_inference.infer_shapes(model)
+    with foreign_errors("onnx", "types cannot be inferred", "export the model again"):
+        typed = shape_inference.infer_shapes(model)
     rewriter.visit(model.graph, typed.graph, ChainMap(), blocked=False, io_half=not options.keep_io_types)
     if not rewriter.tensors:
         raise StepError("0 tensors turned to float16", "give a float32 model, and shorter block lists")

@@ -20,8 +20,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import ModelProto
 
 from artifacts.errors import StepError
+from artifacts.foreign_errors import foreign_errors
 from artifacts.graph.external_data import check_references
 from artifacts.graph.strip_docs import strip_docs
+from artifacts.graph.structure import check_structure
 from artifacts.graph.tensor_reader import TensorReader
 from artifacts.graph.tensor_writer import PROTOBUF_LIMIT_BYTES, stored_tensors, write_model
 from artifacts.graph.tensors import is_external, iter_tensors
@@ -74,6 +76,10 @@ def load_graph(path: Path) -> ModelProto:
         raise StepError(f"{path.name}: not an ONNX file, or truncated ({error})", _COPY_AGAIN) from None
     if not (model.HasField("graph") and model.opset_import):
         raise StepError(f"{path.name}: not an ONNX file, or truncated: it holds no graph with its opset", _COPY_AGAIN)
+    try:
+        check_structure(model)
+    except StepError as error:
+        raise StepError(f"{path.name}: {error.fact}", error.fix) from None
     check_references(model, path)
     return model
 
@@ -121,11 +127,5 @@ def consolidate(
 
 def check_model(path: Path) -> None:
     """Run `onnx.checker` on the file (by path: its data may exceed 2 GB). Raises StepError with what it found."""
-    try:
+    with foreign_errors("onnx", f"{path.name}: not valid ONNX", "make the model again"):
         onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
-        raise StepError(f"{path.name}: not valid ONNX: {_first_line(error)}", "make the model again") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -13,7 +13,19 @@ from artifacts.errors import StepError
 def sort_nodes(graph: GraphProto) -> None:
     """Sort the graph's nodes and those of its bodies, in place. Nodes that may change places keep their order.
 
-    Raises StepError if nodes read from each other in a circle.
+    Raises StepError if nodes read from each other in a cycle.
+    """
+    rank = node_ranks(graph)
+    for node in graph.node:
+        for body in bodies(node):
+            sort_nodes(body)
+    graph.node.sort(key=lambda node: next((rank[name] for name in node.output if name), len(rank)))
+
+
+def node_ranks(graph: GraphProto) -> dict[str, int]:
+    """Return the rank of each output of the graph's nodes: it is above those of the values that its node reads.
+
+    Raises StepError if nodes read from each other in a cycle.
     """
     nodes = list(graph.node)
     maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
@@ -35,10 +47,7 @@ def sort_nodes(graph: GraphProto) -> None:
     if any(missing):
         stuck = nodes[next(index for index, count in enumerate(missing) if count)]
         raise StepError(f"node '{stuck.name}': reads, through others, what it writes itself", "export the model again")
-    for node in nodes:
-        for body in bodies(node):
-            sort_nodes(body)
-    graph.node.sort(key=lambda node: next((rank[name] for name in node.output if name), len(rank)))
+    return rank
 
 
 def bodies(node: NodeProto) -> Iterator[GraphProto]:

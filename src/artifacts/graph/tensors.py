@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from artifacts.errors import StepError
 
@@ -27,6 +27,15 @@ BITS_PER_ELEMENT: dict[int, int] = {
     **dict.fromkeys((TensorProto.UINT64, TensorProto.INT64, TensorProto.DOUBLE, TensorProto.COMPLEX64), 64),
     TensorProto.COMPLEX128: 128,
 }
+
+
+VALUE_FIELDS = (
+    "raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data",
+)  # fmt: skip
+"""The fields of a TensorProto, one of which holds the values of a tensor that is not external."""
+
+MAX_AXES = 32
+MAX_ELEMENTS = 2**60
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,53 @@ def tensor_nbytes(tensor: TensorProto) -> int:
             "export the model again",
         )
     return (prod(dims) * bits + 7) // 8
+
+
+def check_values(place: TensorPlace) -> None:
+    """Check that the tensor has the values that its dims and dtype say, in one field. External bytes are not read.
+
+    Raises StepError with the tensor's label. An external tensor may have none in the protobuf.
+    """
+    tensor = place.tensor
+    count = prod(dim for dim in tensor.dims if dim)  # what numpy bounds, for a tensor without elements too
+    if len(tensor.dims) > MAX_AXES or not all(dim >= 0 for dim in tensor.dims) or count > MAX_ELEMENTS:
+        raise _unfit(place, f"dims {list(tensor.dims[:MAX_AXES])} are not those of a tensor")
+    if tensor.data_type not in BITS_PER_ELEMENT and tensor.data_type != TensorProto.STRING:
+        raise _unfit(place, f"data type {tensor.data_type} is not known")
+    there = [field for field in VALUE_FIELDS[1:] if getattr(tensor, field)]
+    if tensor.HasField("raw_data"):
+        there.append("raw_data")
+    if is_external(tensor):
+        if there:
+            raise _unfit(place, f"its values are external and in {there[0]}")
+        return
+    if len(there) > 1:
+        raise _unfit(place, f"its values are in {there[0]} and in {there[1]}")
+    count = prod(tensor.dims)
+    if not there:
+        have, need = 0, count
+    elif there == ["raw_data"]:
+        have, need = len(tensor.raw_data), -1 if tensor.data_type == TensorProto.STRING else tensor_nbytes(tensor)
+    elif there[0] != helper.tensor_dtype_to_field(tensor.data_type):
+        have, need = len(getattr(tensor, there[0])), -1
+    else:
+        have, need = len(getattr(tensor, there[0])), _numbers(tensor.data_type, count)
+    if have != need:
+        found = f"has {have} in {there[0]}" if there else "has no values"
+        wanted = f"need {need}" if need >= 0 else "cannot be there"
+        raise _unfit(place, f"{found}, dims {list(tensor.dims)} of data type {tensor.data_type} {wanted}")
+
+
+def _numbers(data_type: int, count: int) -> int:
+    """How many entries of its field `count` elements take: complex ones two, and those of 4 bits share one."""
+    if data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+        return 2 * count
+    bits = BITS_PER_ELEMENT.get(data_type, 8)
+    return -(-count * bits // 8) if bits in (2, 4) else count
+
+
+def _unfit(place: TensorPlace, fact: str) -> StepError:
+    return StepError(f"{place.label}: {fact}", "export the model again, or copy its file again")
 
 
 def inline_bytes(tensor: TensorProto) -> bytes:

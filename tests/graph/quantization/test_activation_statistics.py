@@ -115,3 +115,52 @@ def digest(path: Path) -> str:
 def test_the_index_is_for_people_too(folder: Path) -> None:
     index = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
     assert index["values"][1] == {"value": NAMES[1], "frames": 17, "channels": 5}
+
+
+def damage(folder: Path, **arrays: np.ndarray) -> None:
+    with np.load(folder / "statistics.npz") as found:
+        values = dict(found)
+    np.savez(folder / "statistics.npz", allow_pickle=False, **(values | arrays))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "fact"),
+    [
+        ({"0.low": np.zeros(4, np.float32)}, "not of one number of channels"),
+        ({"0.clip": np.zeros(1, np.float32)}, "not of one number of channels"),
+        ({"0.rows": np.zeros((0, 3), np.float32)}, "not of one number of channels"),
+        ({"0.rows": np.zeros(3, np.float32)}, "not of one number of channels"),
+        ({"0.high": np.full(3, np.nan, np.float32)}, "high: NaN or infinity"),
+        ({"0.clip": np.float32(np.inf)}, "clip: NaN or infinity"),
+        ({"0.low": np.full(3, 9, np.float32)}, "its ranges end before they begin"),
+        ({"0.low": np.zeros(3)}, "array '0.low': is float64"),
+    ],
+)
+def test_damaged_arrays_are_refused(folder: Path, arrays: dict[str, np.ndarray], fact: str) -> None:
+    damage(folder, **arrays)
+    with pytest.raises(StepError) as raised:
+        StatisticsReader(folder).read(NAMES[0])
+    assert raised.value.fact.startswith("statistics.npz: ")
+    assert fact in raised.value.fact
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("", "statistics.json:1: is not JSON"),
+        ("[" * 100_000, "statistics.json: is nested too deep"),
+        ("[]", "statistics.json: : input should be"),
+        ('{"measured": {}}', "statistics.json: values: field required"),
+        ('{"measured": 1, "values": []}', "statistics.json: measured: input should be"),
+        ('{"measured": {}, "values": [{"value": "x"}]}', "statistics.json: values.0.frames: field required"),
+        (
+            '{"measured": {}, "values": [{"value": "x", "frames": 0}]}',
+            "statistics.json: values.0.frames: input should be",
+        ),
+    ],
+)
+def test_a_damaged_index_is_refused_with_its_key(folder: Path, text: str, fact: str) -> None:
+    (folder / "statistics.json").write_text(text)
+    with pytest.raises(StepError) as raised:
+        StatisticsReader(folder)
+    assert raised.value.fact.startswith(fact)

@@ -173,3 +173,10 @@ def test_one_mul_serves_all_readers_and_precedes_them(tmp_path: Path) -> None:
     assert folded(make(body, "a b"), tmp_path, {"n": ["a", "b"]}) == {"n": EXPLICIT_MUL}
     nodes = onnx.load(tmp_path / "after" / "model.onnx").graph.node
     assert [node.op_type for node in nodes] == ["Sigmoid", "Mul", "MatMul", "MatMul"]
+
+
+def test_a_way_of_thousands_of_nodes_is_followed(tmp_path: Path) -> None:
+    links = " ".join(f"c{i + 1} = Identity(c{i})" for i in range(3000))
+    model = make(f"{NORM} c0 = Identity(n) {links} y = MatMul(c3000, w)")
+    into = folded(model, tmp_path, {"c3000": ["y"]})
+    assert into == {"c3000": "LayerNormalization"}

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.digest import digest_file, digest_json
 from artifacts.errors import StepError
 from artifacts.graph.external_data import reference_of
 from artifacts.graph.model_file import load_graph
+from artifacts.graph.quantization.stored_arrays import read_arrays
 from artifacts.graph.tensors import is_external, iter_tensors
+from artifacts.read_input import read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +30,24 @@ INDEX_NAME = "statistics.json"
 ARRAYS_NAME = "statistics.npz"
 MODEL_KEY = "model_sha256"
 """Under it `measured` holds the digest of the model."""
+
+_CALIBRATE = "give a calibrated target, or calibrate again"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    value: str
+    frames: int = Field(ge=1)
+
+
+class _Index(BaseModel):
+    """`statistics.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+    measured: dict[str, float | int | str]
+    values: list[_Entry]
 
 
 @dataclass(frozen=True)
@@ -59,12 +80,17 @@ class StatisticsReader:
         """Raises StepError if the folder holds none."""
         index, arrays = folder / INDEX_NAME, folder / ARRAYS_NAME
         if not (index.is_file() and arrays.is_file()):
-            raise StepError(f"{folder.name}: holds no {INDEX_NAME} and {ARRAYS_NAME}", "give a calibrated target")
+            raise StepError(f"{folder.name}: holds no {INDEX_NAME} and {ARRAYS_NAME}", _CALIBRATE)
         self._arrays = arrays
-        content = json.loads(index.read_text(encoding="utf-8"))
-        self._frames: dict[str, int] = {entry["value"]: entry["frames"] for entry in content["values"]}
+        try:
+            content = _Index.model_validate(read_json(index, _CALIBRATE))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(key) for key in first["loc"])
+            raise StepError(f"{INDEX_NAME}: {place}: {first['msg'].lower()}", _CALIBRATE) from None
+        self._frames = {entry.value: entry.frames for entry in content.values}
         self._places = {value: place for place, value in enumerate(self._frames)}
-        self.measured: dict[str, float | int | str] = content["measured"]
+        self.measured = content.measured
 
     @property
     def values(self) -> list[str]:
@@ -80,14 +106,27 @@ class StatisticsReader:
             raise StepError(f"{path.name}: the statistics are those of another model", "calibrate on this very model")
 
     def read(self, value: str) -> ActivationStatistics:
-        """One value's statistics. Raises StepError for a value that was not measured."""
+        """One value's statistics. Raises StepError for a value that was not measured, or whose arrays are damaged."""
         if value not in self._places:
             raise StepError(f"no statistics of the value '{value}'", "calibrate on this very model")
         place = self._places[value]
-        with np.load(self._arrays, allow_pickle=False) as arrays:
-            fields = {name: arrays[f"{place}.{name}"] for name in ("low", "high", "percentile", "clip", "rows")}
-        clip = float(fields.pop("clip"))
-        return ActivationStatistics(value, self._frames[value], clip=clip, **fields)
+        names = ("low", "high", "percentile", "clip", "rows")
+        fields = read_arrays(self._arrays, [f"{place}.{name}" for name in names], _CALIBRATE)
+        low, high, percentile, clip, rows = fields.values()
+        channels = low.shape
+        if (
+            len(channels) != 1
+            or not (high.shape == percentile.shape == channels and clip.shape == ())
+            or not (rows.ndim == 2 and rows.shape[0] >= 1 and rows.shape[1:] == channels and channels[0] >= 1)
+        ):
+            shapes = ", ".join(f"{name} {list(one.shape)}" for name, one in zip(names, fields.values(), strict=True))
+            raise StepError(f"{ARRAYS_NAME}: value '{value}': {shapes}: not of one number of channels", _CALIBRATE)
+        for name, one in zip(names, fields.values(), strict=True):
+            if not np.isfinite(one).all():
+                raise StepError(f"{ARRAYS_NAME}: value '{value}': {name}: NaN or infinity", _CALIBRATE)
+        if (low > high).any() or clip < 0 or (percentile < 0).any():
+            raise StepError(f"{ARRAYS_NAME}: value '{value}': its ranges end before they begin", _CALIBRATE)
+        return ActivationStatistics(value, self._frames[value], low, high, percentile, float(clip), rows)
 
 
 def digest_model(path: Path) -> str:

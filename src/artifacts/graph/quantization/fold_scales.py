@@ -112,19 +112,44 @@ class _Rewriter:
 
         `readers` are outputs of those that are to read it divided. Empty if a scale cannot go there.
         """
+        passed: list[_Site] = []
+        while True:  # a loop: a path may be longer than calls can be nested
+            node = self._only_producer(value, readers)
+            if node is None:
+                return []
+            readers = {node.output[0]}
+            match node.op_type:
+                case "Identity" | "Relu":
+                    value = node.input[0]
+                    continue
+                case "Transpose":
+                    order = _attribute(node, "perm", ())
+                    if not -len(order) <= axis < 0:
+                        return []
+                    value, axis = node.input[0], order[axis] - len(order)
+                    continue
+                case "Add" if axis == -1:
+                    # Of a constant of one number a channel: it is divided, and so is the other input.
+                    place = next((place for place in (0, 1) if self._checked([_Site(node, place, -1)], channels)), None)
+                    if place is None:
+                        return []
+                    passed.insert(0, _Site(node, place, -1))
+                    value = node.input[1 - place]
+                    continue
+            sites = self._ends(node, axis, channels)
+            return [*sites, *passed] if sites else []
+
+    def _only_producer(self, value: str, readers: Collection[str]) -> NodeProto | None:
+        """The ONNX node that makes the value, if nothing but the `readers` reads it."""
         others = (node for node in self._readers.get(value, []) if node.op_type != "Shape")
         if value in self._outputs or not all(node.output[0] in readers for node in others):
-            return []
+            return None
         node = self._producers.get(value)
-        if node is None or node.domain not in ("", "ai.onnx"):
-            return []
+        return node if node is not None and node.domain in ("", "ai.onnx") else None
+
+    def _ends(self, node: NodeProto, axis: int, channels: int) -> list[_Site]:
+        """The constants of a node at which the way ends: they hold one number a channel."""
         match node.op_type:
-            case "Identity" | "Relu":
-                return self.sites(node.input[0], {node.output[0]}, axis, channels)
-            case "Transpose":
-                order = _attribute(node, "perm", ())
-                moved = order[axis] - len(order) if order else 0
-                return self.sites(node.input[0], {node.output[0]}, moved, channels) if order else []
             case "Conv":
                 sites = [_Site(node, place, 0) for place in (1, 2) if place < len(node.input)]
                 weight = self._constant(node.input[1])
@@ -133,19 +158,9 @@ class _Rewriter:
                 return self._checked([_Site(node, place, -1) for place in range(1, len(node.input))], channels)
             case "MatMul" if axis == -1:
                 return self._checked([_Site(node, 1, -1)], channels)
-            case "Mul" | "Add" if axis == -1:
-                return self._of_constant(node, channels)
-        return []
-
-    def _of_constant(self, node: NodeProto, channels: int) -> list[_Site]:
-        """A Mul by a constant of one number a channel ends the way; an Add of one is divided on it."""
-        for place in (0, 1):
-            sites = self._checked([_Site(node, place, -1)], channels)
-            if sites and node.op_type == "Add":
-                above = self.sites(node.input[1 - place], {node.output[0]}, -1, channels)
-                return [*above, *sites] if above else []
-            if sites:
-                return sites
+            case "Mul" if axis == -1:
+                found = (self._checked([_Site(node, place, -1)], channels) for place in (0, 1))
+                return next((sites for sites in found if sites), [])
         return []
 
     def _checked(self, sites: list[_Site], channels: int) -> list[_Site]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from artifacts.errors import StepError
 from artifacts.graph.quantization.activation_statistics import ActivationStatistics
 from artifacts.graph.quantization.quantized_error import Span, Trial, expected_errors, quantized_rows, relative_errors
 from artifacts.graph.quantization.significant_bits import rounded
@@ -81,6 +82,11 @@ def choose_smoothing(
     best = first + int(np.argmin(expected[first:]))
     trials = [_trial(statistics, spans[index]) for index in (best, 0)]
     errors = np.sum([relative_errors(statistics.rows, weight, trials, limit) for weight in weights], axis=0)
+    if not np.isfinite(errors).all():
+        raise StepError(
+            f"value '{statistics.value}': its sums are beyond float32: nothing can be measured",
+            "calibrate again, or train or export the checkpoint again",
+        )
     return Smoothing([None, *alphas][best], scales[best], float(errors[0]), float(errors[1]))
 
 

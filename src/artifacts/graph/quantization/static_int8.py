@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,8 @@ from artifacts.graph.quantization.weight_matmuls import WeightMatMul
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_OVERFLOW = "calibrate again, or train or export the checkpoint again"
 
 Format = Literal["qdq", "qoperator"]
 
@@ -80,6 +83,8 @@ def measure_matmuls(
         (error,) = relative_errors(measured.rows, weight, [trial], limit)
         (expected,) = expected_errors(measured.rows, weight, [Span(trial.scale, low, high)], limit)
         name = reader.node.name or reader.node.output[0]
+        if not (isfinite(error) and isfinite(expected)):
+            raise StepError(f"node '{name}': its sums are beyond float32: nothing can be measured", _OVERFLOW)
         found.append(StaticMatMul(reader, name, low, high, scales, error, expected))
     return found
 
