@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from artifacts.asr.corpus import SAMPLE_RATE_HZ, read_corpus
+from artifacts.asr.corpus import MAX_LINE_BYTES, SAMPLE_RATE_HZ, read_corpus
 from artifacts.errors import StepError
 
 ROW = {"id": "a-0", "slice": "a", "audio_filepath": "clips/a.flac", "gap_seconds": 0.4, "duration": 0.5, "text": "one"}
@@ -51,7 +51,16 @@ def test_every_utterance_of_the_evaluation_speech_lasts_as_long_as_its_row_says(
         ("[1]", "x/utterances.jsonl:2: input should be a valid dictionary"),
         (json.dumps(ROW | {"duration": "0.5"}), "x/utterances.jsonl:2: duration: input should be a valid number"),
         (json.dumps(ROW | {"duration": 0}), "x/utterances.jsonl:2: duration: input should be greater than 0"),
-        (json.dumps(ROW | {"duration": float("nan")}), "x/utterances.jsonl:2: duration: input should be"),
+        (json.dumps(ROW | {"duration": float("nan")}), "x/utterances.jsonl:2: is not JSON that can be read: NaN"),
+        (json.dumps(ROW | {"duration": 1e9}), "x/utterances.jsonl:2: duration: input should be less than or equal"),
+        (json.dumps(ROW | {"gap_seconds": 1e9}), "x/utterances.jsonl:2: gap_seconds: input should be less than"),
+        ("[" * 100_000, "x/utterances.jsonl:2: is nested too deep"),
+        ("9" * 5000, "x/utterances.jsonl:2: is not JSON that can be read: Exceeds the limit"),
+        ('{"id": "\\ud800"}', "x/utterances.jsonl:2: holds half a surrogate pair"),
+        ("x" * (MAX_LINE_BYTES + 1), "x/utterances.jsonl:2: has more than 16777216 characters"),
+        (json.dumps(ROW | {"id": "b", "audio_filepath": "clips/\0"}), "2: audio_filepath: there is no 'clips/"),
+        (json.dumps(ROW | {"id": "b", "audio_filepath": "x" * 5000}), "2: audio_filepath: there is no 'xxx"),
+        (json.dumps(ROW | {"id": "b", "audio_filepath": "./utterances.jsonl"}), "is the manifest"),
         (json.dumps(ROW | {"gap_seconds": -1}), "x/utterances.jsonl:2: gap_seconds: input should be"),
         (json.dumps(ROW | {"text": " "}), "x/utterances.jsonl:2: text: string should have at least 1 character"),
         (json.dumps(ROW | {"audio_filepath": []}), "x/utterances.jsonl:2: audio_filepath: "),
@@ -118,6 +127,16 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def claim_much(path: Path) -> None:
+    """2 GiB of samples, none of which take room on the disk."""
+    soundfile.write(path, np.zeros(8000), SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+    with path.open("r+b") as file:
+        file.truncate(2**31 + 44)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -128,6 +147,8 @@ def truncate(path: Path) -> None:
         (write_not_finite, "holds samples that are not finite"),
         (truncate, "cannot be read"),
         (lambda path: path.write_bytes(b"not audio"), "cannot be read"),
+        (lambda path: soundfile.write(path, np.zeros(1), 1, format="WAV"), "has 1 channel(s) at 1 Hz"),
+        (claim_much, "says 0.500 s"),
     ],
 )
 def test_a_bad_clip_is_refused_when_it_is_read(tmp_path: Path, write: Any, message: str) -> None:
@@ -153,3 +174,10 @@ def test_a_spread_takes_utterances_from_all_over_each_slice(tmp_path: Path) -> N
     rows = [ROW | {"id": f"a-{i}"} for i in range(9)] + [ROW | {"id": f"b-{i}", "slice": "b"} for i in range(2)]
     corpus = read_corpus(write_rows(tmp_path, *rows))
     assert [utterance.id for utterance in corpus.spread(3)] == ["a-0", "a-3", "a-6", "b-0", "b-1"]
+
+
+def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(16_000))
+    corpus = read_corpus(write_rows(tmp_path, ROW | {"audio_filepath": "a.raw"}))
+    with pytest.raises(StepError, match="does not say what its samples are"):
+        corpus.waveform(corpus.utterances[0])

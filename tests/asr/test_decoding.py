@@ -35,8 +35,11 @@ def test_a_joint_without_durations_is_that_of_an_rnn_t(tmp_path: Path) -> None:
     [
         ("duration_values", None, "duration_values: expected numbers of frames, got None"),
         ("duration_values", [0, -1], "duration_values: expected numbers of frames, got [0, -1]"),
-        ("blank_id", "8", "blank_id: expected a number above 0, got '8'"),
+        ("blank_id", "8", "blank_id: expected a number above 0, at most 1000000, got '8'"),
+        ("blank_id", True, "blank_id: expected a number above 0, at most 1000000, got True"),
+        ("blank_id", 10**12, "blank_id: expected a number above 0, at most 1000000, got 1000000000000"),
         ("max_symbols", 0, "max_symbols: expected a number above 0 or null, got 0"),
+        ("max_symbols", 10**9, "max_symbols: expected a number above 0 or null, got 1000000000"),
     ],
 )
 def test_a_value_that_cannot_be_decoded_with_is_refused(tmp_path: Path, key: str, value: Any, message: str) -> None:

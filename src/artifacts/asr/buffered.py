@@ -17,7 +17,6 @@ what that comes to.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy.typing as npt
 
 from artifacts.asr.corpus import SAMPLE_RATE_HZ
 from artifacts.asr.frontend import Encoder, Preprocessor
+from artifacts.asr.model_meta import ModelMeta
 from artifacts.errors import StepError
 
 
@@ -65,19 +65,8 @@ def read_frame_size(model_meta: Path) -> FrameSize:
 
     Raises StepError if one is missing or no number above 0.
     """
-    meta = json.loads(model_meta.read_text(encoding="utf-8"))
-    features = meta.get("features")
-    found = {
-        "features.hop_length": features.get("hop_length") if isinstance(features, dict) else None,
-        "subsampling_factor": meta.get("subsampling_factor"),
-    }
-    for key, value in found.items():
-        if not isinstance(value, int) or value < 1:
-            raise StepError(
-                f"{model_meta.name}: {key}: expected a number above 0, got {value!r}",
-                "write the model_meta again from the checkpoint",
-            )
-    return FrameSize(*found.values())
+    meta = ModelMeta(model_meta, "write the model_meta again from the checkpoint")
+    return FrameSize(meta.size("features.hop_length"), meta.size("subsampling_factor"))
 
 
 @dataclass(frozen=True)

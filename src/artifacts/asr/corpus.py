@@ -8,8 +8,8 @@ twice. `duration` is that of the joined waveform, in seconds.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -20,11 +20,16 @@ import soundfile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from artifacts.errors import StepError
+from artifacts.read_input import parse_json
 
 MANIFEST_NAME = "utterances.jsonl"
 SAMPLE_RATE_HZ = 16_000
 DURATION_TOLERANCE_SECONDS = 0.1
 """Manifests round their durations; a clip that was cut short differs by more than this."""
+
+MAX_SECONDS = 14_400.0
+"""Four hours, which are 0.9 GB in memory: a recording is read in one piece."""
+MAX_LINE_BYTES = 16 << 20
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -37,8 +42,8 @@ class Utterance(BaseModel):
     id: _Text
     slice: _Text
     audio_filepath: _Text | Annotated[list[_Text], Field(min_length=1)]
-    gap_seconds: float = Field(0.0, ge=0)
-    duration: float = Field(gt=0)
+    gap_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
+    duration: float = Field(gt=0, le=MAX_SECONDS)
     text: _Text
 
     @property
@@ -60,19 +65,26 @@ class Corpus:
         Raises StepError for a clip that is unreadable, empty, not mono, not 16 kHz or not finite, and for a length
         that is not the one in the manifest.
         """
-        gap = np.zeros(round(utterance.gap_seconds * SAMPLE_RATE_HZ), dtype=np.float32)
+        gap = round(utterance.gap_seconds * SAMPLE_RATE_HZ)
+        # From the clips' heads first: what they claim must not be more than the manifest says, before it is read.
+        counts = [_count_samples(self.folder, clip) for clip in utterance.clips]
+        self._check_duration(utterance, sum(counts) + gap * (len(counts) - 1))
+        silence = np.zeros(gap, dtype=np.float32)
         parts: list[npt.NDArray[np.float32]] = []
         for clip in utterance.clips:
-            parts += [gap, _read_clip(self.folder, clip)]
+            parts += [silence, _read_clip(self.folder, clip)]
         waveform = np.concatenate(parts[1:])
-        seconds = len(waveform) / SAMPLE_RATE_HZ
+        self._check_duration(utterance, len(waveform))
+        return waveform
+
+    def _check_duration(self, utterance: Utterance, samples: int) -> None:
+        seconds = samples / SAMPLE_RATE_HZ
         if abs(seconds - utterance.duration) > DURATION_TOLERANCE_SECONDS:
             raise StepError(
                 f"{self.folder.name}: utterance '{utterance.id}' lasts {seconds:.3f} s, "
                 f"{MANIFEST_NAME} says {utterance.duration:.3f} s",
                 "copy the clips again, or write the duration that they have",
             )
-        return waveform
 
     def spread(self, per_slice: int) -> tuple[Utterance, ...]:
         """At most `per_slice` utterances of each slice, evenly spread over it, in the corpus' order."""
@@ -102,7 +114,8 @@ def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
     utterances: list[Utterance] = []
     # Bytes that are not UTF-8 are kept for `_parse`: an error from here would not know its line.
     with manifest.open(encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, start=1):
+        # A line that is longer than it may be is met by `_parse`, and not read to its end.
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), ""), start=1):
             if not line.strip():
                 continue
             place = f"{folder.name}/{MANIFEST_NAME}:{number}"
@@ -134,10 +147,9 @@ def _parse(line: str, place: str) -> Utterance:
         line.encode()
     except UnicodeEncodeError as error:
         raise StepError(f"{place}:{error.start + 1}: is not UTF-8", "save the file as UTF-8") from None
-    try:
-        value = json.loads(line.strip())
-    except json.JSONDecodeError as error:
-        raise StepError(f"{place}:{error.colno}: is not JSON: {error.msg.lower()}", fix) from None
+    if len(line) > MAX_LINE_BYTES:
+        raise StepError(f"{place}: has more than {MAX_LINE_BYTES} characters", fix)
+    value = parse_json(line.strip(), place, fix)
     try:
         return Utterance.model_validate(value)
     except ValidationError as error:
@@ -149,30 +161,50 @@ def _parse(line: str, place: str) -> Utterance:
 
 def _check_clip_path(folder: Path, clip: str, place: str) -> None:
     path = PurePosixPath(clip)
+    if path == PurePosixPath(MANIFEST_NAME):
+        raise StepError(f"{place}: audio_filepath: '{clip}' is the manifest", "name a clip")
     if path.is_absolute() or ".." in path.parts:
         raise StepError(
             f"{place}: audio_filepath: '{clip}' points outside the corpus folder", "name clips inside the folder"
         )
-    if not (folder / path).is_file():
+    try:
+        is_there = (folder / path).is_file()
+    except OSError:  # no file can have such a name
+        is_there = False
+    if not is_there:
         raise StepError(f"{place}: audio_filepath: there is no '{clip}'", "copy the corpus again; a clip is missing")
+
+
+def _count_samples(folder: Path, clip: str) -> int:
+    """How many samples the head of a clip says that it has. Raises StepError unless they are mono at 16 kHz."""
+    place = f"{folder.name}/{clip}"
+    if PurePosixPath(clip).suffix.lower() == ".raw":
+        raise StepError(f"{place}: a .raw file does not say what its samples are", "convert the clip to WAV or FLAC")
+    with _library_errors(place):
+        head = soundfile.info(folder / clip)
+    if head.samplerate != SAMPLE_RATE_HZ or head.channels != 1:
+        raise StepError(
+            f"{place}: has {head.channels} channel(s) at {head.samplerate} Hz, needs one at {SAMPLE_RATE_HZ} Hz",
+            "convert the clip to 16 kHz mono",
+        )
+    if head.frames <= 0:
+        raise StepError(f"{place}: holds no samples", "copy the clip again; it is empty")
+    return int(head.frames)
+
+
+@contextmanager
+def _library_errors(place: str) -> Iterator[None]:
+    try:
+        yield
+    except soundfile.SoundFileError as error:
+        reason = getattr(error, "error_string", str(error))
+        raise StepError(f"{place}: cannot be read: {reason}", "copy the clip again; it is damaged") from None
 
 
 def _read_clip(folder: Path, clip: str) -> npt.NDArray[np.float32]:
     place = f"{folder.name}/{clip}"
-    try:
-        samples, sample_rate_hz = soundfile.read(folder / clip, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise StepError(
-            f"{place}: cannot be read: {error.error_string}", "copy the clip again; it is damaged"
-        ) from None
-    frames, channels = samples.shape
-    if sample_rate_hz != SAMPLE_RATE_HZ or channels != 1:
-        raise StepError(
-            f"{place}: has {channels} channel(s) at {sample_rate_hz} Hz, needs one at {SAMPLE_RATE_HZ} Hz",
-            "convert the clip to 16 kHz mono",
-        )
-    if frames == 0:
-        raise StepError(f"{place}: holds no samples", "copy the clip again; it is empty")
+    with _library_errors(place):
+        samples, _ = soundfile.read(folder / clip, dtype="float32", always_2d=True)
     waveform: npt.NDArray[np.float32] = samples[:, 0]
     if not np.isfinite(waveform).all():
         raise StepError(f"{place}: holds samples that are not finite", "make the clip again; PCM_16 cannot hold NaN")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.asr.model_meta import ModelMeta
 from artifacts.errors import StepError
 
 DEFAULT_MAX_SYMBOLS = 10
 """For a checkpoint that sets no limit; onnx-asr's default."""
+
+LARGEST_MAX_SYMBOLS = 1000
+"""A joint that always says a token would be run this often for each frame."""
+
+LARGEST_DURATION = 10_000
 
 
 @dataclass(frozen=True)
@@ -29,19 +34,16 @@ def read_decoding(model_meta: Path) -> Decoding:
     Raises StepError if one is missing or not what it must be.
     """
     fix = "give the model_meta of a transducer (TDT or RNN-T)"
-    try:
-        meta = json.loads(model_meta.read_text(encoding="utf-8"))
-        blank_id, durations, max_symbols = (meta[key] for key in ("blank_id", "duration_values", "max_symbols"))
-    except FileNotFoundError:
-        raise StepError(f"{model_meta.name}: there is no such file in '{model_meta.parent.name}'", fix) from None
-    except KeyError as error:
-        raise StepError(f"{model_meta.name}: {error.args[0]}: is missing", fix) from None
-    if not isinstance(blank_id, int) or blank_id < 1:
-        raise StepError(f"{model_meta.name}: blank_id: expected a number above 0, got {blank_id!r}", fix)
-    if not isinstance(durations, list) or not all(isinstance(value, int) and value >= 0 for value in durations):
+    meta = ModelMeta(model_meta, fix)
+    blank_id, durations, max_symbols = meta.size("blank_id"), meta.value("duration_values"), meta.value("max_symbols")
+    if not isinstance(durations, list) or not all(_is_number(value, 0, LARGEST_DURATION) for value in durations):
         raise StepError(f"{model_meta.name}: duration_values: expected numbers of frames, got {durations!r}", fix)
     if max_symbols is None:
         max_symbols = DEFAULT_MAX_SYMBOLS
-    if not isinstance(max_symbols, int) or max_symbols < 1:
+    if not _is_number(max_symbols, 1, LARGEST_MAX_SYMBOLS):
         raise StepError(f"{model_meta.name}: max_symbols: expected a number above 0 or null, got {max_symbols!r}", fix)
     return Decoding(blank_id, tuple(durations), max_symbols)
+
+
+def _is_number(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

@@ -7,27 +7,38 @@ activations by the largest value of the whole tensor: in a batch one utterance w
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from artifacts.asr.sessions import open_session, require_values, runtime_errors
+from artifacts.asr.sessions import Output, open_session, require_values, run_session
 from artifacts.errors import StepError
+
+FEATURES = {"features": Output("f", 3), "features_lens": Output("i", 1)}
+ENCODED = {"encoder_output": Output("f", 3), "encoded_lengths": Output("i", 1)}
 
 
 class Preprocessor:
     """`waveforms [B, N]` f32, `waveforms_lens [B]` i64 → `features [B, F, T]` f32, `features_lens [B]` i64."""
 
     def __init__(self, model: Path, threads: int) -> None:
+        self._name = model.name
         self._session = open_session(model, threads)
         require_values(self._session, model, ("waveforms", "waveforms_lens"), ("features", "features_lens"))
 
     def features(self, waveform: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Turn float32 `[N]` into features `[1, F, T]` and their length `[1]`; T may be more than that length."""
-        features, lengths = self._session.run(
-            ["features", "features_lens"],
-            {"waveforms": waveform[np.newaxis], "waveforms_lens": np.array([len(waveform)], dtype=np.int64)},
-        )
+        feeds: dict[str, npt.NDArray[Any]] = {
+            "waveforms": waveform[np.newaxis],
+            "waveforms_lens": np.array([len(waveform)], dtype=np.int64),
+        }
+        features, lengths = run_session(self._session, self._name, FEATURES, feeds)
+        if not 0 <= int(lengths[0]) <= features.shape[2]:
+            raise StepError(
+                f"{self._name}: gives {features.shape[2]} features and says {int(lengths[0])}",
+                "give the preprocessor of the checkpoint",
+            )
         return features, lengths
 
 
@@ -46,13 +57,14 @@ class Encoder:
 
         Raises StepError if it cannot: exports with a table of positions end where that does, usually at 400 seconds.
         """
-        with runtime_errors(
-            f"{self._name}: fails on {int(lengths[0])} features",
-            "leave recordings out that are longer than the model's table of positions (usually 400 s)",
-        ):
-            outputs, encoded_lengths = self._session.run(
-                ["encoder_output", "encoded_lengths"], {"audio_signal": features, "length": lengths}
-            )
+        feeds: dict[str, npt.NDArray[Any]] = {"audio_signal": features, "length": lengths}
+        try:
+            outputs, encoded_lengths = run_session(self._session, self._name, ENCODED, feeds)
+        except StepError as error:
+            raise StepError(
+                f"{error.fact} (on {int(lengths[0])} features)",
+                "leave recordings out that are longer than the model's table of positions (usually 400 s)",
+            ) from error
         return outputs, encoded_lengths
 
     def frames(self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -62,7 +74,7 @@ class Encoder:
         """
         outputs, encoded_lengths = self.encode(features, lengths)
         length = int(encoded_lengths[0])
-        if length > outputs.shape[2]:
+        if not 0 <= length <= outputs.shape[2]:
             raise StepError(
                 f"{self._name}: gives {outputs.shape[2]} frames and says {length} for {int(lengths[0])} features",
                 "keep the arithmetic of lengths in fp32",

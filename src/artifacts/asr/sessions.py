@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from math import prod
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
+from artifacts.bounded_memory import bounded_memory, bytes_for_model
 from artifacts.errors import StepError
+from artifacts.foreign_errors import foreign_errors
 
-MAX_REASON_CHARACTERS = 300
+MAX_STATE_NUMBERS = 1 << 26
+"""256 MiB. The caches of a streaming encoder of 0.6 billion parameters are 5 MiB."""
+
+_GIVE = "give the artifact that the step's input is named for"
+_KINDS = {"f": "floats", "i": "integers"}
+
+
+class Output(NamedTuple):
+    """What an output of a model must be: numpy's kind of its numbers ('f' or 'i'), and how many axes it has."""
+
+    kind: str
+    axes: int
 
 
 def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -30,23 +47,48 @@ def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # what goes wrong is raised; it need not be printed too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    with runtime_errors(f"{model.name}: ONNX Runtime does not load it", "build the model again, or mend its types"):
+    fact = f"{model.name}: ONNX Runtime does not load it"
+    bound = bytes_for_model(sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file()))
+    with bounded_memory(bound, fact), runtime_errors(fact, "build the model again, or mend its types"):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-@contextmanager
-def runtime_errors(fact: str, fix: str) -> Iterator[None]:
+def runtime_errors(fact: str, fix: str) -> AbstractContextManager[None]:
     """Turn ONNX Runtime's errors into a StepError that quotes them shortly, in one line: they may hold a graph."""
-    try:
-        yield
-    except Exception as error:
-        # Its classes share no base and are not exported: the module that they come from tells them.
-        if not type(error).__module__.startswith("onnxruntime."):
-            raise
-        reason = " ".join(str(error).split())
-        if len(reason) > MAX_REASON_CHARACTERS:
-            reason = reason[:MAX_REASON_CHARACTERS] + "…"
-        raise StepError(f"{fact}: {reason}", fix) from error
+    return foreign_errors("onnxruntime", fact, fix)
+
+
+def run_session(
+    session: onnxruntime.InferenceSession,
+    name: str,
+    outputs: Mapping[str, Output],
+    feeds: Mapping[str, npt.NDArray[Any]],
+) -> list[npt.NDArray[Any]]:
+    """Run the model `name` and return its `outputs`, in their order.
+
+    Raises StepError if ONNX Runtime does not run it, or if an output is not of the kind and the axes that it must have:
+    what a graph declares binds a runtime to neither.
+    """
+    with runtime_errors(f"{name}: ONNX Runtime does not run it", _GIVE):
+        values = session.run(list(outputs), dict(feeds))
+    for (output, (kind, axes)), value in zip(outputs.items(), values, strict=True):
+        if not isinstance(value, np.ndarray) or value.dtype.kind != kind or value.ndim != axes or not value.shape[0]:
+            found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+            wanted = f"{_KINDS[kind]} of {axes} axes"
+            raise StepError(f"{name}: gives the output '{output}' as {found}, needs {wanted}", _GIVE)
+    checked: list[npt.NDArray[Any]] = values
+    return checked
+
+
+def zeros_of(value: Any, shape: Sequence[int | str | None], name: str) -> npt.NDArray[np.float32]:
+    """Zeros for the input `value` of the model `name`, where `shape` has a number; an open axis is 1 long.
+
+    Raises StepError for more than MAX_STATE_NUMBERS of them: a file of a kilobyte may declare terabytes.
+    """
+    sizes = [size if isinstance(size, int) and size >= 0 else 1 for size in shape]
+    if prod(sizes) > MAX_STATE_NUMBERS:
+        raise StepError(f"{name}: input '{value.name}' is declared as {list(shape)}, more than a state holds", _GIVE)
+    return np.zeros(sizes, np.float32)
 
 
 def require_values(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from artifacts.asr.decoding import Decoding
 from artifacts.asr.drift import DriftTable
-from artifacts.asr.sessions import open_session
+from artifacts.asr.sessions import open_session, run_session
 from artifacts.asr.transducer import FusedTransducer
+from artifacts.errors import StepError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,7 @@ class SideBySide(FusedTransducer):
 
     def __init__(self, model: Path, reference: Path, threads: int, decoding: Decoding, table: DriftTable) -> None:
         super().__init__(reference, threads, decoding.blank_id)
+        self._model_name = model.name
         self._model = open_session(model, threads)
         self._blank_id = decoding.blank_id
         self._table = table
@@ -33,9 +35,15 @@ class SideBySide(FusedTransducer):
 
     def logits(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         feeds = self.feeds(frame)
-        theirs = self.session.run(self.OUTPUTS, feeds)
-        ours = self._model.run(self.OUTPUTS, feeds)
+        theirs = run_session(self.session, self.name, self.OUTPUTS, feeds)
+        ours = run_session(self._model, self._model_name, self.OUTPUTS, feeds)
         for name, our_values, their_values in zip(self.OUTPUTS, ours, theirs, strict=True):
+            if our_values.shape != their_values.shape:
+                raise StepError(
+                    f"{self._model_name}: gives '{name}' {list(our_values.shape)}, "
+                    f"the reference {list(their_values.shape)}",
+                    "compare two builds of one model",
+                )
             self._table.add(name, our_values, their_values)
         scores: npt.NDArray[np.float32] = theirs[0].reshape(-1)
         self.steps += 1

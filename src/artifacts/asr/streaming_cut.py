@@ -8,10 +8,13 @@ are the encoder frames that are kept of a window that is not the last. It is the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from artifacts.errors import StepError
+
+_NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ def read_cut(metadata: Mapping[str, str], name: str) -> Cut:
     values = {}
     for field in fields(Cut):
         text = metadata.get(field.name, "")
-        if not text.isdecimal():
-            raise StepError(f"{name}: metadata: {field.name}: expected a number, got {text!r}", fix)
+        if not _NUMBER.fullmatch(text):
+            raise StepError(f"{name}: metadata: {field.name}: expected a number, got {text[:60]!r}", fix)
         values[field.name] = int(text)
     cut = Cut(**values)
     if min(cut.first_shift_frames, cut.shift_frames, cut.first_least_frames, cut.least_frames) < 1:

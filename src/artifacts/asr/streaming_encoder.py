@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from artifacts.asr.sessions import open_session, require_values, runtime_errors
+from artifacts.asr.sessions import Output, open_session, require_values, run_session, zeros_of
 from artifacts.asr.streaming_cut import Cut, read_cut
+from artifacts.errors import StepError
 
 CACHES = ("cache_last_channel", "cache_last_time", "cache_last_channel_len")
 INPUTS = ("audio_signal", "length", *CACHES)
-OUTPUTS = ("encoder_output", "encoded_lengths", *(f"{cache}_out" for cache in CACHES))
+MADE = {
+    "encoder_output": Output("f", 3),
+    "encoded_lengths": Output("i", 1),
+    "cache_last_channel_out": Output("f", 4),
+    "cache_last_time_out": Output("f", 4),
+    "cache_last_channel_len_out": Output("i", 1),
+}
+OUTPUTS = tuple(MADE)
 
 
 class StreamingEncoder:
@@ -29,11 +37,10 @@ class StreamingEncoder:
         self._session = open_session(model, threads)
         require_values(self._session, model, INPUTS, OUTPUTS)
         self.cut = cut or read_cut(self._session.get_modelmeta().custom_metadata_map, model.name)
-        shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        inputs = {value.name: value for value in self._session.get_inputs()}
         self._zeros: dict[str, npt.NDArray[Any]] = {
-            name: np.zeros(
-                [dim if isinstance(dim, int) else 1 for dim in shapes[name]],
-                np.int64 if name == "cache_last_channel_len" else np.float32,
+            name: zeros_of(inputs[name], inputs[name].shape, model.name).astype(
+                np.int64 if name == "cache_last_channel_len" else np.float32
             )
             for name in CACHES
         }
@@ -48,11 +55,16 @@ class StreamingEncoder:
         caches = self._zeros
         for start, end, last in self.cut.windows(int(lengths[0])):
             window = np.pad(features[:, :, max(start, 0) : end], ((0, 0), (0, 0), (max(-start, 0), 0)))
-            feeds = {"audio_signal": window, "length": np.array([end - start], np.int64), **caches}
-            with runtime_errors(
-                f"{self._name}: fails on the window {start} to {end} of a stream", "export the encoder again"
-            ):
-                output, output_lengths, *states = self._session.run(OUTPUTS, feeds)
+            feeds: dict[str, npt.NDArray[Any]] = {
+                "audio_signal": window,
+                "length": np.array([end - start], np.int64),
+                **caches,
+            }
+            try:
+                output, output_lengths, *states = run_session(self._session, self._name, MADE, feeds)
+            except StepError as error:
+                fact = f"{error.fact} (on the window {start} to {end} of a stream)"
+                raise StepError(fact, "export the encoder again") from error
             caches = dict(zip(CACHES, states, strict=True))
             count = int(output_lengths[0]) if last else min(int(output_lengths[0]), self.cut.output_frames)
             yield np.ascontiguousarray(output[0, :, :count].T)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from artifacts.asr.decoding import Decoding
 from artifacts.errors import StepError
+from artifacts.read_input import read_text
 
 BLANK = "<blk>"
 WORD_BOUNDARY = "\u2581"
@@ -19,18 +20,19 @@ def read_pieces(vocab: Path, decoding: Decoding) -> list[str]:
     not the last piece; and if there are not as many as `decoding` says.
     """
     pieces: list[str] = []
-    for number, line in enumerate(vocab.read_text(encoding="utf-8").split("\n")[:-1], start=1):
+    fix = "write the tokens again from the checkpoint"
+    for number, line in enumerate(read_text(vocab, fix).split("\n")[:-1], start=1):
         piece, _, identifier = line.rpartition(" ")
         if not piece or " " in piece or identifier != str(number - 1):
             raise StepError(
-                f"{vocab.name}:{number}: expected a piece and the id {number - 1}, got '{line}'",
-                "write the tokens again from the checkpoint",
+                f"{vocab.name}:{number}: expected a piece and the id {number - 1}, got '{line[:200]}'",
+                fix,
             )
         pieces.append(piece)
     if not pieces or pieces[-1] != BLANK:
         raise StepError(
             f"{vocab.name}: the last of {len(pieces)} pieces is not '{BLANK}'",
-            "write the tokens again from the checkpoint",
+            fix,
         )
     if len(pieces) != decoding.blank_id + 1:
         raise StepError(

@@ -6,13 +6,14 @@ is run once a token instead, since a blank leaves its state, and so its output, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from artifacts.asr.sessions import open_session, require_values
+from artifacts.asr.sessions import Output, open_session, require_values, run_session, zeros_of
 from artifacts.errors import StepError
 
 _INTEGERS: dict[str, type[np.signedinteger[Any]]] = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
@@ -38,16 +39,19 @@ class FusedTransducer:
     `input_states_2 [L, B, H]` f32 → `outputs [B, T, U, V + 1 + durations]`, `output_states_1`, `output_states_2`.
     """
 
-    OUTPUTS = ("outputs", "output_states_1", "output_states_2")
+    OUTPUTS: ClassVar[Mapping[str, Output]] = {
+        "outputs": Output("f", 4), "output_states_1": Output("f", 3), "output_states_2": Output("f", 3),
+    }  # fmt: skip
 
     def __init__(self, model: Path, threads: int, blank_id: int) -> None:
+        self.name = model.name
         self.session = open_session(model, threads)
         inputs = {value.name: value for value in self.session.get_inputs()}
         names = ("encoder_outputs", "targets", "target_length", "input_states_1", "input_states_2")
         require_values(self.session, model, names, self.OUTPUTS)
         self._zeros = [zero_state(inputs[name], model) for name in ("input_states_1", "input_states_2")]
-        self._blank = np.array([[blank_id]], dtype=_INTEGERS[inputs["targets"].type])
-        self._one = np.array([1], dtype=_INTEGERS[inputs["target_length"].type])
+        self._blank = np.array([[blank_id]], dtype=_integer(inputs["targets"], model))
+        self._one = np.array([1], dtype=_integer(inputs["target_length"], model))
         self.start()
 
     def start(self) -> None:
@@ -65,13 +69,17 @@ class FusedTransducer:
         }
 
     def logits(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        outputs, *self._next_states = self.session.run(self.OUTPUTS, self.feeds(frame))
+        outputs, *self._next_states = run_session(self.session, self.name, self.OUTPUTS, self.feeds(frame))
         scores: npt.NDArray[np.float32] = outputs.reshape(-1)
         return scores
 
     def accept(self, token: int) -> None:
         self._states = self._next_states
         self._token = np.full_like(self._blank, token)
+
+
+PREDICTED = {"g": Output("f", 3), "h_out": Output("f", 3), "c_out": Output("f", 3)}
+JOINED = {"joint_output": Output("f", 4)}
 
 
 class SeparateTransducer:
@@ -82,13 +90,14 @@ class SeparateTransducer:
     """
 
     def __init__(self, predictor: Path, joint: Path, threads: int, blank_id: int) -> None:
+        self._names = predictor.name, joint.name
         self._predictor = open_session(predictor, threads)
         self._joint = open_session(joint, threads)
         require_values(self._predictor, predictor, ("y", "h", "c"), ("g", "h_out", "c_out"))
         require_values(self._joint, joint, ("encoder_output", "predictor_output"), ("joint_output",))
         inputs = {value.name: value for value in self._predictor.get_inputs()}
         self._zeros = [zero_state(inputs[name], predictor) for name in ("h", "c")]
-        self._integer = _INTEGERS[inputs["y"].type]
+        self._integer = _integer(inputs["y"], predictor)
         self._blank_id = blank_id
         self.start()
 
@@ -97,17 +106,14 @@ class SeparateTransducer:
         self.accept(self._blank_id)
 
     def logits(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        (outputs,) = self._joint.run(
-            ["joint_output"], {"encoder_output": frame.reshape(1, -1, 1), "predictor_output": self._prediction}
-        )
+        feeds = {"encoder_output": frame.reshape(1, -1, 1), "predictor_output": self._prediction}
+        (outputs,) = run_session(self._joint, self._names[1], JOINED, feeds)
         scores: npt.NDArray[np.float32] = outputs.reshape(-1)
         return scores
 
     def accept(self, token: int) -> None:
-        self._prediction, *self._states = self._predictor.run(
-            ["g", "h_out", "c_out"],
-            {"y": np.array([[token]], dtype=self._integer), "h": self._states[0], "c": self._states[1]},
-        )
+        feeds = {"y": np.array([[token]], dtype=self._integer), "h": self._states[0], "c": self._states[1]}
+        self._prediction, *self._states = run_session(self._predictor, self._names[0], PREDICTED, feeds)
 
 
 def zero_state(value: Any, model: Path) -> npt.NDArray[np.float32]:
@@ -118,4 +124,14 @@ def zero_state(value: Any, model: Path) -> npt.NDArray[np.float32]:
             f"{model.name}: input '{value.name}' has the shape {value.shape}; its dimensions 0 and 2 must be numbers",
             "export the model with static state dimensions",
         )
-    return np.zeros((layers, 1, hidden), dtype=np.float32)
+    return zeros_of(value, (layers, 1, hidden), model.name)
+
+
+def _integer(value: Any, model: Path) -> type[np.signedinteger[Any]]:
+    """The type of an input of integers. Raises StepError for any other."""
+    if value.type not in _INTEGERS:
+        raise StepError(
+            f"{model.name}: input '{value.name}' is {value.type}, needs {' or '.join(_INTEGERS)}",
+            "give the artifact that the step's input is named for",
+        )
+    return _INTEGERS[value.type]

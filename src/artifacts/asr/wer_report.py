@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from artifacts.asr.corpus import MANIFEST_NAME, Corpus, Utterance
 from artifacts.asr.word_errors import WordErrors, count, total
+from artifacts.bounded_memory import bounded_memory, bytes_for_speech
 from artifacts.errors import StepError
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def transcribe_corpus(
     transcripts: list[Transcript] = []
     reported = time.monotonic()
     for done, utterance in enumerate(corpus.utterances, start=1):
-        hypothesis = transcribe(corpus.waveform(utterance))
+        waveform = corpus.waveform(utterance)
+        place = f"{corpus.folder.name}: utterance '{utterance.id}'"
+        with bounded_memory(bytes_for_speech(utterance.duration), place):
+            hypothesis = transcribe(waveform)
         errors = count(utterance.text, hypothesis, ignore_case_and_punctuation=ignore_case_and_punctuation)
         transcripts.append(Transcript(utterance, hypothesis, errors))
         if time.monotonic() - reported >= SECONDS_BETWEEN_PROGRESS or done == len(corpus.utterances):
