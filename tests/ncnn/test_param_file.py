@@ -97,7 +97,7 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"a\.param: there is no such file"):
         read_param(tmp_path / "a.param")
     (tmp_path / "a.param").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StepError, match=r"a\.param: is not text"):
+    with pytest.raises(StepError, match=r"a\.param:1: is not UTF-8"):
         read_param(tmp_path / "a.param")
 
 

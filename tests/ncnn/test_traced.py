@@ -64,3 +64,9 @@ def test_a_folder_without_one_trace_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "joint.pt").write_bytes(b"")
     with pytest.raises(StepError, match=r"expected one \.pt file, found encoder\.pt, joint\.pt"):
         read_trace(tmp_path)
+
+
+def test_a_text_that_is_nested_without_an_end_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "inputs.json").write_text("[" * 100_000)
+    with pytest.raises(StepError, match=r"inputs\.json: is nested too deep"):
+        read_interface(tmp_path, "give a trace")

@@ -21,9 +21,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from artifacts.errors import StepError
+from artifacts.read_input import read_text
 
 MAGIC = "7767517"
 FIRST_ARRAY_ID = -23300
+LARGEST_INTEGER = 2**31 - 1
+LARGEST_FLOAT = float.fromhex("0x1.fffffep+127")
 MOST_PARAMS = 32
 """Ids are below this (ncnn's NCNN_MAX_PARAM_COUNT)."""
 
@@ -32,7 +35,9 @@ Value = Number | str | tuple[Number, ...]
 
 _FIX = "convert the model again; the file is damaged"
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_PARAM = re.compile(r'(-?\d+)=("[^"]*"|\S*)(?:\s+|$)')
+_PARAM = re.compile(r'(-?[0-9]{1,9})=("[^"]*"|\S*)(?:\s+|$)')
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][-+]?[0-9]{1,9})?")
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,7 @@ def read_param(path: Path) -> ParamFile:
     Raises StepError, with the line, if it is not one, or if it was cut or changed so that its counts do not fit: each
     layer has a name of its own, a blob has one layer that makes it, and is made before it is read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise StepError(f"{path.name}: there is no such file in '{path.parent.name}'", _FIX) from None
-    except UnicodeDecodeError:
-        raise StepError(f"{path.name}: is not text", "give a .param file in text form, as pnnx writes") from None
+    lines = read_text(path, "give a .param file in text form, as pnnx writes").split("\n")
     if lines[0].strip() != MAGIC:
         raise StepError(f"{path.name}:1: expected {MAGIC}, got {lines[0][:20]!r}", "give a .param file in text form")
     counts = _integers(lines[1].split() if len(lines) > 1 else [])
@@ -179,10 +179,12 @@ def _parse_array(text: str) -> tuple[Number, ...]:
 
 def _parse_number(text: str) -> Number:
     # ncnn takes a number for a float by its point or its exponent, and so do we.
-    try:
-        return float(text) if any(mark in text for mark in ".eE") else int(text)
-    except ValueError:
-        raise ValueError(f"expected a number, got {text!r}") from None
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"expected a number, got {text[:40]!r}")
+    number = float(text) if any(mark in text for mark in ".eE") else int(text)
+    if abs(number) > (LARGEST_FLOAT if isinstance(number, float) else LARGEST_INTEGER):
+        raise ValueError(f"{text} does not fit into 32 bits")
+    return number
 
 
 def _check_names(layer: Layer, names: set[str], made: set[str]) -> None:
@@ -199,7 +201,7 @@ def _check_names(layer: Layer, names: set[str], made: set[str]) -> None:
 
 
 def _integers(words: list[str]) -> list[int]:
-    return [int(word) for word in words if re.fullmatch(r"-?\d+", word)]
+    return [int(word) for word in words if _INTEGER.fullmatch(word)]
 
 
 def _param_text(key: int, value: Value) -> str:

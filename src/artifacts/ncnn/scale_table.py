@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifacts.errors import StepError
+from artifacts.read_input import read_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,11 +72,9 @@ def read_table(path: Path) -> ScaleTable:
     scales of its activation: its weights could not be quantised.
     """
     fix = "calibrate again, or write the table as generate-int8-scale-table does"
-    if not path.is_file():
-        raise StepError(f"{path.name}: there is no such file in '{path.parent.name}'", fix)
     weights: dict[str, NDArray[np.float32]] = {}
     activations: dict[str, float] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, fix).splitlines(), start=1):
         key, *words = line.split() or [""]
         if not key:
             continue

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from artifacts.errors import StepError
+from artifacts.read_input import read_text
 
 NAME = "tokens.txt"
 SILENT_PIECES = {0: "<blk>", 2: "<unk>"}
 """sherpa-ncnn takes these ids for no tokens, whatever they are called."""
+
+_ID = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def find_tokens(tokens: Path) -> Path:
@@ -24,14 +28,10 @@ def read_tokens(path: Path, count: int) -> list[str]:
     """
     fix = "give the tokens of the same checkpoint"
     pieces: dict[int, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise StepError(f"{path.name}: there is no such file in '{path.parent.name}'", fix) from None
-    for number, line in enumerate(lines[:-1], start=1):
+    for number, line in enumerate(read_text(path, fix).split("\n")[:-1], start=1):
         piece, _, identifier = line.rpartition(" ")
-        if not piece or " " in piece or not identifier.isdecimal() or int(identifier) in pieces:
-            raise StepError(f"{path.name}:{number}: expected a piece and an id of its own, got '{line}'", fix)
+        if not piece or " " in piece or not _ID.fullmatch(identifier) or int(identifier) in pieces:
+            raise StepError(f"{path.name}:{number}: expected a piece and an id of its own, got '{line[:200]}'", fix)
         pieces[int(identifier)] = piece
     if sorted(pieces) != list(range(count)):
         raise StepError(f"{path.name}: holds {len(pieces)} tokens, the predictor knows {count}", fix)

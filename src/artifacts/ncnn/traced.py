@@ -9,14 +9,18 @@ called `in0`, `in1`, … and `out0`, `out1`, …; conversion adds each input's `
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.errors import StepError
+from artifacts.read_input import read_json
 
 NAME = "inputs.json"
+MAX_NUMBERS = 1 << 28
+"""What both shapes of an input have at most, added: it is run on inputs of these shapes."""
 
 
 class Input(BaseModel):
@@ -61,15 +65,15 @@ def read_trace(folder: Path) -> Trace:
 def read_interface(folder: Path, fix: str) -> Interface:
     """Read `inputs.json` of an artifact. Raises StepError, with the key, if it is missing or not what it must be."""
     try:
-        found = Interface.model_validate_json((folder / NAME).read_bytes())
-    except FileNotFoundError:
-        raise StepError(f"{NAME}: there is no such file in '{folder.name}'", fix) from None
+        found = Interface.model_validate(read_json(folder / NAME, fix))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(key) for key in first["loc"])
         raise StepError(f"{NAME}: {place}: {first['msg'].lower()}", fix) from None
     for each in found.inputs:
-        if len(each.shape) != len(each.shape2) or min(each.shape + each.shape2) < 1:
+        # Both shapes are tried, and a third one that is as long as both.
+        numbers = prod(map(sum, zip(each.shape, each.shape2, strict=False)))
+        if len(each.shape) != len(each.shape2) or min(each.shape + each.shape2) < 1 or numbers > MAX_NUMBERS:
             raise StepError(f"{NAME}: inputs: '{each.name}': no shapes of one input: {each.shape}, {each.shape2}", fix)
     return found
 
