@@ -79,6 +79,7 @@ def run(out: Path, params: Params, *, model: Path, preprocessor: Path, corpus: P
     from artifacts.asr.frontend import Preprocessor
     from artifacts.asr.recordings import SpeechDigest, recordings, shares
     from artifacts.asr.sessions import open_session, require_values
+    from artifacts.bounded_memory import bounded_memory, bytes_for_speech
     from artifacts.graph.model_file import find_model
     from artifacts.graph.quantization.activation_statistics import MODEL_KEY, digest_model, write_statistics
     from artifacts.graph.quantization.running_statistics import RunningStatistics
@@ -105,13 +106,16 @@ def run(out: Path, params: Params, *, model: Path, preprocessor: Path, corpus: P
         for done, (recording, quota) in enumerate(zip(heard, quotas, strict=True), start=1):
             waveform = recording.waveform(speech)
             digest.add(waveform)
-            features, lengths = preprocess.features(waveform)
             place = f"{corpus.name}: {recording.name}"
-            _check_finite(
-                features, f"{place}: features", "leave it out of the corpus, or make the clip again at a usual level"
-            )
-            feeds: dict[str, NDArray[Any]] = {"audio_signal": features, "length": lengths}
-            frames += _hear(session, feeds, taps, running, quota, (source.name, place))
+            with bounded_memory(bytes_for_speech(recording.seconds), place):
+                features, lengths = preprocess.features(waveform)
+                _check_finite(
+                    features,
+                    f"{place}: features",
+                    "leave it out of the corpus, or make the clip again at a usual level",
+                )
+                feeds: dict[str, NDArray[Any]] = {"audio_signal": features, "length": lengths}
+                frames += _hear(session, feeds, taps, running, quota, (source.name, place))
             log.info("calibrating", extra={"done": done, "total": len(heard)})
         del session  # the weights' memory
 
@@ -175,6 +179,8 @@ def _hear(
         "leave recordings out that are longer than the model's table of positions (usually 400 s)",
     ):
         encoder_output, encoded_lengths, *measured = session.run(wanted, feeds)
+    if encoded_lengths.size < 1:
+        raise StepError(f"{model}: gives no length for {place}", "give the fp32 encoder")
     fix = "leave the recording out of the corpus, or mend the model"
     for index, (tap, one) in enumerate(zip(taps, running, strict=True)):
         low, high, frames, rows = measured[4 * index : 4 * index + 4]

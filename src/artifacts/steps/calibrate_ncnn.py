@@ -121,6 +121,7 @@ def _hear_twice(speech: Corpus, hear: Hear, nets: Sequence[TappedNet]) -> tuple[
     Raises StepError, with the utterance, for what goes wrong in it, and if a clip is another one the second time.
     """
     from artifacts.asr.recordings import SpeechDigest
+    from artifacts.bounded_memory import bounded_memory, bytes_for_speech
 
     digests = [SpeechDigest(), SpeechDigest()]
     tokens = [0, 0]
@@ -129,7 +130,8 @@ def _hear_twice(speech: Corpus, hear: Hear, nets: Sequence[TappedNet]) -> tuple[
         waveform = speech.waveform(utterance)
         digests[second].add(waveform)
         try:
-            tokens[second] += hear(waveform)
+            with bounded_memory(bytes_for_speech(utterance.duration), "the networks"):
+                tokens[second] += hear(waveform)
         except StepError as error:
             raise StepError(f"{speech.folder.name}: '{utterance.id}': {error.fact}", error.fix) from None
         log.info("calibrating", extra={"done": done, "total": total})
@@ -176,8 +178,12 @@ def _whole_utterances(
     from artifacts.asr.frontend import Preprocessor
     from artifacts.asr.greedy import decode
     from artifacts.graph.model_file import find_model
+    from artifacts.ncnn.isolated import run_isolated
+    from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.tapped_transducer import TappedEncoder, TappedTransducer
 
+    for folder in (encoder, predictor, joint):
+        run_isolated(*find_net(folder), [])
     decoding = read_decoding(model_meta / "model_meta.json")
     preprocess = Preprocessor(find_model(preprocessor), threads=1)
     encode = TappedEncoder(encoder)
@@ -192,11 +198,13 @@ def _whole_utterances(
 def _streams(encoder: Path, predictor: Path, joint: Path) -> tuple[Hear, dict[str, TappedNet]]:
     """The same of an LSTM transducer, which hears chunk by chunk."""
     from artifacts.asr.streaming_rnnt import transcribe
-    from artifacts.ncnn.isolated import open_net
+    from artifacts.ncnn.isolated import open_net, run_isolated
     from artifacts.ncnn.lstm_transducer import LstmTransducer
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.tapped_net import TappedNet
 
+    for folder in (encoder, joint):
+        run_isolated(*find_net(folder), [])
     tapped = {"encoder": TappedNet(*find_net(encoder)), "joint": TappedNet(*find_net(joint))}
     nets = (tapped["encoder"], open_net(*find_net(predictor)), tapped["joint"])
     networks = LstmTransducer(encoder, predictor, joint, nets=nets)

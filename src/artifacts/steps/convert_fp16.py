@@ -108,6 +108,7 @@ def _convert_in_memory(source: Path, target: Path, params: Params) -> dict[str, 
     import onnx
     from onnxconverter_common.float16 import convert_float_to_float16
 
+    from artifacts.foreign_errors import foreign_errors
     from artifacts.graph.fp16_graph import check_convertible
     from artifacts.graph.model_file import load_graph, save_graph
     from artifacts.graph.tensors import is_external, iter_tensors
@@ -115,7 +116,11 @@ def _convert_in_memory(source: Path, target: Path, params: Params) -> dict[str, 
     checked = load_graph(source)
     check_convertible(checked)
     external = any(is_external(tensor) for tensor in iter_tensors(checked))
-    with warnings.catch_warnings():
+    with (
+        warnings.catch_warnings(),
+        foreign_errors("onnxconverter_common", "onnxconverter-common does not convert it", "use converter: streaming"),
+        foreign_errors("onnx", "onnx does not read it", "export the model again"),
+    ):
         warnings.simplefilter("ignore", UserWarning)  # one for each tensor with a value moved to a bound
         model = convert_float_to_float16(
             onnx.load(source),

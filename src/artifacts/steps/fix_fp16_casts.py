@@ -40,7 +40,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
 
     from artifacts.asr.sessions import open_session
     from artifacts.graph.cast_repair import repair_casts
-    from artifacts.graph.model_file import check_model, find_model, load_graph, save_graph
+    from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes, save_graph
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.tensors import is_external, iter_tensors
     from artifacts.graph.trial_run import trial_run
@@ -55,5 +55,5 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         repairs = repair_casts(graph, reader)
     save_graph(graph, target, source_folder=model, external=any(is_external(tensor) for tensor in tensors))
     check_model(target)
-    trial_run(open_session(target, threads=1), target.name)
+    trial_run(open_session(target, threads=1), target.name, model_bytes(out))
     return asdict(repairs)

@@ -65,7 +65,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     import numpy as np
 
     from artifacts.asr.sessions import open_session
-    from artifacts.graph.model_file import check_model, find_model, load_graph
+    from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.quantization.fold_scales import ScaledValue, fold_scales
     from artifacts.graph.quantization.matrix_content import write_replaced
     from artifacts.graph.quantization.quantizer_input import check_float_model
@@ -96,7 +96,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     folded = fold_scales(graph, scaled, source.parent)
     write_replaced(graph, source.parent, folded.contents, target)
     check_model(target)
-    trial_run(open_session(target, threads=1), target.name)
+    trial_run(open_session(target, threads=1), target.name, model_bytes(out))
     weights = sum(len(norm.readers) for norm in norms)
     return {
         "channels": len(set(params.channels)),

@@ -9,10 +9,9 @@ an ONNX file, since features are computed before ncnn. int8 networks stand besid
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from artifacts.errors import StepError
 from artifacts.params import StepParams
@@ -46,6 +45,16 @@ The first token is the blank, with zeros as states. A blank leaves the predictor
 """
 
 
+class _Sizes(NamedTuple):
+    """Mel bins, features to a frame, and the predictor's layers and hidden size, and the joint's scores."""
+
+    features: int
+    factor: int
+    layers: int
+    hidden: int
+    scores: int
+
+
 class Params(StepParams):
     """There is nothing to choose."""
 
@@ -71,6 +80,7 @@ def run(
     shapes that `model_meta` says.
     """
     from artifacts.asr.decoding import read_decoding
+    from artifacts.asr.model_meta import ModelMeta
     from artifacts.asr.tokens import read_pieces
     from artifacts.copy_file import copy_file
     from artifacts.digest import digest_file
@@ -87,7 +97,14 @@ def run(
             "give a token-and-duration checkpoint (TDT); how to decode another one, this layout does not tell",
         )
     read_pieces(tokens / "vocab.txt", decoding)
-    meta = json.loads((model_meta / "model_meta.json").read_text(encoding="utf-8"))
+    meta = ModelMeta(model_meta / "model_meta.json", "write the model_meta again from the checkpoint")
+    sizes = _Sizes(
+        features=meta.size("features.n_mels", most=4096),
+        factor=meta.size("subsampling_factor", most=TRIAL_FRAMES),
+        layers=meta.size("pred_rnn_layers", most=64),
+        hidden=meta.size("pred_hidden", most=65536),
+        scores=meta.size("joint_vocab_size"),
+    )
     plain = dict(zip(PARTS, (encoder, predictor, joint), strict=True))
     int8 = dict(zip(PARTS, (encoder_int8, predictor_int8, joint_int8), strict=True))
     for suffix, folders in (("", plain), (".int8", int8)):
@@ -96,21 +113,17 @@ def run(
                 require_form(folder, int8=suffix == ".int8")
                 for source, end in zip(find_net(folder), (".param", ".bin"), strict=True):
                     copy_file(source, out / f"{part}.ncnn{suffix}{end}")
-    dim = _run_once(plain, meta, decoding)
+    dim = _run_once(plain, sizes, decoding)
     if any(int8.values()):
-        _run_once({part: int8[part] or plain[part] for part in PARTS}, meta, decoding)
+        _run_once({part: int8[part] or plain[part] for part in PARTS}, sizes, decoding)
 
     copy_file(find_model(preprocessor), out / "preprocessor.onnx")
     copy_file(tokens / "tokens.txt", out / "tokens.txt")
     copy_file(model_meta / "model_meta.json", out / "model_meta.json")
     readme = README.format(
-        name=meta["model_name"],
-        features=meta["features"]["n_mels"],
+        name=meta.text("model_name"),
         dim=dim,
-        factor=meta["subsampling_factor"],
-        layers=meta["pred_rnn_layers"],
-        hidden=meta["pred_hidden"],
-        scores=meta["joint_vocab_size"],
+        **sizes._asdict(),
         max_frames=max_encoder_frames(read_param(find_net(encoder)[0]), find_net(encoder)[0].name),
         tokens=decoding.blank_id + 1,
         blank=decoding.blank_id,
@@ -123,20 +136,20 @@ def run(
     return {"files": len(files) + 1, "bytes": sum(path.stat().st_size for path in out.iterdir())}
 
 
-def _run_once(folders: Mapping[str, Path], meta: Mapping[str, Any], decoding: Decoding) -> int:
+def _run_once(folders: Mapping[str, Path], sizes: _Sizes, decoding: Decoding) -> int:
     """Run the networks one after the other, on zeros; return the encoder's dimension."""
     import numpy as np
 
     from artifacts.ncnn.isolated import run_isolated
     from artifacts.ncnn.runtime import find_net
 
-    state = np.zeros((meta["pred_rnn_layers"], meta["pred_hidden"]), np.float32)
+    state = np.zeros((sizes.layers, sizes.hidden), np.float32)
 
     def shapes(part: str, **feeds: np.ndarray[Any, Any]) -> list[tuple[int, ...]]:
         (result,) = run_isolated(*find_net(folders[part]), [feeds])
         return [value.shape for value in result.values()]
 
-    encoded = shapes("encoder", in0=np.zeros((meta["features"]["n_mels"], TRIAL_FRAMES), np.float32))
+    encoded = shapes("encoder", in0=np.zeros((sizes.features, TRIAL_FRAMES), np.float32))
     dim = encoded[0][0]
     made = {
         "encoder": encoded,
@@ -144,9 +157,9 @@ def _run_once(folders: Mapping[str, Path], meta: Mapping[str, Any], decoding: De
         "joint": shapes("joint", in0=np.zeros(dim, np.float32), in1=state[0]),
     }
     wanted = {
-        "encoder": [(dim, TRIAL_FRAMES // meta["subsampling_factor"])],
-        "predictor": [(1, meta["pred_hidden"]), state.shape, state.shape],
-        "joint": [(meta["joint_vocab_size"],)],
+        "encoder": [(dim, TRIAL_FRAMES // sizes.factor)],
+        "predictor": [(1, sizes.hidden), state.shape, state.shape],
+        "joint": [(sizes.scores,)],
     }
     for part in PARTS:
         if made[part] != wanted[part]:

@@ -11,7 +11,6 @@ A precision is more than a name: an encoder of another one is refused, and a dec
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from artifacts.asr.decoding import Decoding
 
 TOOLS = ("onnx", "protobuf")
+
+MAX_FEATURES = 4096
 
 FOREIGN_NAMES = {"encoder_output": "outputs"}
 
@@ -109,14 +110,21 @@ def run(
 
 def _read_features_size(config: Path) -> int:
     """The number of mel features in a `config.json` that onnx-asr takes for a TDT model's (it assumes 80 without)."""
-    values = json.loads(config.read_text(encoding="utf-8"))
+    from artifacts.read_input import read_json_object
+
+    values = read_json_object(config, "write it again")
     wanted = {"model_type": str, "features_size": int, "subsampling_factor": int}
     for key, kind in wanted.items():
-        if not isinstance(values.get(key), kind):
+        if not isinstance(values.get(key), kind) or values[key] is True:
             raise StepError(f"config.json: {key}: expected {kind.__name__}, got {values.get(key)!r}", "write it again")
     if values["model_type"] != "nemo-conformer-tdt":
         raise StepError(
             f"config.json: model_type: expected 'nemo-conformer-tdt', got '{values['model_type']}'", "write it again"
+        )
+    if not 1 <= values["features_size"] <= MAX_FEATURES:
+        expected = f"a number above 0, at most {MAX_FEATURES}"
+        raise StepError(
+            f"config.json: features_size: expected {expected}, got {values['features_size']}", "write it again"
         )
     return int(values["features_size"])
 

@@ -16,7 +16,6 @@ No file is a link, and `SHA256SUMS` lists all others.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,8 @@ from artifacts.params import StepParams
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto
+
+    from artifacts.asr.model_meta import ModelMeta
 
 TOOLS = ("onnx", "protobuf")
 
@@ -56,11 +57,12 @@ def run(
     recordings only, caches whose first axis is the layers', windows that overlap in another way than it feeds them.
     """
     from artifacts.asr.decoding import read_decoding
+    from artifacts.asr.model_meta import ModelMeta
     from artifacts.asr.tokens import read_pieces
     from artifacts.digest import digest_file
 
     decoding = read_decoding(model_meta / "model_meta.json")
-    meta = json.loads((model_meta / "model_meta.json").read_text(encoding="utf-8"))
+    meta = ModelMeta(model_meta / "model_meta.json", "write the model_meta again from the checkpoint")
     read_pieces(tokens / "tokens.txt", decoding)
     if decoding.durations:
         raise StepError(
@@ -79,7 +81,7 @@ def run(
     return {"files": len(files) + 1, "bytes": sum(path.stat().st_size for path in out.iterdir())}
 
 
-def _place_encoder(folder: Path, target: Path, meta: dict[str, Any]) -> None:
+def _place_encoder(folder: Path, target: Path, meta: ModelMeta) -> None:
     from onnx import helper
 
     from artifacts.asr.streaming_cut import read_cut
@@ -87,7 +89,7 @@ def _place_encoder(folder: Path, target: Path, meta: dict[str, Any]) -> None:
     model, source = _load(folder, ENCODER)
     own = {entry.key: entry.value for entry in model.metadata_props}
     cut = read_cut(own, source.name)
-    channel, time = (_dims(model.graph.input[index]) for index in (2, 3))
+    channel, time = (_dims(model.graph.input[index], 4) for index in (2, 3))
     if own.get("cache_layout") != "batch_first":
         raise StepError(
             f"{source.name}: its caches are '{own.get('cache_layout')}', sherpa-onnx stacks those of streams along the"
@@ -100,18 +102,18 @@ def _place_encoder(folder: Path, target: Path, meta: dict[str, Any]) -> None:
             " that comes of a window",
             "export the encoder with chunks that are shifted by their length",
         )
-    normalize = meta["features"]["normalize"]
+    normalize = meta.value("features.normalize")
     entries = {
         "model_type": "EncDecRNNTBPEModel",
         "version": 1,
-        "vocab_size": meta["blank_id"],
+        "vocab_size": meta.size("blank_id"),
         "window_size": cut.pre_encode_frames + cut.chunk_frames,
         "chunk_shift": cut.shift_frames,
-        "subsampling_factor": meta["subsampling_factor"],
-        "feat_dim": _dims(model.graph.input[0])[1],
+        "subsampling_factor": meta.size("subsampling_factor"),
+        "feat_dim": _dims(model.graph.input[0], 3)[1],
         "normalize_type": normalize if normalize == "per_feature" else "NA",
-        "pred_rnn_layers": meta["pred_rnn_layers"],
-        "pred_hidden": meta["pred_hidden"],
+        "pred_rnn_layers": meta.size("pred_rnn_layers"),
+        "pred_hidden": meta.size("pred_hidden"),
         **{f"cache_last_channel_dim{axis}": size for axis, size in enumerate(channel[1:], start=1)},
         **{f"cache_last_time_dim{axis}": size for axis, size in enumerate(time[1:], start=1)},
     }
@@ -120,20 +122,20 @@ def _place_encoder(folder: Path, target: Path, meta: dict[str, Any]) -> None:
     _save(model, source, target)
 
 
-def _place_predictor(folder: Path, target: Path, meta: dict[str, Any]) -> None:
+def _place_predictor(folder: Path, target: Path, meta: ModelMeta) -> None:
     """sherpa-onnx gives tokens and their number as int32, and skips the second output."""
     from onnx import TensorProto, helper
 
     model, source = _load(folder, PREDICTOR)
     graph = model.graph
-    states = [_dims(value) for value in graph.input[1:]]
-    want = [meta["pred_rnn_layers"], meta["pred_hidden"]]
+    states = [_dims(value, 3) for value in graph.input[1:]]
+    want = [meta.size("pred_rnn_layers"), meta.size("pred_hidden")]
     if any([state[0], state[2]] != want for state in states):
         raise StepError(
             f"{source.name}: states are {states}, model_meta.json says {want[0]} layers of {want[1]}",
             "give the predictor and the model_meta of one checkpoint",
         )
-    batch, tokens = _dims(graph.input[0])
+    batch, tokens = _dims(graph.input[0], 2)
     inputs = [
         helper.make_tensor_value_info("targets", TensorProto.INT32, [batch, tokens]),
         helper.make_tensor_value_info("target_length", TensorProto.INT32, [batch]),
@@ -153,7 +155,7 @@ def _place_predictor(folder: Path, target: Path, meta: dict[str, Any]) -> None:
 
 def _place_joint(folder: Path, target: Path, classes: int) -> None:
     model, source = _load(folder, JOINT)
-    scored = _dims(model.graph.output[0])[-1]
+    scored = _dims(model.graph.output[0], 4)[-1]
     if scored != classes:
         raise StepError(
             f"{source.name}: scores {scored} classes, the tokens and the blank are {classes}",
@@ -183,8 +185,12 @@ def _inputs(graph: GraphProto) -> list[str]:
     return [value.name for value in graph.input if value.name not in weights]
 
 
-def _dims(value: ValueInfoProto) -> list[Any]:
-    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+def _dims(value: ValueInfoProto, axes: int) -> list[Any]:
+    """Numbers and names. Raises StepError unless the value is declared with so many axes."""
+    dims = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if len(dims) != axes:
+        raise StepError(f"'{value.name}': has the shape {dims}, needs {axes} axes", "export the model again")
+    return dims
 
 
 def _save(model: ModelProto, source: Path, target: Path) -> None:

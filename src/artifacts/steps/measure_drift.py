@@ -137,6 +137,11 @@ def _compare_encoders(
     for utterance, (ours, our_length), (theirs, their_length) in zip(chosen, outputs, references, strict=True):
         with_other_lengths += int(our_length != their_length or ours.shape != theirs.shape)
         common = min(ours.shape[1], theirs.shape[1])
+        if len(ours) != len(theirs):
+            raise StepError(
+                f"{models[0].name}: gives frames of {len(ours)} numbers, the reference of {len(theirs)}",
+                "compare two builds of one model",
+            )
         table.begin(utterance.slice)
         table.add("encoder_output", ours[:, :common], theirs[:, :common])
         table.end()
@@ -148,10 +153,13 @@ def _encode(
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Each utterance's encoder output `[D, T']` and its length."""
     from artifacts.asr.frontend import Encoder
+    from artifacts.bounded_memory import bounded_memory, bytes_for_speech
 
     encoder = Encoder(model, threads)
     for done, utterance in enumerate(chosen, start=1):
-        output, length = encoder.encode(*preprocess.features(speech.waveform(utterance)))
+        waveform = speech.waveform(utterance)
+        with bounded_memory(bytes_for_speech(utterance.duration), f"{name} on utterance '{utterance.id}'"):
+            output, length = encoder.encode(*preprocess.features(waveform))
         yield output[0].copy(), int(length[0])  # the array as it comes keeps the session's memory with it
         log.info("encoding with %s", name, extra={"done": done, "total": len(chosen)})
 
@@ -169,16 +177,19 @@ def _compare_decoders(
     from artifacts.asr.frontend import Encoder
     from artifacts.asr.greedy import decode
     from artifacts.asr.side_by_side import SideBySide
+    from artifacts.bounded_memory import bounded_memory, bytes_for_speech
 
     decoding = read_decoding(meta)
     encode = Encoder(encoder, params.threads)
     both = SideBySide(*models, params.threads, decoding, table)
     chosen = speech.spread(params.utterances_per_slice)
     for done, utterance in enumerate(chosen, start=1):
-        frames = encode.frames(*preprocess.features(speech.waveform(utterance)))
-        table.begin(utterance.slice)
-        decode(both, frames, decoding)
-        table.end()
+        waveform = speech.waveform(utterance)
+        with bounded_memory(bytes_for_speech(utterance.duration), f"utterance '{utterance.id}'"):
+            frames = encode.frames(*preprocess.features(waveform))
+            table.begin(utterance.slice)
+            decode(both, frames, decoding)
+            table.end()
         log.info("comparing decoders", extra={"done": done, "total": len(chosen)})
     return {
         "utterances": len(chosen),

@@ -13,7 +13,6 @@ Writes `metrics.json` (counts and rates in percent of the reference words, in to
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,5 +99,7 @@ def run(
 
 
 def _hop_seconds(model_meta: Path) -> float:
-    meta = json.loads(model_meta.read_text(encoding="utf-8"))
-    return float(meta["features"]["hop_length"]) / float(meta["sample_rate"])
+    from artifacts.asr.model_meta import ModelMeta
+
+    meta = ModelMeta(model_meta, "write the model_meta again from the checkpoint")
+    return meta.size("features.hop_length") / meta.size("sample_rate")

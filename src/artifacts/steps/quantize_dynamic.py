@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
 
 
+_NOT_STOCK = "export the model again, or use quantize_nbits"
+
+
 class Params(StepParams):
     """The defaults make what `onnx-asr` and its like load as `int8`."""
 
@@ -111,7 +114,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         nodes_left_float = sum(node.op_type in floats for node in after.graph.node)
         save_graph(after, target, source_folder=quantized.parent)
     check_model(target)
-    trial_run(open_session(target, threads=1), target.name)
+    trial_run(open_session(target, threads=1), target.name, model_bytes(out))
     counts = {f"nodes_{op_type}": count for op_type, count in sorted(readers.items())}
     sizes = {"bytes_before": model_bytes(model), "bytes_after": model_bytes(out)}
     return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **ops, **sizes}
@@ -137,6 +140,7 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+    from artifacts.foreign_errors import foreign_errors
     from artifacts.graph.model_file import save_graph
 
     copy, result = scratch / "float" / source.name, scratch / "quantized" / source.name
@@ -146,22 +150,24 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     add_pre_process_metadata(model)  # else it warns that shapes should be inferred first, which it then does itself
     save_graph(model, copy, source_folder=source.parent)
     before, tempfile.tempdir = tempfile.tempdir, str(scratch)
+    fact = f"{source.name}: ONNX Runtime does not quantise it"
     try:
-        quantize_dynamic(
-            copy,
-            result,
-            op_types_to_quantize=list(params.op_types),
-            per_channel=params.per_channel,
-            reduce_range=params.reduce_range,
-            weight_type=QuantType[params.weight_type],
-            nodes_to_exclude=list(params.nodes_to_exclude),
-            use_external_data_format=True,
-        )
-    except RuntimeError as error:
-        if "unknown initializers/tensors" not in str(error):
+        with foreign_errors("onnxruntime", fact, _NOT_STOCK), foreign_errors("onnx", fact, _NOT_STOCK):
+            quantize_dynamic(
+                copy,
+                result,
+                op_types_to_quantize=list(params.op_types),
+                per_channel=params.per_channel,
+                reduce_range=params.reduce_range,
+                weight_type=QuantType[params.weight_type],
+                nodes_to_exclude=list(params.nodes_to_exclude),
+                use_external_data_format=True,
+            )
+    except StepError as error:
+        if "unknown initializers/tensors" not in str(error.__cause__):
             raise
         raise StepError(  # of a Gather that it quantises, what only bodies read
-            f"{source.name}: ONNX Runtime loses values that it quantises: {error}",
+            f"{source.name}: ONNX Runtime loses values that it quantises: {error.__cause__}",
             "name the nodes that make them in nodes_to_exclude",
         ) from error
     finally:

@@ -87,7 +87,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         except StepError as error:
             raise StepError(f"{source.name}: {error.fact}", error.fix) from None
         check_model(written)
-        trial_run(open_session(written, threads=1), source.name)
+        trial_run(open_session(written, threads=1), source.name, model_bytes(folder))
         if folder != out:
             write_inline(graph, folder, out / source.name)
     return {

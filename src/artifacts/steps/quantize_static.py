@@ -103,7 +103,7 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
         if params.reduce_range:
             check_sums(written, reader)
         saturating = len(saturating_weights(written, reader))
-    trial_run(open_session(target, threads=1), target.name)
+    trial_run(open_session(target, threads=1), target.name, model_bytes(out))
     _write_report(out / REPORT_NAME, kept, worst)
     return {
         "nodes_quantized": len(kept),

@@ -87,4 +87,4 @@ def _run_once(path: Path) -> None:
     from artifacts.asr.sessions import open_session
     from artifacts.graph.trial_run import trial_run
 
-    trial_run(open_session(path, threads=1), path.name)
+    trial_run(open_session(path, threads=1), path.name, path.stat().st_size)
