@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.read_input import MAX_TEXT_BYTES, parse_json, read_json, read_json_object, read_text
+from artifacts.read_input import MAX_TEXT_BYTES, parse_json, read_json, read_json_object, read_text, require_inside
 
 FIX = "write it again"
 
@@ -79,3 +79,17 @@ def test_a_text_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(MAX_TEXT_BYTES + 1)
     with pytest.raises(StepError, match="at most 67108864 are read"):
         read_text(tmp_path / "a.txt", FIX)
+
+
+def test_a_link_may_lead_within_its_folder_and_not_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    (tmp_path / "folder" / "sub" / "file").write_text("here")
+    (tmp_path / "secret").write_text("there")
+    (tmp_path / "stable").symlink_to("folder")
+    (tmp_path / "folder" / "inside").symlink_to("sub/file")
+    (tmp_path / "folder" / "outside").symlink_to("../secret")
+    (tmp_path / "folder" / "loop").symlink_to("loop")
+    for name in ("inside", "sub/file", "not there", "loop"):
+        require_inside(tmp_path / "stable" / name, FIX)
+    with pytest.raises(StepError, match="outside: is a symbolic link that leads out of 'stable'"):
+        require_inside(tmp_path / "stable" / "outside", FIX)

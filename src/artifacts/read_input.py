@@ -6,6 +6,7 @@ Only regular files are opened: to open a pipe waits for ever, and a device has n
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,13 @@ def require_file(path: Path, fix: str) -> None:
         raise StepError(f"'{path.name}': {error.strerror}", fix) from None
     if not is_file:
         raise StepError(f"{path.name}: there is no such file in '{path.parent.name}'", fix)
+
+
+def require_inside(path: Path, fix: str) -> None:
+    """Raise StepError for a link that leads out of its folder: what comes with a file names others of the machine."""
+    # Of links in a circle `Path.resolve` makes an error, and `realpath` a path that is not there.
+    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent)):
+        raise StepError(f"{path.name}: is a symbolic link that leads out of '{path.parent.name}'", fix)
 
 
 def read_text(path: Path, fix: str) -> str:

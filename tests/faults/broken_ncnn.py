@@ -108,9 +108,9 @@ NETWORK: dict[str, Damage] = {
 }
 
 TABLE: dict[str, Damage] = {
-    **{f"file_{name}": damage for name, damage in places("*.table").items()},
+    **{f"file_{name}": damage for name, damage in places("joint.table").items()},
     **{
-        f"text_{name}": replace("*.table", text)
+        f"text_{name}": replace("joint.table", text)
         for name, text in {
             "not_utf8": b"\xff\xfe 1.0\n", "nan": b"linear_1_param_0 nan\nlinear_1 nan\n", "control": b"\x1b[31m 1\n",
             "long": b"a_param_0 " + b"1.0 " * 3_000_000 + b"\n", "digits": b"a_param_0 " + b"9" * 100_000 + b"\n",

@@ -53,7 +53,7 @@ def wav(
     """A RIFF file; `claimed` bytes of data, whatever there is."""
     data = bytes(samples * channels * bits // 8) if data is None else data
     block = channels * bits // 8
-    form = struct.pack("<HHIIHH", kind, channels, rate, rate * block & 0xFFFFFFFF, block, bits)
+    form = struct.pack("<HHIIHH", kind, channels, rate, rate * block & 0xFFFFFFFF, block & 0xFFFF, bits)
     size = len(data) if claimed is None else claimed
     body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", size) + data
     return b"RIFF" + struct.pack("<I", min(len(body), 2**32 - 1)) + body

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ def test_a_folder_without_one_trace_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "joint.pt").write_bytes(b"")
     with pytest.raises(StepError, match=r"expected one \.pt file, found encoder\.pt, joint\.pt"):
         read_trace(tmp_path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/etc/passwd")])
+def test_a_module_that_is_not_a_file_of_its_folder_is_an_error(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "encoder.pt")
+    with pytest.raises(StepError, match=r"encoder\.pt: "):
+        read_trace(written(tmp_path, {"inputs": [INPUT], "outputs": ["y"]}))
 
 
 def test_a_text_that_is_nested_without_an_end_is_an_error(tmp_path: Path) -> None:

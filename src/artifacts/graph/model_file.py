@@ -27,6 +27,7 @@ from artifacts.graph.structure import check_structure
 from artifacts.graph.tensor_reader import TensorReader
 from artifacts.graph.tensor_writer import PROTOBUF_LIMIT_BYTES, stored_tensors, write_model
 from artifacts.graph.tensors import is_external, iter_tensors
+from artifacts.read_input import require_inside
 
 __all__ = [
     "TensorReader",
@@ -46,11 +47,12 @@ _COPY_AGAIN = "copy or export the file again"
 
 
 def find_model(folder: Path) -> Path:
-    """The only `.onnx` file in the folder. Raises StepError if there is none, or more than one."""
+    """The only `.onnx` file in the folder. Raises StepError if there is none, more than one, or a link out of it."""
     models = sorted(path for path in folder.glob("*.onnx") if path.is_file())
     if len(models) != 1:
         names = ", ".join(f"'{path.name}'" for path in models) or "none"
         raise StepError(f"{folder.name}: one .onnx file is expected, found {names}", "give the folder of one model")
+    require_inside(models[0], "put a copy of the file in its place")
     return models[0]
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from artifacts.errors import StepError
 from artifacts.ncnn.param_file import ParamFile, read_param
+from artifacts.read_input import require_inside
 
 METADATA_TYPE = "SherpaMetaData"
 _FIX = "convert the model again with the pnnx and ncnn that are pinned"
@@ -116,7 +117,10 @@ def find_net(folder: Path) -> tuple[Path, Path]:
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise StepError(f"{folder.name}: expected one .param file, found {names}", "give the folder of an ncnn model")
-    return found[0], found[0].with_suffix(".bin")
+    files = found[0], found[0].with_suffix(".bin")
+    for path in files:
+        require_inside(path, "put a copy of the file in its place")
+    return files
 
 
 def _set_options(options: ncnn.Option, threads: int, fp16_storage: bool) -> None:

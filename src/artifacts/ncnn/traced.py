@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.errors import StepError
-from artifacts.read_input import read_json
+from artifacts.read_input import read_json, require_file, require_inside
 
 NAME = "inputs.json"
 MAX_NUMBERS = 1 << 28
@@ -59,6 +59,8 @@ def read_trace(folder: Path) -> Trace:
     if len(modules) != 1:
         names = ", ".join(path.name for path in modules) or "none"
         raise StepError(f"{folder.name}: expected one .pt file, found {names}", fix)
+    require_file(modules[0], fix)
+    require_inside(modules[0], fix)
     return Trace(modules[0], modules[0].stem, read_interface(folder, fix))
 
 

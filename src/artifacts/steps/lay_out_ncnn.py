@@ -84,7 +84,7 @@ def run(
     from artifacts.asr.tokens import read_pieces
     from artifacts.copy_file import copy_file
     from artifacts.digest import digest_file
-    from artifacts.graph.model_file import find_model
+    from artifacts.graph.model_file import find_model, load_graph
     from artifacts.ncnn.param_file import read_param
     from artifacts.ncnn.precision import require_form
     from artifacts.ncnn.runtime import find_net
@@ -117,6 +117,7 @@ def run(
     if any(int8.values()):
         _run_once({part: int8[part] or plain[part] for part in PARTS}, sizes, decoding)
 
+    load_graph(find_model(preprocessor))  # it is copied as it is: here it is only checked
     copy_file(find_model(preprocessor), out / "preprocessor.onnx")
     copy_file(tokens / "tokens.txt", out / "tokens.txt")
     copy_file(model_meta / "model_meta.json", out / "model_meta.json")
