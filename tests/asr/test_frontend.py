@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, save
+from onnx import TensorProto, helper, parser, save
 
 from artifacts.asr.corpus import read_corpus
 from artifacts.asr.frontend import Encoder, Preprocessor
@@ -86,3 +86,31 @@ def test_a_length_beyond_the_frames_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(StepError, match=r"encoder-model\.onnx: gives 4 frames and says 5 for 4 features"):
         Encoder(tmp_path / "encoder-model.onnx", 1).frames(np.zeros((1, 2, 4), dtype=np.float32), np.array([4]))
+
+
+def write_preprocessor(path: Path, features: str, lengths: str) -> Path:
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[B, N] waveforms, int64[B] waveforms_lens) => (float[B, F, T] features, int64[B] features_lens) {{
+        axes = Constant<value = int64[1] {{1}}>()
+        a = Unsqueeze(waveforms, axes)
+        features = {features}
+        features_lens = {lengths}
+    }}"""
+    save(parser.parse_model(text), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("features", "lengths", "fact"),
+    [
+        ("Identity(a)", "Neg(waveforms_lens)", "gives 8 features and says -8"),
+        ("Identity(a)", "Add(waveforms_lens, axes)", "gives 8 features and says 9"),
+        ("Unsqueeze(a, axes)", "Identity(waveforms_lens)", r"gives the output 'features' as float32 \[1, 1, 1, 8\]"),
+    ],
+)
+def test_a_preprocessor_that_contradicts_itself_is_refused(
+    tmp_path: Path, features: str, lengths: str, fact: str
+) -> None:
+    path = write_preprocessor(tmp_path / "p.onnx", features, lengths)
+    with pytest.raises(StepError, match=rf"p\.onnx: {fact}"):
+        Preprocessor(path, threads=1).features(np.zeros(8, np.float32))

@@ -30,6 +30,7 @@ def test_pieces_are_joined_as_sentencepiece_joins_them(tokens: Path, model_meta:
         ("a 0\nb c 1\n<blk> 2\n", "vocab.txt:2: expected a piece and the id 1, got 'b c 1'"),
         ("a 0\nb\n<blk> 2\n", "vocab.txt:2: expected a piece and the id 1, got 'b'"),
         ("a 0\nb 1\n", "vocab.txt: the last of 2 pieces is not '<blk>'"),
+        ("a ٠\nb 1\n<blk> 2\n", "vocab.txt:1: expected a piece and the id 0, got 'a ٠'"),
         ("", "vocab.txt: the last of 0 pieces is not '<blk>'"),
         ("a 0\n<blk> 1\n", "vocab.txt: holds 2 pieces, model_meta.json says 3"),
     ],
@@ -39,3 +40,9 @@ def test_a_vocabulary_that_consumers_would_misread_is_refused(tmp_path: Path, te
     with pytest.raises(StepError) as raised:
         read_pieces(tmp_path / "vocab.txt", Decoding(blank_id=2, durations=(0, 1)))
     assert raised.value.fact == message
+
+
+def test_a_vocabulary_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes(b"a 0\n\xff 1\n<blk> 2\n")
+    with pytest.raises(StepError, match=r"vocab\.txt:2: is not UTF-8"):
+        read_pieces(tmp_path / "vocab.txt", Decoding(2, ()))

@@ -172,11 +172,11 @@ def each_array(change: Callable[[NDArray[Any]], Any]) -> Damage:
 
 
 def member(content: bytes) -> Damage:
-    """Every array's file replaced."""
+    """The files of a value's arrays replaced."""
 
     def damage(folder: Path, rng: random.Random) -> None:
         path = folder / "statistics.npz"
-        names = zipfile.ZipFile(path).namelist()
+        names = zipfile.ZipFile(path).namelist()[:5]  # those of the first value
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
             for name in names:
                 file.writestr(name, content)

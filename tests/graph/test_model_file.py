@@ -199,3 +199,10 @@ def test_the_bytes_of_a_model_are_those_of_its_subfolders_too(tmp_path: Path) ->
     (tmp_path / "model.onnx").write_bytes(bytes(10))
     (tmp_path / "data" / "weights").write_bytes(bytes(7))
     assert model_bytes(tmp_path) == 17
+
+
+def test_a_model_that_is_a_link_out_of_its_folder_is_refused(places_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "model.onnx").symlink_to(places_file)
+    with pytest.raises(StepError, match=r"model\.onnx: is a symbolic link that leads out of 'linked'"):
+        find_model(tmp_path / "linked")

@@ -84,6 +84,10 @@ def test_numbers_are_written_as_pnnx_does(number: float, text: str) -> None:
         (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=1 0=2\n", r"a\.param:4: param 0: is no id, or is there twice"),
         (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 99=1\n", r"a\.param:4: param 99: is no id"),
         (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 -23303=3,1,2\n", r"a\.param:4: expected an array of 3, got 2 elements"),
+        ("7767517\n" + "9" * 5000 + " 1\n", r"a\.param:2: expected the numbers of layers and blobs"),
+        (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=2147483648\n", r"a\.param:4: 2147483648 does not fit into 32 bits"),
+        (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=1e39\n", r"a\.param:4: 1e39 does not fit into 32 bits"),
+        (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0={'9' * 5000}\n", r"a\.param:4: expected a number, got '999"),
         (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=1.2.3\n", r"a\.param:4: expected a number, got '1\.2\.3'"),
     ],
 )

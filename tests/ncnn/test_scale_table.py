@@ -71,3 +71,9 @@ def test_the_table_of_a_model_is_found_by_its_part(tmp_path: Path) -> None:
         find_table(tmp_path, "joint.ncnn.param")
     with pytest.raises(StepError, match=r"a\.table: there is no such file"):
         read_table(tmp_path / "a.table")
+
+
+def test_a_table_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.table").write_bytes(b"conv_0_param_0 1.0\n\xff 1.0\n")
+    with pytest.raises(StepError, match=r"a\.table:2: is not UTF-8"):
+        read_table(tmp_path / "a.table")

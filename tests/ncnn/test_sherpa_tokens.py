@@ -32,6 +32,8 @@ def test_the_file_or_its_folder_may_be_given(tmp_path: Path) -> None:
         ("<blk> 0\na b 1\n", "tokens.txt:2: expected a piece and an id of its own, got 'a b 1'"),
         ("<blk> 0\n<blk> 0\n", "tokens.txt:2: expected a piece and an id of its own, got '<blk> 0'"),
         ("<blk> 0\na -1\n", "tokens.txt:2: expected a piece and an id of its own, got 'a -1'"),
+        ("<blk> 0\na ١\n", "tokens.txt:2: expected a piece and an id of its own, got 'a ١'"),
+        ("<blk> 0\na 9999999999\n", "tokens.txt:2: expected a piece and an id of its own, got 'a 9999999999'"),
         (GOOD.replace("▁a 3\n", ""), "tokens.txt: holds 3 tokens, the predictor knows 4"),
         (GOOD.replace(" 3", " 4"), "tokens.txt: holds 4 tokens, the predictor knows 4"),
         (GOOD.replace("<unk>", "b"), "tokens.txt: the token 2 is 'b', and sherpa-ncnn never says it"),

@@ -58,13 +58,14 @@ class Encoder:
         Raises StepError if it cannot: exports with a table of positions end where that does, usually at 400 seconds.
         """
         feeds: dict[str, npt.NDArray[Any]] = {"audio_signal": features, "length": lengths}
-        try:
-            outputs, encoded_lengths = run_session(self._session, self._name, ENCODED, feeds)
-        except StepError as error:
-            raise StepError(
-                f"{error.fact} (on {int(lengths[0])} features)",
-                "leave recordings out that are longer than the model's table of positions (usually 400 s)",
-            ) from error
+        outputs, encoded_lengths = run_session(
+            self._session,
+            self._name,
+            ENCODED,
+            feeds,
+            failing=f"fails on {int(lengths[0])} features",
+            fix="leave recordings out that are longer than the model's table of positions (usually 400 s)",
+        )
         return outputs, encoded_lengths
 
     def frames(self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -63,13 +63,16 @@ def run_session(
     name: str,
     outputs: Mapping[str, Output],
     feeds: Mapping[str, npt.NDArray[Any]],
+    *,
+    failing: str = "ONNX Runtime does not run it",
+    fix: str = _GIVE,
 ) -> list[npt.NDArray[Any]]:
     """Run the model `name` and return its `outputs`, in their order.
 
-    Raises StepError if ONNX Runtime does not run it, or if an output is not of the kind and the axes that it must have:
-    what a graph declares binds a runtime to neither.
+    Raises StepError if ONNX Runtime does not run it (`failing` says so, and `fix` what to do), or if an output is not
+    of the kind and the axes that it must have: what a graph declares binds a runtime to neither.
     """
-    with runtime_errors(f"{name}: ONNX Runtime does not run it", _GIVE):
+    with runtime_errors(f"{name}: {failing}", fix):
         values = session.run(list(outputs), dict(feeds))
     for (output, (kind, axes)), value in zip(outputs.items(), values, strict=True):
         if not isinstance(value, np.ndarray) or value.dtype.kind != kind or value.ndim != axes or not value.shape[0]:

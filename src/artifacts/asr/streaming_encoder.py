@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from artifacts.asr.sessions import Output, open_session, require_values, run_session, zeros_of
 from artifacts.asr.streaming_cut import Cut, read_cut
-from artifacts.errors import StepError
 
 CACHES = ("cache_last_channel", "cache_last_time", "cache_last_channel_len")
 INPUTS = ("audio_signal", "length", *CACHES)
@@ -60,11 +59,14 @@ class StreamingEncoder:
                 "length": np.array([end - start], np.int64),
                 **caches,
             }
-            try:
-                output, output_lengths, *states = run_session(self._session, self._name, MADE, feeds)
-            except StepError as error:
-                fact = f"{error.fact} (on the window {start} to {end} of a stream)"
-                raise StepError(fact, "export the encoder again") from error
+            output, output_lengths, *states = run_session(
+                self._session,
+                self._name,
+                MADE,
+                feeds,
+                failing=f"fails on the window {start} to {end} of a stream",
+                fix="export the encoder again",
+            )
             caches = dict(zip(CACHES, states, strict=True))
             count = int(output_lengths[0]) if last else min(int(output_lengths[0]), self.cut.output_frames)
             yield np.ascontiguousarray(output[0, :, :count].T)
