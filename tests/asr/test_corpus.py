@@ -117,6 +117,10 @@ def write_not_finite(path: Path) -> None:
     soundfile.write(path, np.full(8000, np.nan, dtype=np.float32), SAMPLE_RATE_HZ, format="WAV", subtype="FLOAT")
 
 
+def write_huge(path: Path) -> None:
+    soundfile.write(path, np.full(8000, 1e38, dtype=np.float32), SAMPLE_RATE_HZ, format="WAV", subtype="FLOAT")
+
+
 def write_empty(path: Path) -> None:
     soundfile.write(path, np.zeros(0, dtype=np.float32), SAMPLE_RATE_HZ, format="WAV")
 
@@ -145,6 +149,7 @@ def claim_much(path: Path) -> None:
         (write_empty, "holds no samples"),
         (lambda path: write_clip(path, seconds=0.3), "lasts 0.300 s, utterances.jsonl says 0.500 s"),
         (write_not_finite, "holds samples that are not finite"),
+        (write_huge, "holds a sample of 1e+38, expected are -1 to 1"),
         (truncate, "cannot be read"),
         (lambda path: path.write_bytes(b"not audio"), "cannot be read"),
         (lambda path: soundfile.write(path, np.zeros(1), 1, format="WAV"), "has 1 channel(s) at 1 Hz"),

@@ -29,6 +29,8 @@ DURATION_TOLERANCE_SECONDS = 0.1
 
 MAX_SECONDS = 14_400.0
 """Four hours, which are 0.9 GB in memory: a recording is read in one piece."""
+LARGEST_SAMPLE = 1000.0
+"""A clip in floats may exceed 1 where it is loud; the energies of far larger numbers are infinite."""
 MAX_LINE_BYTES = 16 << 20
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -208,4 +210,8 @@ def _read_clip(folder: Path, clip: str) -> npt.NDArray[np.float32]:
     waveform: npt.NDArray[np.float32] = samples[:, 0]
     if not np.isfinite(waveform).all():
         raise StepError(f"{place}: holds samples that are not finite", "make the clip again; PCM_16 cannot hold NaN")
+    if (largest := np.abs(waveform).max()) > LARGEST_SAMPLE:
+        raise StepError(
+            f"{place}: holds a sample of {largest:g}, expected are -1 to 1", "scale the clip, or write PCM_16"
+        )
     return waveform
