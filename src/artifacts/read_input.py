@@ -6,7 +6,6 @@ Only regular files are opened: to open a pipe waits for ever, and a device has n
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,9 +25,10 @@ def require_file(path: Path, fix: str) -> None:
 
 
 def require_inside(path: Path, fix: str) -> None:
-    """Raise StepError for a link that leads out of its folder: what comes with a file names others of the machine."""
-    # Of links in a circle `Path.resolve` makes an error, and `realpath` a path that is not there.
-    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent)):
+    """Raise StepError for a link that leads nowhere or out of its folder, to any other file of the machine."""
+    if path.is_symlink() and not path.exists():
+        raise StepError(f"{path.name}: is a symbolic link that leads nowhere", fix)
+    if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
         raise StepError(f"{path.name}: is a symbolic link that leads out of '{path.parent.name}'", fix)
 
 
