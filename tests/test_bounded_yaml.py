@@ -88,3 +88,11 @@ def test_checking_takes_no_memory_for_what_an_alias_would_repeat() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], input=BOMB, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 50_000  # KiB
+
+
+def test_directives_whose_time_grows_with_their_square_are_refused_at_once() -> None:
+    directives = "".join(f"%TAG !a{number}! b\n" for number in range(50_000))
+    began = time.monotonic()
+    with pytest.raises(YamlBoundError, match="line 2, column 1: more than 100 %TAG directives"):
+        check_events(f"# comment\n{directives}--- a\n", max_bytes=1_000_000, max_depth=50)
+    assert time.monotonic() - began < 1

@@ -11,6 +11,9 @@ import yaml
 # The C parser where it was built.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# The parser compares each with all before it, and says nothing until the last: a megabyte of them takes a minute.
+MOST_TAG_DIRECTIVES = 100
+
 
 class YamlBoundError(ValueError):
     """A YAML text exceeds a bound. `line` and `column` count from 1; `problem` says what is there."""
@@ -29,6 +32,9 @@ def check_events(text: str, *, max_bytes: int, max_depth: int) -> None:
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
         raise YamlBoundError(f"the text has {size} bytes, at most {max_bytes} are read", 1, 1)
+    if text.count("%TAG") > MOST_TAG_DIRECTIVES:
+        line = text.count("\n", 0, text.index("%TAG")) + 1
+        raise YamlBoundError(f"more than {MOST_TAG_DIRECTIVES} %TAG directives", line, 1)
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
         problem = None
