@@ -32,7 +32,7 @@ from small_project import Ended
 RECIPE = """\
 sources: {notes: {file: notes.txt}}
 targets:
-  taken: {step: take_file, inputs: {file: notes}}
+  taken: {step: take_text, inputs: {source: notes}}
 layouts:
   flat: {step: change_text, inputs: {text: taken}, params: {suffix: SALT}}
 """

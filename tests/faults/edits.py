@@ -22,7 +22,7 @@ from small_project import Ended
 RECIPE = """\
 sources: {notes: {file: notes.txt}}
 targets:
-  taken: {step: take_file, inputs: {file: notes}}
+  taken: {step: take_text, inputs: {source: notes}}
 layouts:
   flat: {step: change_text, inputs: {text: taken}}
 """
@@ -30,7 +30,7 @@ VARIANT = "as it was"
 # What is edited, and how: by the parts of its path below the project or the package.
 EDITS = {
     "source": ("recipes/notes.txt", "some notes", "more notes"),
-    "code": ("steps/take_file.py", "file.read_text()", "file.read_text().upper()"),
+    "code": ("steps/take_text.py", "* params.times)", "* (params.times + 1))"),
 }
 
 

@@ -25,7 +25,7 @@ from small_server import FileServer
 
 VARIANT = "one"
 DOWNLOAD = "  page: {{url: '{0}/page.txt'}}\n"
-TAKEN = "  fetched: {step: take_file, inputs: {file: page}}\n"
+TAKEN = "  fetched: {step: take_text, inputs: {source: page}}\n"
 MOST_AT_ONCE = 6
 
 

@@ -34,7 +34,7 @@ resources: {memory_gib: 0.1}
 targets:
   first: {step: write_text, params: {text: SALT, lines: 4, seconds: SECONDS}}
   given: {step: change_text, inputs: {text: folder}, params: {upper: true}}
-  taken: {step: take_file, inputs: {file: notes}}
+  taken: {step: take_text, inputs: {source: notes}}
   both: {step: change_text, inputs: {text: first, more: given}, params: {suffix: ., seconds: SECONDS}}
 layouts:
   flat: {step: change_text, inputs: {text: both, more: taken}}
