@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nemo_models import nemo_around_the_kits_modules
+
 ROOT = Path(__file__).parent.parent
 RECIPE = "tiny-streaming"
 CHECKPOINT = ROOT / "recipes" / RECIPE / f"{RECIPE}.nemo"
@@ -38,10 +40,8 @@ def measurement_inputs(encoder: str) -> dict[str, Path]:
 
 @functools.cache
 def restored_streaming_model(folder: Path) -> Any:
-    """The checkpoint, restored with the kit; `folder` is an empty one. Once a process."""
-    from artifacts.nemo.checkpoint import restore
-
-    return restore(CHECKPOINT, folder)
+    """NeMo's model with the modules that the kit restores; `folder` is an empty one. Once a process."""
+    return nemo_around_the_kits_modules(CHECKPOINT, folder)
 
 
 class Step(NamedTuple):

@@ -24,7 +24,7 @@ PACKAGE = ROOT / "src" / "artifacts"
 FLOORS: dict[int, list[set[str]]] = {
     0: [
         {"web_address"},
-        {"errors", "digest", "params", "copy_file", "processor", "trust", "bounded_yaml"},
+        {"errors", "digest", "params", "copy_file", "processor", "trust", "bounded_yaml", "torch_file"},
         {"atomic_files", "file_clock", "locks", "read_input", "foreign_errors", "bounded_memory"},
         {"digest_memory"},
     ],

@@ -3,12 +3,17 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, WEIGHTS, open_archive
+from artifacts.trust import trust
+from faults.hostile_archives import archives
+from faults.hostile_checkpoints import Case
 
 FILES = {CONFIG: b"target: x\n", WEIGHTS: bytes(range(256)) * 20, "tokenizer.model": b"pieces" * 100}
 
@@ -32,8 +37,9 @@ def _folder(name: str) -> tarfile.TarInfo:
 
 def _read_all(checkpoint: Path, folder: Path) -> dict[str, bytes]:
     with open_archive(checkpoint) as archive:
-        archive.extract_all(folder)
-        assert archive.read(CONFIG) == FILES[CONFIG]
+        for name in FILES:
+            archive.extract(name, folder)
+        assert archive.read(CONFIG, 100) == FILES[CONFIG]
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -85,4 +91,56 @@ def test_a_member_that_is_not_there_is_named(tmp_path: Path) -> None:
     checkpoint = tmp_path / "a.nemo"
     checkpoint.write_bytes(_archive())
     with open_archive(checkpoint) as archive, pytest.raises(StepError, match=r"no 'vocab\.txt' in the archive"):
-        archive.read("vocab.txt")
+        archive.read("vocab.txt", 100)
+
+
+ARCHIVES = list(archives())
+
+
+@pytest.mark.parametrize("case", ARCHIVES, ids=[case.name for case in ARCHIVES])
+def test_an_archive_that_is_not_a_checkpoint_is_refused_at_once_and_in_little_memory(
+    case: Case, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    checkpoint, folder = tmp_path / "h.nemo", tmp_path / "out"
+    folder.mkdir()
+    case.build(tiny_checkpoint, checkpoint, tmp_path)
+    tracemalloc.start()
+    began = time.monotonic()
+    with pytest.raises(StepError) as raised, open_archive(checkpoint) as archive:
+        archive.extract(WEIGHTS, folder)
+    assert time.monotonic() - began < 20
+    assert tracemalloc.get_traced_memory()[1] < 16_000_000
+    tracemalloc.stop()
+    assert case.told in raised.value.fact
+    assert raised.value.fact.isprintable()
+    assert len(str(raised.value)) < 400
+    assert not [path for path in folder.iterdir() if path.name != WEIGHTS]
+
+
+def test_what_a_header_says_of_owners_and_times_is_of_no_interest(tmp_path: Path) -> None:
+    checkpoint, folder = tmp_path / "a.nemo", tmp_path / "out"
+    folder.mkdir()
+    with tarfile.open(checkpoint, "w") as tar:
+        for name, content in FILES.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime, member.uname, member.uid = len(content), 1234567890.123, "ünser" * 30, 10**9
+            tar.addfile(member, io.BytesIO(content))
+    assert _read_all(checkpoint, folder) == FILES
+
+
+def test_a_member_that_is_larger_than_its_reader_takes_is_named(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "a.nemo"
+    checkpoint.write_bytes(_archive())
+    with (
+        open_archive(checkpoint) as archive,
+        pytest.raises(StepError, match=r"'tokenizer\.model' has 600 bytes, at most"),
+    ):
+        archive.read("tokenizer.model", 599)
+
+
+def test_an_archive_knows_whether_it_is_trusted(tmp_path: Path) -> None:
+    trust(tmp_path / "b.nemo")
+    for name, is_trusted in (("a.nemo", False), ("b.nemo", True)):
+        (tmp_path / name).write_bytes(_archive())
+        with open_archive(tmp_path / name) as archive:
+            assert archive.trusted is is_trusted

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import io
-import tarfile
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,28 @@ import torch
 from artifacts.errors import StepError
 from artifacts.nemo.archive import WEIGHTS, open_archive
 from artifacts.nemo.checkpoint import restore, restore_preprocessor
+from artifacts.trust import trust
+from faults.hostile_checkpoints import Case, changed, pack, set_key, unpack
+from faults.hostile_weights import weights
 
 
 @pytest.fixture
 def with_weights(tmp_path: Path, tiny_checkpoint: Path) -> Callable[[bytes], Path]:
     """The embedded checkpoint with other bytes as its weights."""
+    return lambda content: pack({**unpack(tiny_checkpoint), WEIGHTS: content}, tmp_path / "changed.nemo")
 
-    def make(weights: bytes) -> Path:
-        folder, checkpoint = tmp_path / "members", tmp_path / "changed.nemo"
-        folder.mkdir()
-        with open_archive(tiny_checkpoint) as archive:
-            archive.extract_all(folder)
-        (folder / WEIGHTS).write_bytes(weights)
-        with tarfile.open(checkpoint, "w") as tar:
-            for path in sorted(folder.iterdir()):
-                tar.add(path, path.name)
-        return checkpoint
 
-    return make
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """An empty folder."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
 
 
 def test_the_model_is_in_evaluation_mode_without_gradients_and_on_the_cpu(restored_model: Any) -> None:
     assert not any(module.training for module in restored_model.modules())
+    assert not any(value.is_meta for value in [*restored_model.parameters(), *restored_model.buffers()])
     assert not any(parameter.requires_grad for parameter in restored_model.parameters())
     assert {(value.device.type, value.dtype) for value in restored_model.parameters()} == {("cpu", torch.float32)}
 
@@ -63,14 +64,12 @@ def test_the_preprocessor_alone_is_the_models(tiny_checkpoint: Path, tmp_path: P
 
 
 def test_weights_of_less_precision_are_widened(
-    tmp_path: Path, restored_model: Any, with_weights: Callable[[bytes], Path]
+    scratch: Path, restored_model: Any, with_weights: Callable[[bytes], Path]
 ) -> None:
     narrow = {key: value.bfloat16() if value.is_floating_point() else value
               for key, value in restored_model.state_dict().items()}  # fmt: skip
     buffer = io.BytesIO()
     torch.save(narrow, buffer)
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     model = restore(with_weights(buffer.getvalue()), scratch)
     assert {value.dtype for value in model.parameters()} == {torch.float32}
     assert torch.equal(model.joint.enc.weight, restored_model.joint.enc.weight.bfloat16().float())
@@ -79,16 +78,98 @@ def test_weights_of_less_precision_are_widened(
 @pytest.mark.parametrize("function", [restore, restore_preprocessor])
 @pytest.mark.parametrize("kept", [0, 1000, 300_000])
 def test_weights_that_torch_cannot_read_are_told_in_two_lines(
-    tmp_path: Path,
+    scratch: Path,
     tiny_checkpoint: Path,
     with_weights: Callable[[bytes], Path],
     kept: int,
     function: Callable[..., Any],
 ) -> None:
     with open_archive(tiny_checkpoint) as archive:
-        checkpoint = with_weights(archive.read(WEIGHTS)[:kept])
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+        checkpoint = with_weights(archive.read(WEIGHTS, 10**8)[:kept])
     with pytest.raises(StepError, match=r"changed\.nemo: the weights cannot be read") as raised:
         function(checkpoint, scratch)
     assert raised.value.fix == "fetch the checkpoint again"
+
+
+WEIGHT_CASES = list(weights())
+
+
+@pytest.mark.parametrize("case", WEIGHT_CASES, ids=[case.name for case in WEIGHT_CASES])
+def test_weights_that_are_not_the_models_are_told_in_two_lines(
+    case: Case, tmp_path: Path, scratch: Path, tiny_checkpoint: Path
+) -> None:
+    function = restore if case.step == "export_joint" else restore_preprocessor
+    case.build(tiny_checkpoint, tmp_path / "h.nemo", tmp_path)
+    with pytest.raises(StepError) as raised:
+        function(tmp_path / "h.nemo", scratch)
+    assert raised.value.fact.startswith("h.nemo: ")
+    assert case.told in raised.value.fact
+    assert raised.value.fact.isprintable()
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("encoder.self_attention_model", "x" * 1000, "encoder: Not valid self_attention_model: 'xxx"),
+        ("encoder.subsampling", "none", "encoder: Not valid sub-sampling: none!"),
+        ("encoder.att_context_style", "chunked_limited", "encoder: Right context"),
+        ("encoder.conv_context_size", [1, 2], "encoder: "),
+        ("encoder.unknown", 1, "encoder: ConformerEncoder.__init__() got an unexpected keyword argument 'unknown'"),
+        ("preprocessor.log_zero_guard_type", "x", "preprocessor: "),
+        ("preprocessor.mel_norm", "x", "preprocessor: "),
+        ("preprocessor.n_window_size", 400, "preprocessor: "),
+        ("decoder.normalization_mode", "x", "decoder: "),
+        ("decoder.prednet.dropout", 7, "decoder: dropout"),
+        ("joint.jointnet.activation", "x", "joint: Unsupported activation"),
+        ("joint.masking_prob", 2.0, "joint: masking_prob must be between 0 and 1"),
+    ],
+)
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_value_that_nemo_refuses_is_told_in_two_lines_and_its_traceback_is_logged(
+    path: str, value: Any, told: str, trusted: bool, tmp_path: Path, scratch: Path, tiny_checkpoint: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    file = tmp_path / "h.nemo"
+    changed(tiny_checkpoint, file, set_key(path, value))
+    if trusted:
+        trust(file)
+    with caplog.at_level("DEBUG", "artifacts"), pytest.raises(StepError) as raised:
+        restore(file, scratch)
+    assert raised.value.fact.startswith("h.nemo: NeMo does not make the ")
+    assert trusted or told in raised.value.fact
+    assert len(raised.value.fact.splitlines()) == 1
+    assert len(raised.value.fact) < 400
+    assert raised.value.__cause__ is not None
+    assert "Traceback" in caplog.text
+
+
+def test_a_configuration_that_asks_for_more_than_the_weights_takes_no_memory_for_it(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    def enlarge(config: dict[str, Any]) -> None:
+        config["encoder"] |= {"n_layers": 200, "d_model": 4096, "ff_expansion_factor": 32, "n_heads": 4}
+        config["joint"]["jointnet"] |= {"encoder_hidden": 4096}
+
+    changed(tiny_checkpoint, tmp_path / "h.nemo", enlarge)
+    script = (
+        "from pathlib import Path\nimport resource\nfrom artifacts.errors import StepError\n"
+        "from artifacts.nemo.checkpoint import restore\n"
+        "try:\n    restore(Path('h.nemo'), Path('.'))\nexcept StepError as error: print(error.fact)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    fact, peak = done.stdout.splitlines()
+    assert "the configuration asks for" in fact
+    assert int(peak) * 1024 < 2_000_000_000
+
+
+def test_a_trusted_checkpoint_is_restored_to_the_same_weights(
+    tmp_path: Path, scratch: Path, tiny_checkpoint: Path, restored_model: Any
+) -> None:
+    file = tmp_path / "tiny.nemo"
+    file.write_bytes(tiny_checkpoint.read_bytes())
+    trust(file)
+    trusted, ours = restore(file, scratch).state_dict(), restored_model.state_dict()
+    assert trusted.keys() == ours.keys()
+    assert all(torch.equal(trusted[key], ours[key]) for key in ours)

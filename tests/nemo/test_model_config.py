@@ -12,13 +12,14 @@ import yaml
 
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, open_archive
-from artifacts.nemo.model_config import ModelConfig, Preprocessor, read_config
+from artifacts.nemo.model_config import PART_NAMES, ModelConfig, Preprocessor, read_config
+from faults.hostile_checkpoints import Case, values
 
 
 @pytest.fixture(scope="session")
 def raw_config(tiny_checkpoint: Path) -> dict[str, Any]:
     with open_archive(tiny_checkpoint) as archive:
-        config: dict[str, Any] = yaml.safe_load(archive.read(CONFIG))
+        config: dict[str, Any] = yaml.safe_load(archive.read(CONFIG, 10**6))
     return config
 
 
@@ -121,3 +122,25 @@ def test_sizes_that_are_not_given_are_what_nemo_takes(settings: dict[str, Any], 
     assert (ours.window_samples, ours.hop_samples, ours.fft_samples, ours.features) == (
         featurizer.win_length, featurizer.hop_length, featurizer.n_fft, featurizer.nfilt,
     )  # fmt: skip
+
+
+VALUES = list(values())
+
+
+@pytest.mark.parametrize("case", VALUES, ids=[case.name for case in VALUES])
+def test_a_value_that_no_model_has_is_refused_by_its_key(case: Case, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    case.build(tiny_checkpoint, tmp_path / "h.nemo", tmp_path)
+    with open_archive(tmp_path / "h.nemo") as archive, pytest.raises(StepError) as raised:
+        read_config(archive)
+    assert case.told in raised.value.fact
+    assert raised.value.fact.isprintable()
+    assert len(raised.value.fact) < 300
+
+
+def test_the_arguments_of_a_part_are_what_the_file_says(raw_config: dict[str, Any], tiny_checkpoint: Path) -> None:
+    with open_archive(tiny_checkpoint) as archive:
+        config = read_config(archive)
+    for part in PART_NAMES[:3]:
+        assert config.arguments(part) == raw_config[part]
+    joint = {key: value for key, value in raw_config["joint"].items() if key != "vocabulary"}
+    assert config.arguments("joint") == {**joint, "fuse_loss_wer": False}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from artifacts.asr.corpus import read_corpus
+from nemo_models import nemo_around_the_kits_modules
 
 SETTINGS = {"first": ("0", "1"), "second, with a longer name": ("4711", "2")}
 
@@ -67,10 +68,8 @@ def _export_twice(checkpoint: Path, folder: Path) -> tuple[dict[str, Any], str]:
 
 @pytest.fixture(scope="session")
 def restored_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The embedded checkpoint, restored. Tests leave it as it is."""
-    from artifacts.nemo.checkpoint import restore
-
-    return restore(tiny_checkpoint, tmp_path_factory.mktemp("unpacked"))
+    """NeMo's model of the embedded checkpoint with the modules that the kit restores. Tests leave it as it is."""
+    return nemo_around_the_kits_modules(tiny_checkpoint, tmp_path_factory.mktemp("unpacked"))
 
 
 @pytest.fixture(scope="session")

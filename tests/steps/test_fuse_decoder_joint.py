@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from artifacts.errors import StepError
 from artifacts.steps.fuse_decoder_joint import Params, run
+from nemo_models import nemo_around_the_kits_modules
 
 Feeds = list[dict[str, np.ndarray]]
 
@@ -90,12 +91,13 @@ def test_on_the_states_of_speech_it_equals_nemos_own_export(
     tiny_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
-    from artifacts.nemo.checkpoint import restore
     from artifacts.nemo.quiet import quiet
 
     unpacked = tmp_path / "unpacked"
     unpacked.mkdir()
-    model = restore(tiny_checkpoint, unpacked)  # one of its own: NeMo's export leaves marks on the model
+    model = nemo_around_the_kits_modules(
+        tiny_checkpoint, unpacked
+    )  # one of its own: NeMo's export leaves marks on the model
     with quiet():
         model.export(str(tmp_path / "model.onnx"))
     nemos = onnxruntime.InferenceSession(tmp_path / "decoder_joint-model.onnx")

@@ -4,51 +4,40 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from artifacts.errors import StepError
-from artifacts.nemo.archive import CONFIG, WEIGHTS, open_archive
+from artifacts.nemo.archive import WEIGHTS, open_archive
 from artifacts.nemo.model_config import read_config
-from artifacts.nemo.position_table import replace_position_tables
-from artifacts.nemo.quiet import quiet
+from artifacts.torch_file import StoredTensor, TorchFileError, check_records, read_index
 
 if TYPE_CHECKING:
-    from nemo.collections.asr.models import EncDecRNNTBPEModel
-    from torch import nn
+    from torch import Tensor, nn
+
+    from artifacts.nemo.transducer import Transducer
 
 log = logging.getLogger(__name__)
 
 
-def restore(checkpoint: Path, scratch: Path) -> EncDecRNNTBPEModel:
+def restore(checkpoint: Path, scratch: Path) -> Transducer:
     """The model in evaluation mode, float32, without gradients; `position_table` computes its positions.
 
-    The archive is unpacked into `scratch`, an empty folder with room for it, which may go once the model is there. The
-    weights are mapped from its file, not copied: NeMo by itself holds them twice while it restores.
+    The weights are unpacked into `scratch`, an empty folder with room for them, which may go once the model is there.
+    They are mapped from that file, not copied.
     Raises StepError if the file is damaged or holds a model that is not supported.
     """
     with open_archive(checkpoint) as archive:
-        read_config(archive)
-        archive.extract_all(scratch)
-    with quiet():
-        from nemo.collections.asr.models import EncDecRNNTBPEModel
-        from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+        config, trusted = read_config(archive), archive.trusted
+        file = archive.extract(WEIGHTS, scratch)
+    index = _read_index(file, checkpoint.name)
+    from artifacts.nemo.position_table import replace_position_tables
+    from artifacts.nemo.transducer import Transducer, fill
 
-        class MappedWeights(SaveRestoreConnector):  # type: ignore[misc]  # NeMo has no types
-            @staticmethod
-            def _load_state_dict_from_disk(model_weights: str, map_location: str = "cpu") -> dict[str, Any]:
-                return _load_weights(Path(model_weights), checkpoint.name)
-
-            def load_instance_with_state_dict(self, instance: Any, state_dict: dict[str, Any], strict: bool) -> None:
-                instance.load_state_dict(state_dict, strict=strict, assign=True)
-                instance._set_model_restore_state(is_being_restored=False)
-
-        connector = MappedWeights()
-        connector.model_extracted_dir = str(scratch)
-        log.info("restoring %s", checkpoint.name)
-        model = EncDecRNNTBPEModel.restore_from(str(checkpoint), map_location="cpu", save_restore_connector=connector)
-    model.freeze()  # evaluation mode, no gradients
-    model = model.float()
+    log.info("restoring %s", checkpoint.name)
+    model = Transducer(config, trusted, checkpoint.name)
+    fill(model, _load(file, index, checkpoint.name), checkpoint.name)
     replace_position_tables(model.encoder)
+    assert not any(value.is_meta for value in (*model.parameters(), *model.buffers())), "nothing is left unallocated"
     return model
 
 
@@ -58,25 +47,48 @@ def restore_preprocessor(checkpoint: Path, scratch: Path) -> nn.Module:
     Much quicker than `restore`, and it needs no memory for the other weights. `scratch` and errors as there.
     """
     with open_archive(checkpoint) as archive:
-        read_config(archive)
-        config_file, weights_file = archive.extract(CONFIG, scratch), archive.extract(WEIGHTS, scratch)
-    with quiet():
-        from nemo.core.classes import Serialization
-        from omegaconf import OmegaConf
-
-        preprocessor: nn.Module = Serialization.from_config_dict(OmegaConf.load(config_file).preprocessor)
+        config, trusted = read_config(archive), archive.trusted
+        file = archive.extract(WEIGHTS, scratch)
     prefix = "preprocessor."
-    weights = _load_weights(weights_file, checkpoint.name)
-    own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    preprocessor.load_state_dict(own)
-    return preprocessor.eval()
+    index = _read_index(file, checkpoint.name)
+    own = {key: value for key, value in index.items() if key.startswith(prefix)}
+    from artifacts.nemo.transducer import fill, make_part
+
+    preprocessor = make_part(config, "preprocessor", trusted, checkpoint.name)
+    weights = _load(file, own, checkpoint.name)
+    fill(preprocessor, {key.removeprefix(prefix): value for key, value in weights.items()}, checkpoint.name)
+    return preprocessor
 
 
-def _load_weights(path: Path, name: str) -> dict[str, Any]:
+def _read_index(file: Path, name: str) -> dict[str, StoredTensor]:
+    """What the file with the weights says of each; before torch is imported."""
+    try:
+        index = read_index(file)
+    except TorchFileError as error:
+        raise _unreadable(name, error) from error
+    if not isinstance(index, dict):
+        raise StepError(f"{name}: the weights are not a state dict", "give a file that NeMo's save_to wrote")
+    for key, value in dict.items(index):
+        if not isinstance(key, str) or not isinstance(value, StoredTensor):
+            fact = f"{name}: the weights hold {key!r:.80}, which is not a tensor with a name"
+            raise StepError(fact, "give a file that NeMo's save_to wrote")
+    return dict(dict.items(index))
+
+
+def _load(file: Path, index: dict[str, StoredTensor], name: str) -> dict[str, Tensor]:
+    """The tensors of the index, mapped from the file, once their bytes are seen to be intact."""
     import torch
 
+    from artifacts.nemo.transducer import refusals_told
+
     try:
-        weights: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except RuntimeError as error:  # what torch raises for a file that is not one of its own, or is cut short
-        raise StepError(f"{name}: the weights cannot be read ({error})", "fetch the checkpoint again") from None
-    return weights
+        check_records(file, list(index.values()))
+    except TorchFileError as error:
+        raise _unreadable(name, error) from error
+    with refusals_told(f"{name}: the weights cannot be read"):
+        weights: dict[str, Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    return {key: weights[key] for key in index}
+
+
+def _unreadable(name: str, error: TorchFileError) -> StepError:
+    return StepError(f"{name}: the weights cannot be read ({error})", "fetch the checkpoint again")

@@ -3,27 +3,53 @@
 Supported is what Parakeet-TDT is: an EncDecRNNTBPEModel whose joint predicts token and duration (TDT, Xu et al. 2023,
 arXiv 2304.06795) with a SentencePiece BPE tokenizer; and the same without durations (RNN-T, Graves 2012, arXiv
 1211.3711), as streaming checkpoints mostly are.
+
+The bounds are several times what any published checkpoint has. They keep a small file from asking for a large network.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from artifacts.bounded_yaml import YamlBoundError
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, Archive
+from artifacts.nemo.classes import unknown_class
+from artifacts.nemo.config_text import MAX_BYTES, parse
 
 SUPPORTED = "EncDecRNNTBPEModel"
+PART_NAMES = ("preprocessor", "encoder", "decoder", "joint")
+MAX_FFT_SAMPLES = 4096
+# Elements of the table of positions. Parakeet has 5000 * 1024.
+MAX_POSITION_VALUES = 20_480_000
+MAX_NUMBER = 1_000_000
 
 _NOT_THIS_MODEL = f"give a checkpoint of an {SUPPORTED} with TDT durations, such as Parakeet-TDT"
+_TRUST = "give a checkpoint of a sender you trust, or write trust: true beside its source if you trust this one"
+
+Width = Annotated[int, Field(ge=1, le=8192)]
+Context = Annotated[int, Field(ge=-1, le=10_000)]
+Past = Annotated[int, Field(ge=0, le=1022)]
 
 
 class _Section(BaseModel):
     """A part of the file. It may say more than is read here; a default is NeMo's own."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _Part(_Section):
+    """A section that describes a module of the model: all that it says are arguments of the module's class."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the file says, `_target_` included."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 class Tokenizer(_Section):
@@ -38,17 +64,18 @@ class Tokenizer(_Section):
         return self.model_path.removeprefix("nemo:")
 
 
-class Preprocessor(_Section):
+class Preprocessor(_Part):
     """How features are made. Window and hop are given in seconds, or else in samples."""
 
     target: str = Field(alias="_target_", pattern=r"\.AudioToMelSpectrogramPreprocessor$")
-    sample_rate: int = 16_000
-    window_size: float | None = 0.02
-    window_stride: float | None = 0.01
-    n_window_size: int | None = None
-    n_window_stride: int | None = None
-    n_fft: int | None = None
-    features: int = 64
+    sample_rate: int = Field(16_000, ge=1000, le=192_000)
+    window_size: float | None = Field(0.02, ge=0, le=1)
+    window_stride: float | None = Field(0.01, ge=0, le=1)
+    n_window_size: int | None = Field(None, ge=0, le=MAX_FFT_SAMPLES)
+    n_window_stride: int | None = Field(None, ge=0, le=MAX_FFT_SAMPLES)
+    n_fft: int | None = Field(None, ge=0, le=MAX_FFT_SAMPLES)
+    features: int = Field(64, ge=1, le=1024)
+    pad_to: int = Field(16, ge=0, le=MAX_FFT_SAMPLES)
     normalize: str | dict[str, Any] | None = "per_feature"
 
     @property
@@ -64,50 +91,92 @@ class Preprocessor(_Section):
         """Length of the Fourier transform: as given, else the window rounded up to a power of two."""
         return self.n_fft or 1 << (self.window_samples - 1).bit_length()
 
+    @model_validator(mode="after")
+    def _window_and_hop_have_samples(self) -> Preprocessor:
+        for name, samples in (("window", self.window_samples), ("hop", self.hop_samples)):
+            if not 1 <= samples <= MAX_FFT_SAMPLES:
+                raise ValueError(f"the {name} has {samples} samples, and must have 1 to {MAX_FFT_SAMPLES}")
+        return self
 
-class Encoder(_Section):
+
+class Encoder(_Part):
     """Sizes of the FastConformer."""
 
     target: str = Field(alias="_target_", pattern=r"\.ConformerEncoder$")
-    d_model: int
-    subsampling_factor: int = 4
-    pos_emb_max_len: int = 5000
+    feat_in: int = Field(ge=1, le=1024)
+    feat_out: int = Field(-1, ge=-1, le=8192)
+    n_layers: int = Field(ge=1, le=200)
+    d_model: Width
+    n_heads: int = Field(4, ge=1, le=256)
+    ff_expansion_factor: int = Field(4, ge=1, le=32)
+    conv_kernel_size: int = Field(31, ge=1, le=1023)
+    subsampling_factor: int = Field(4, ge=1, le=32)
+    subsampling_conv_channels: int = Field(-1, ge=-1, le=4096)
+    reduction_factor: int = Field(1, ge=1, le=32)
+    causal_downsampling: bool = False
+    att_context_size: list[Context] | list[list[Context]] | None = Field(None, max_length=64)
+    conv_context_size: list[Past] | str | None = None
+    pos_emb_max_len: int = Field(5000, ge=1, le=100_000)
+
+    @property
+    def width(self) -> int:
+        """Size of an encoder frame."""
+        return self.feat_out if self.feat_out > 0 else self.d_model
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Encoder:
+        if self.d_model % self.n_heads or self.d_model % 2:
+            raise ValueError(f"d_model must be even and a multiple of n_heads, got {self.d_model} and {self.n_heads}")
+        if self.subsampling_factor.bit_count() != 1:
+            raise ValueError(f"subsampling_factor must be a power of two, got {self.subsampling_factor}")
+        if self.d_model * self.pos_emb_max_len > MAX_POSITION_VALUES:
+            raise ValueError(f"d_model * pos_emb_max_len must be at most {MAX_POSITION_VALUES}")
+        return self
 
 
-class Prednet(_Section):
+class Prednet(_Part):
     """Sizes of the LSTM: its states are [pred_rnn_layers, B, pred_hidden]."""
 
-    pred_hidden: int
-    pred_rnn_layers: int
+    pred_hidden: Width
+    pred_rnn_layers: int = Field(ge=1, le=16)
 
 
-class Decoder(_Section):
+class Decoder(_Part):
     """The predictor. `vocab_size` leaves blank out; with `blank_as_pad` false blank has no embedding to start from."""
 
     target: str = Field(alias="_target_", pattern=r"\.RNNTDecoder$")
     blank_as_pad: Literal[True] = True
-    vocab_size: int
+    vocab_size: int = Field(ge=1, le=200_000)
     prednet: Prednet
 
 
-class Joint(_Section):
+class Jointnet(_Part):
+    """Sizes of the joint: what comes in, and the layer between."""
+
+    encoder_hidden: Width
+    pred_hidden: Width
+    joint_hidden: Width
+
+
+class Joint(_Part):
     """`num_extra_outputs`: one for each duration."""
 
     target: str = Field(alias="_target_", pattern=r"\.RNNTJoint$")
-    num_extra_outputs: int = 0
+    num_extra_outputs: int = Field(0, ge=0, le=64)
+    jointnet: Jointnet
 
 
 class Greedy(_Section):
     """`max_symbols`: the most tokens on one frame."""
 
-    max_symbols: int | None = None
+    max_symbols: int | None = Field(None, ge=1, le=10_000)
 
 
 class Decoding(_Section):
     """`durations`: the encoder frames that each duration class stands for; none for a plain RNN-T."""
 
-    durations: tuple[int, ...] = ()
-    greedy: Greedy = Greedy()
+    durations: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field((), strict=False)
+    greedy: Greedy = Greedy(max_symbols=None)
 
 
 class ModelConfig(_Section):
@@ -130,29 +199,79 @@ class ModelConfig(_Section):
         """Logits of the joint: V tokens, blank, then one for each duration."""
         return self.decoder.vocab_size + 1 + self.joint.num_extra_outputs
 
+    def arguments(self, part: str) -> dict[str, Any]:
+        """The arguments of the class of one of PART_NAMES, `_target_` included; what serves training is left out."""
+        arguments: dict[str, Any] = getattr(self, part).arguments
+        if part == "joint":
+            arguments.pop("vocabulary", None)
+            arguments.pop("experimental_fuse_loss_wer", None)
+            arguments |= {"num_classes": self.decoder.vocab_size, "fuse_loss_wer": False}
+        return arguments
+
 
 def read_config(archive: Archive) -> ModelConfig:
-    """Read and check the configuration. Raises StepError for another kind of model, or naming a key that is wrong."""
-    try:
-        raw: Any = yaml.safe_load(archive.read(CONFIG))
-    except yaml.YAMLError as error:
-        raise StepError(f"{archive.name}: {CONFIG} is not YAML: {error}", _NOT_THIS_MODEL) from None
+    """Read and check the configuration. Raises StepError for another kind of model, or naming a key that is wrong.
+
+    A class that is not of this family is refused anywhere in the file, unless the recipe trusts the checkpoint.
+    """
+    place = f"{archive.name}: {CONFIG}"
+    raw = _parsed(archive.read(CONFIG, MAX_BYTES), place)
     found = str(raw.get("target", "no class")) if isinstance(raw, dict) else "no class"
     if found.rpartition(".")[2] != SUPPORTED:
-        raise StepError(f"{archive.name}: holds '{found}', and only {SUPPORTED} is supported", _NOT_THIS_MODEL)
+        raise StepError(f"{archive.name}: holds {found!r:.80}, and only {SUPPORTED} is supported", _NOT_THIS_MODEL)
     try:
         config = ModelConfig.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise StepError(
-            f"{archive.name}: {CONFIG}: {key}: {first['msg'].lower()}, got {first['input']!r}", _NOT_THIS_MODEL
-        ) from None
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])[:200]
+        got = f", got {first['input']!r:.80}" if first["type"] != "value_error" else ""
+        raise StepError(f"{place}: {key}: {first['msg'].lower()}{got}", _NOT_THIS_MODEL) from None
+    if not archive.trusted and (unknown := unknown_class(raw)) is not None:
+        path, name = unknown
+        raise StepError(f"{place}: {path[:200]}: {name!r:.80} is not a class that such a checkpoint needs", _TRUST)
+    _check_sizes(config, place)
+    for part in PART_NAMES:
+        _check_plain(config.arguments(part), f"{place}: {part}")
+    return config
+
+
+def _parsed(content: bytes, place: str) -> Any:
+    try:
+        return parse(content.decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise StepError(f"{place} is not YAML: {reason:.200}", _NOT_THIS_MODEL) from None
+    except YamlBoundError as error:
+        raise StepError(f"{place}: {error}", _NOT_THIS_MODEL) from None
+
+
+def _check_sizes(config: ModelConfig, place: str) -> None:
     durations, outputs = len(config.decoding.durations), config.joint.num_extra_outputs
     if durations != outputs:
         raise StepError(
-            f"{archive.name}: {CONFIG}: decoding.durations: {durations} values, joint.num_extra_outputs: {outputs},"
+            f"{place}: decoding.durations: {durations} values, joint.num_extra_outputs: {outputs},"
             " so this is neither a TDT model nor a plain RNN-T",
             _NOT_THIS_MODEL,
         )
-    return config
+    jointnet = config.joint.jointnet
+    for key, size, other, wanted in (
+        ("encoder.feat_in", config.encoder.feat_in, "preprocessor.features", config.preprocessor.features),
+        ("joint.jointnet.encoder_hidden", jointnet.encoder_hidden, "the encoder's width", config.encoder.width),
+        ("joint.jointnet.pred_hidden", jointnet.pred_hidden, "pred_hidden", config.decoder.prednet.pred_hidden),
+    ):
+        if size != wanted:
+            raise StepError(f"{place}: {key}: must be {other}, {wanted}, got {size}", _NOT_THIS_MODEL)
+
+
+def _check_plain(value: Any, place: str) -> None:
+    """Refuse what is not a plain setting: OmegaConf resolves `${…}`, and no setting of these modules is large."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_plain(inner, f"{place}.{key!s:.80}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_plain(inner, f"{place}.{index}")
+    elif isinstance(value, str) and "${" in value:
+        raise StepError(f"{place}: {value!r:.80} is an interpolation, and NeMo writes none", _NOT_THIS_MODEL)
+    elif isinstance(value, (int, float)) and not -MAX_NUMBER <= value <= MAX_NUMBER:
+        raise StepError(f"{place}: must be a number within {MAX_NUMBER}, got {value!r:.80}", _NOT_THIS_MODEL)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from nemo.collections.asr.models import EncDecRNNTBPEModel
     from nemo.collections.asr.modules import RNNTJoint
+
+    from artifacts.nemo.transducer import Transducer
 
 Dims = Mapping[str, tuple[str | int, ...]]
 Sizes = Mapping[str, int]
@@ -57,7 +58,7 @@ class EncoderNetwork(Network):
     relative positions when it is given more; in the graph the table is a constant.
     """
 
-    def __init__(self, model: EncDecRNNTBPEModel) -> None:
+    def __init__(self, model: Transducer) -> None:
         features, d_model = model.cfg.preprocessor.features, model.encoder.d_model
         super().__init__(
             {"audio_signal": ("batch", features, "frames"), "length": ("batch",)},
@@ -83,7 +84,7 @@ class PredictorNetwork(Network):
     No start symbol is prepended: the first call gives blank as `y` (its embedding is zero) and zeros as `h` and `c`.
     """
 
-    def __init__(self, model: EncDecRNNTBPEModel) -> None:
+    def __init__(self, model: Transducer) -> None:
         layers, hidden = model.decoder.pred_rnn_layers, model.decoder.pred_hidden
         state = (layers, "batch", hidden)
         super().__init__(
@@ -109,7 +110,7 @@ class JointNetwork(Network):
     V is the tokens, blank, and one for each duration; the values are logits as they leave the last layer.
     """
 
-    def __init__(self, model: EncDecRNNTBPEModel) -> None:
+    def __init__(self, model: Transducer) -> None:
         joint = model.joint
         super().__init__(
             {

@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from artifacts.errors import StepError
 from artifacts.nemo.archive import Archive
 from artifacts.nemo.model_config import ModelConfig
+
+# Control characters, and what else ends a line.
+_UNPRINTED = ("Cc", "Cs", "Zl", "Zp")
+MAX_TOKENIZER_BYTES = 64 << 20
+
+
+def read_tokenizer(archive: Archive, config: ModelConfig) -> bytes:
+    """The SentencePiece model, as it is in the archive."""
+    return archive.read(config.tokenizer.member, MAX_TOKENIZER_BYTES)
 
 
 def read_pieces(archive: Archive, config: ModelConfig) -> list[str]:
     """The pieces in the order of their ids, blank not included. U+2581 (▁) begins a word.
 
-    Raises StepError if their number is not the decoder's, or if the tokenizer cannot be read.
+    Raises StepError if their number is not the decoder's, if the tokenizer cannot be read, or if a piece is not UTF-8
+    or has a control character or a line end.
     """
     import sentencepiece
 
     tokenizer = sentencepiece.SentencePieceProcessor()
+    place = f"{archive.name}: '{config.tokenizer.member}'"
     try:
-        tokenizer.LoadFromSerializedProto(archive.read(config.tokenizer.member))
+        tokenizer.LoadFromSerializedProto(read_tokenizer(archive, config))
+        count: int = tokenizer.GetPieceSize()
     except RuntimeError as error:
         raise StepError(
-            f"{archive.name}: '{config.tokenizer.member}' is not a SentencePiece model ({error})",
-            "fetch the checkpoint again",
+            f"{place} is not a SentencePiece model ({error!s:.200})", "fetch the checkpoint again"
         ) from None
-    pieces: list[str] = [tokenizer.IdToPiece(i) for i in range(tokenizer.GetPieceSize())]
-    if len(pieces) != config.blank_id:
+    if count != config.blank_id:
         raise StepError(
-            f"{archive.name}: the tokenizer has {len(pieces)} pieces, decoder.vocab_size is {config.blank_id}",
+            f"{archive.name}: the tokenizer has {count} pieces, decoder.vocab_size is {config.blank_id}",
             "give a checkpoint whose tokenizer was not exchanged",
         )
-    return pieces
+    return [_piece(tokenizer, number, place) for number in range(count)]
+
+
+def _piece(tokenizer: object, number: int, place: str) -> str:
+    fix = "give a checkpoint whose pieces are printable text"
+    try:
+        piece: str = tokenizer.IdToPiece(number)  # type: ignore[attr-defined]  # SentencePiece has no types
+    except UnicodeDecodeError as error:
+        raise StepError(f"{place}: piece {number} is not UTF-8: {error.object!r:.80}", fix) from None
+    if any(unicodedata.category(character) in _UNPRINTED for character in piece):
+        raise StepError(f"{place}: piece {number} is {piece!r:.80}, with a control character or a line end", fix)
+    return piece

@@ -17,7 +17,7 @@ from torch import Tensor
 from artifacts.nemo.networks import Network, Sizes
 
 if TYPE_CHECKING:
-    from nemo.collections.asr.models import EncDecRNNTBPEModel
+    from artifacts.nemo.transducer import Transducer
 
 Layout = Literal["layer_first", "batch_first"]
 
@@ -35,7 +35,7 @@ class StreamingEncoderNetwork(Network):
     to be. The encoder's streaming settings are those that the model has at the time: `streaming_schedule` sets them.
     """
 
-    def __init__(self, model: EncDecRNNTBPEModel, layout: Layout) -> None:
+    def __init__(self, model: Transducer, layout: Layout) -> None:
         encoder = model.encoder
         channel, time, _ = encoder.get_initial_cache_state(batch_size=1)
         channel_dims, time_dims = (self._dims(cache, layout) for cache in (channel, time))

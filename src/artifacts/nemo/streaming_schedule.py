@@ -15,7 +15,7 @@ from artifacts.errors import StepError
 from artifacts.nemo.quiet import quiet
 
 if TYPE_CHECKING:
-    from nemo.collections.asr.models import EncDecRNNTBPEModel
+    from artifacts.nemo.transducer import Transducer
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Wishes:
     experimental: bool = False
 
 
-def schedule(model: EncDecRNNTBPEModel, wishes: Wishes, name: str) -> Schedule:
+def schedule(model: Transducer, wishes: Wishes, name: str) -> Schedule:
     """Set the model's encoder up to stream as wished, and say how.
 
     Raises StepError, for the checkpoint `name`, if it was not trained to stream, or not so; with `experimental` only
@@ -110,7 +110,7 @@ def schedule(model: EncDecRNNTBPEModel, wishes: Wishes, name: str) -> Schedule:
     )
 
 
-def _context(model: EncDecRNNTBPEModel, wishes: Wishes, name: str) -> list[int]:
+def _context(model: Transducer, wishes: Wishes, name: str) -> list[int]:
     """[left, right] in encoder frames: what the checkpoint names first, or what is wished and it was trained with."""
     trained = [list(context) for context in model.encoder.att_context_size_all]
     first = trained[0]
@@ -131,11 +131,11 @@ def _context(model: EncDecRNNTBPEModel, wishes: Wishes, name: str) -> list[int]:
     return context
 
 
-def _refuse_offline(model: EncDecRNNTBPEModel, name: str) -> None:
-    encoder, settings = model.encoder, model.cfg.encoder
+def _refuse_offline(model: Transducer, name: str) -> None:
+    encoder = model.encoder
     reasons = {
         f"its convolutions look ahead (conv_context_size {encoder.conv_context_size})": encoder.conv_context_size[1],
-        "its subsampling looks ahead (causal_downsampling false)": not settings.get("causal_downsampling", False),
+        "its subsampling looks ahead (causal_downsampling false)": not model.cfg.encoder.causal_downsampling,
         f"its attention is not in chunks (att_context_style '{encoder.att_context_style}')": (
             encoder.att_context_style != "chunked_limited"
         ),

@@ -27,9 +27,10 @@ from artifacts.errors import StepError
 from artifacts.nemo.networks import Network, Sizes
 
 if TYPE_CHECKING:
-    from nemo.collections.asr.models import EncDecRNNTBPEModel
     from nemo.collections.asr.modules import ConformerEncoder
     from nemo.collections.asr.parts.submodules.conformer_modules import ConformerConvolution
+
+    from artifacts.nemo.transducer import Transducer
 
 
 class UnbatchedEncoder(Network):
@@ -41,7 +42,7 @@ class UnbatchedEncoder(Network):
 
     positions: Tensor
 
-    def __init__(self, model: EncDecRNNTBPEModel, max_seconds: float | None = None) -> None:
+    def __init__(self, model: Transducer, max_seconds: float | None = None) -> None:
         """`max_seconds` shortens the table, which is stored in float32 whatever the rest is; None leaves it as it is.
 
         Raises StepError if the encoder needs masks even so, or a longer table than it has.
@@ -91,7 +92,7 @@ class UnbatchedPredictor(Network):
     One token at a time. The first is blank (its embedding is zero), with zeros as `h` and `c`.
     """
 
-    def __init__(self, model: EncDecRNNTBPEModel) -> None:
+    def __init__(self, model: Transducer) -> None:
         decoder = model.decoder
         layers = decoder.prediction["dec_rnn"]
         theirs = getattr(layers, "lstm", None)
@@ -125,7 +126,7 @@ class UnbatchedJoint(Network):
     V is the tokens, blank, and one for each duration; the values are logits as they leave the last layer.
     """
 
-    def __init__(self, model: EncDecRNNTBPEModel) -> None:
+    def __init__(self, model: Transducer) -> None:
         joint = model.joint
         super().__init__(
             {"encoder_output": (1, joint.encoder_hidden), "predictor_output": (1, joint.pred_hidden)},

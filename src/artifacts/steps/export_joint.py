@@ -50,15 +50,18 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float]:
     Returns the largest absolute difference between ONNX Runtime and torch, over one to four rows of one to fifty frames
     and one to five tokens. Raises StepError if it is above 1e-4, or the checkpoint is not a supported one.
     """
-    from artifacts.graph.model_file import check_model, consolidate
     from artifacts.nemo.checkpoint import restore
+
+    with TemporaryDirectory(dir=out) as unpacked:
+        model = restore(checkpoint, Path(unpacked))
+    # torch is imported by what follows: a checkpoint that is refused waits for neither torch nor NeMo.
+    from artifacts.graph.model_file import check_model, consolidate
     from artifacts.nemo.networks import JointNetwork
     from artifacts.nemo.onnx_export import export_network
     from artifacts.nemo.parity import compare
 
     path = out / "joint-model.onnx"
-    with TemporaryDirectory(dir=out) as unpacked:
-        network = JointNetwork(restore(checkpoint, Path(unpacked)))
+    network = JointNetwork(model)
     with TemporaryDirectory(dir=out) as loose:
         export_network(network, Path(loose) / path.name, params.opset, params.fixed_sizes)
         consolidate(Path(loose) / path.name, path)

@@ -59,16 +59,18 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int
     chunk to end.
     Raises StepError if a difference is above 1e-4, or if the checkpoint was not trained to stream, or not so.
     """
-    from artifacts.graph.model_file import check_model, consolidate
     from artifacts.nemo.checkpoint import restore
+
+    with TemporaryDirectory(dir=out) as unpacked:
+        model = restore(checkpoint, Path(unpacked))
+    # torch is imported by what follows: a checkpoint that is refused waits for neither torch nor NeMo.
+    from artifacts.graph.model_file import check_model, consolidate
     from artifacts.nemo.onnx_export import export_network
     from artifacts.nemo.parity import compare
     from artifacts.nemo.streaming_networks import StreamingEncoderNetwork
     from artifacts.nemo.streaming_schedule import Wishes, schedule
 
     path = out / "encoder-model.onnx"
-    with TemporaryDirectory(dir=out) as unpacked:
-        model = restore(checkpoint, Path(unpacked))
     wishes = Wishes(**params.model_dump(exclude={"opset", "layout"}))
     planned = schedule(model, wishes, checkpoint.name)
     network = StreamingEncoderNetwork(model, params.layout)
@@ -78,7 +80,8 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int
         _describe(traced, network, {"cache_layout": params.layout, **planned.metadata})
         consolidate(traced, path)
     check_model(path)
-    latency_seconds = round(planned.chunk_frames * float(model.cfg.preprocessor.window_stride), 4)
+    features = model.cfg.preprocessor
+    latency_seconds = round(planned.chunk_frames * features.hop_samples / features.sample_rate, 4)
     return {**compare(path, network, _cases(planned)), "latency_seconds": latency_seconds}
 
 

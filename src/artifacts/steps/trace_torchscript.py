@@ -119,10 +119,12 @@ def _icefall_network(checkpoint: Path, part: str) -> tuple[Network, Lengths]:
 
 def _nemo_network(checkpoint: Path, params: Params, out: Path) -> tuple[Network, Lengths]:
     from artifacts.nemo.checkpoint import restore
-    from artifacts.nemo.unbatched_networks import UnbatchedEncoder, UnbatchedJoint, UnbatchedPredictor
 
     with TemporaryDirectory(dir=out) as unpacked:
         model = restore(checkpoint, Path(unpacked))
+    # torch is imported by what follows: a checkpoint that is refused waits for neither torch nor NeMo.
+    from artifacts.nemo.unbatched_networks import UnbatchedEncoder, UnbatchedJoint, UnbatchedPredictor
+
     if params.part == "encoder":
         # 29, 53 and 12 encoder frames. Two lengths with as many encoder frames would leave that number closed.
         sizes: Iterable[Sizes] = ({"frames": frames} for frames in (231, 421, 89))

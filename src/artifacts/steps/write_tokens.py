@@ -30,16 +30,16 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, int]:
     """
     from artifacts.nemo.archive import open_archive
     from artifacts.nemo.model_config import read_config
-    from artifacts.nemo.pieces import read_pieces
+    from artifacts.nemo.pieces import read_pieces, read_tokenizer
 
     with open_archive(checkpoint) as archive:
         config = read_config(archive)
         pieces = [*read_pieces(archive, config), BLANK]
-        (out / "tokenizer.model").write_bytes(archive.read(config.tokenizer.member))
+        (out / "tokenizer.model").write_bytes(read_tokenizer(archive, config))
     for number, piece in enumerate(pieces):
         if not piece or any(mark in piece for mark in " \r\n") or (piece == BLANK) != (number == config.blank_id):
             raise StepError(
-                f"{checkpoint.name}: token {number} is {piece!r}, which the lines of vocab.txt cannot hold",
+                f"{checkpoint.name}: token {number} is {piece!r:.80}, which the lines of vocab.txt cannot hold",
                 "give a checkpoint whose pieces hold no space or line end, and are not called <blk>",
             )
     lines = "".join(f"{piece} {number}\n" for number, piece in enumerate(pieces))
