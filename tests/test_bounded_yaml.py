@@ -3,12 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from artifacts import bounded_yaml
-from artifacts.bounded_yaml import YamlBoundError, check_events
+from artifacts.bounded_yaml import YamlBoundError, check_events, load_plain
+from faults.hostile_checkpoints import CONFIG, unpack
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
 
@@ -96,3 +98,28 @@ def test_directives_whose_time_grows_with_their_square_are_refused_at_once() -> 
     with pytest.raises(YamlBoundError, match="line 2, column 1: more than 100 %TAG directives"):
         check_events(f"# comment\n{directives}--- a\n", max_bytes=1_000_000, max_depth=50)
     assert time.monotonic() - began < 1
+
+
+SCALARS = """
+a: [1e-5, 1.0e-05, 1e5, 1.5e3, 1.5e+3, .5, -.5, .5e3, 12., +1e5, .inf, -.inf, 1_000, 0x1f, 010, 0b11, 0o7, 1:30]
+b: [2020-01-01, yes, no, on, off, true, ~, null, '', '1', 'on', "\\u2581the", ▁, '=', '<<', -, a b]
+c: {d: {}, e: [], f: text, 1: 2}
+"""
+
+
+def test_values_are_those_that_omegaconf_reads(tiny_checkpoint: Path) -> None:
+    from omegaconf import OmegaConf
+
+    texts = [unpack(path)[CONFIG].decode() for path in tiny_checkpoint.parents[1].glob("*/*.nemo")]
+    assert len(texts) == 2
+    for text in (SCALARS, *texts):
+        assert load_plain(text, max_bytes=10**6, max_depth=20) == OmegaConf.to_container(OmegaConf.create(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: !!int x", "a: !!float [1]", "a: !!bool x", "a: !!int ''", "a: 0x_", "!!set {a}", "!!omap [a: 1]", "a: ="],
+)
+def test_a_tag_that_does_not_fit_is_an_error_of_yaml(text: str) -> None:
+    with pytest.raises(yaml.YAMLError):
+        load_plain(text, max_bytes=10**6, max_depth=20)

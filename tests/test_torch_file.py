@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from artifacts.torch_file import ForeignObjectError, StoredTensor, TorchFileError, check_records, read_index
+from artifacts.torch_file import (
+    ForeignObjectError,
+    StoredTensor,
+    TorchFileError,
+    check_records,
+    load_tensors,
+    read_index,
+)
 from faults.hostile_weights import records, zipped
 
 
@@ -113,3 +120,30 @@ def test_a_zip_of_another_writer_is_read_alike(saved: Any) -> None:
     index = read_index(path)
     path.write_bytes(zipped(records(path.read_bytes())))
     assert read_index(path) == index
+
+
+def test_torch_loads_what_the_index_says(saved: Any) -> None:
+    path = saved({"a": torch.arange(6.0).reshape(2, 3)})
+    assert read_index(path)["a"].shape == (2, 3)
+    assert torch.equal(load_tensors(path)["a"], torch.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\x80\x02ccollections\nOrderedDict\n)RK\x03b.",
+        b"\x80\x02X\x01\0\0\0aX\x01\0\0\0ba.",
+        b"\x80\x02ctorch._utils\n_rebuild_parameter\n}\x85R.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(NK\0)))tR.",
+        b"\x80\x02K\x01Q.",
+        b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0aX\x03\0\0\0cpuJ\xff\xff\xff\xfftQ.",
+    ],
+)
+def test_a_pickle_that_torch_reads_otherwise_ends_in_the_same_error(text: bytes, saved: Any) -> None:
+    path = saved({})
+    found = records(path.read_bytes())
+    path.write_bytes(zipped({name: text if name.endswith("data.pkl") else held for name, held in found.items()}))
+    with pytest.raises(TorchFileError):
+        load_tensors(path)
+    with contextlib.suppress(TorchFileError):
+        assert not isinstance(read_index(path), StoredTensor)

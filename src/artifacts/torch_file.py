@@ -98,6 +98,22 @@ def check_records(path: Path, tensors: Collection[StoredTensor]) -> None:
                 _read_through(archive, info)
 
 
+def load_tensors(path: Path) -> Any:
+    """Return what torch reads from a file that `read_index` accepts; tensors on the CPU, mapped from the file.
+
+    Raises TorchFileError for what torch refuses nevertheless.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TorchFileError(f"torch does not read it: {reason:.200}") from error
+
+
 def _opened(file: IO[bytes]) -> zipfile.ZipFile:
     _check_directory(file)
     try:
@@ -222,10 +238,12 @@ class _Reader(pickle.Unpickler):
         return _Storage(storage_type, record, count)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
+def _tensor(
+    storage: Any, offset: Any, shape: Any, stride: Any, grad: Any = False, hooks: Any = None, metadata: Any = None
+) -> StoredTensor:
     """Stand in for torch's function of that place, with its arguments."""
     numbers = [offset, *shape, *stride]
-    if not isinstance(storage, _Storage) or len(shape) != len(stride):
+    if not isinstance(storage, _Storage) or len(shape) != len(stride) or type(grad) is not bool or hooks or metadata:
         raise TorchFileError("a tensor is described in another way than torch's")
     if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
         raise TorchFileError(f"a tensor has the shape {shape!r:.60}")
@@ -235,5 +253,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Stor
     return StoredTensor(storage.type, tuple(shape), storage.record)
 
 
-def _parameter(tensor: Any, *_: Any) -> Any:
+def _parameter(tensor: Any, grad: Any = False, hooks: Any = None) -> Any:
+    """Stand in for torch's function of that place, with its arguments."""
+    if not isinstance(tensor, StoredTensor) or type(grad) is not bool or hooks:
+        raise TorchFileError("a parameter is described in another way than torch's")
     return tensor

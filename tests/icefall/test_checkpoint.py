@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import yaml
 
 from artifacts.errors import StepError
 from artifacts.icefall.checkpoint import fold_scales, is_icefall, load
+from faults.hostile_weights import records, zipped
 
 Weights = dict[str, torch.Tensor]
+KEY = "joiner.output_linear.weight"
 
 
 @pytest.fixture
@@ -168,12 +172,81 @@ def test_a_folder_holds_one_checkpoint(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: [", ""])
-def test_a_configuration_that_cannot_be_read_is_told(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"[1, 2]", "holds no keys"),
+        (b"a: [", "cannot be read"),
+        (b"", ""),
+        (b"a: \xff", "cannot be read"),
+        (b"a: &a [1]\nb: *a", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b'{"a": ' * 100_000, "cannot be read"),
+        (b"a: " + b"1" * 10_000, "cannot be read"),
+        (b'{"a": ' + b"1" * 10_000 + b"}", "cannot be read"),
+        (b"a: " + b":".join([b"1"] * 100_000), "cannot be read"),
+        (b"a: !!python/name:os.system", "cannot be read"),
+        (b"#" * 1_000_001, "has 1000001 bytes, at most 1000000 are read"),
+    ],
+    ids=lambda value: repr(value[:12]),
+)
+@pytest.mark.parametrize("name", ["config.yaml", "config.json"])
+def test_a_configuration_that_cannot_be_read_is_told(text: bytes, told: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "a.pt").touch()
-    (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(StepError, match=r"^config\.yaml: "):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(StepError) as raised:
         load(tmp_path)
+    assert raised.value.fact.startswith(f"{name}: ")
+    assert told in raised.value.fact or name == "config.json"
+    assert raised.value.fact.isprintable()
+    assert len(raised.value.fact) < 300
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda weights: weights.update({KEY: weights[KEY].long()}), f"'{KEY}' has values that are not finite"),
+        (lambda weights: weights.update({KEY: weights[KEY] * float("nan")}), f"'{KEY}' has values that are not finite"),
+        (lambda weights: weights.update({KEY: weights[KEY].double() * 1e300}), f"'{KEY}' has values that are not fin"),
+        (lambda weights: weights.update({f"{KEY}_scale": torch.tensor(1e9)}), "is not the scale of a weight"),
+        (lambda weights: weights.update({f"{KEY}_scale": torch.tensor(float("nan"))}), "is not the scale of a weight"),
+        (lambda weights: weights.update({f"module.{KEY}": weights[KEY]}), "with and without 'module.'"),
+        (lambda weights: weights.update({"x\n" * 500: weights[KEY]}), "the model has no weight 'x\\nx"),
+        (lambda weights: weights.update({3: weights[KEY]}), "holds no state dict"),  # type: ignore[dict-item]
+        (lambda weights: weights.update({"x": torch.zeros(1).expand(10**9)}), "the tensors have 4005957072 bytes"),
+    ],
+)
+def test_weights_that_no_training_gives_are_told(
+    change: Callable[[Weights], object], told: str, weights: Weights, saved: Callable[[Any], Path]
+) -> None:
+    change(weights)
+    with pytest.raises(StepError, match=r"^changed\.pt: ") as raised:
+        load(saved({"model": weights}))
+    assert told in raised.value.fact
+    assert raised.value.fact.isprintable()
+    assert len(raised.value.fact) < 400
+
+
+@pytest.mark.parametrize("content", [b"", b"\1" * 100_000])
+def test_a_storage_of_another_size_is_told(content: bytes, tmp_path: Path, lstm_checkpoint: Path) -> None:
+    found = records((lstm_checkpoint / "pretrained.pt").read_bytes())
+    (name,) = (name for name in found if name.endswith("/data/3"))
+    (tmp_path / "a.pt").write_bytes(zipped({**found, name: content}))
+    with pytest.raises(StepError, match=r"^a\.pt: cannot be read \(storage '3' needs"):
+        load(tmp_path / "a.pt")
+
+
+def test_a_checkpoint_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"no checkpoint")
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom artifacts.errors import StepError\n"
+        "from artifacts.steps.trace_torchscript import Params, run\n"
+        "try:\n    run(Path('.'), Params(), checkpoint=Path('a.pt'))\n"
+        "except StepError as error: print(error.fact, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("a.pt: cannot be read (not of the zip format")
+    assert done.stdout.endswith(" False\n")
 
 
 def test_the_form_is_told_by_the_name(lstm_checkpoint: Path, tiny_checkpoint: Path) -> None:

@@ -26,6 +26,11 @@ SMALL = {"num_encoder_layers": 4, "encoder_dim": 128, "rnn_hidden_size": 256, "v
         ({"feature_dim": 8}, "feature_dim"),
         ({"subsampling_factor": 2}, "subsampling_factor"),
         ({"blank_id": 1}, "blank_id"),
+        *(
+            ({key: value}, key)
+            for key in [*SMALL, "dim_feedforward", "decoder_dim", "joiner_dim", "feature_dim"]
+            for value in (10**9, 10**400, -1, float("nan"), "a" * 1000, [1], True)
+        ),
     ],
 )
 def test_keys(changed: dict[str, Any], told: str | None) -> None:

@@ -13,6 +13,7 @@ import yaml
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, open_archive
 from artifacts.nemo.model_config import PART_NAMES, ModelConfig, Preprocessor, read_config
+from faults.hostile_archives import config_texts
 from faults.hostile_checkpoints import Case, values
 
 
@@ -144,3 +145,13 @@ def test_the_arguments_of_a_part_are_what_the_file_says(raw_config: dict[str, An
         assert config.arguments(part) == raw_config[part]
     joint = {key: value for key, value in raw_config["joint"].items() if key != "vocabulary"}
     assert config.arguments("joint") == {**joint, "fuse_loss_wer": False}
+
+
+@pytest.mark.parametrize("case", list(config_texts()), ids=lambda case: case.name)
+def test_a_text_that_is_not_plain_values_is_refused(case: Case, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    case.build(tiny_checkpoint, tmp_path / "h.nemo", tmp_path)
+    with open_archive(tmp_path / "h.nemo") as archive, pytest.raises(StepError) as raised:
+        read_config(archive)
+    assert case.told in raised.value.fact
+    assert raised.value.fact.isprintable()
+    assert len(str(raised.value)) < 500

@@ -9,22 +9,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from artifacts.errors import StepError
 
+# Several times the widest of icefall's models.
+MAX_WIDTH = 16_384
+
 
 class Config(BaseModel):
     """icefall's keys. The defaults are those of its recipe; the rest of its keys is about training and left alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    num_encoder_layers: int = Field(12, ge=1)
-    encoder_dim: int = Field(512, ge=1)
-    rnn_hidden_size: int = Field(1024, ge=1)
-    vocab_size: int = Field(ge=3)
+    num_encoder_layers: int = Field(12, ge=1, le=200)
+    encoder_dim: int = Field(512, ge=1, le=MAX_WIDTH)
+    rnn_hidden_size: int = Field(1024, ge=1, le=MAX_WIDTH)
+    vocab_size: int = Field(ge=3, le=200_000)
     """All tokens; `<blk>` is 0 and `<unk>` is 2."""
-    context_size: int = Field(2, ge=1)
-    dim_feedforward: int = Field(2048, ge=1)
-    decoder_dim: int = Field(512, ge=1)
-    joiner_dim: int = Field(512, ge=1)
-    feature_dim: int = Field(80, ge=9)
+    context_size: int = Field(2, ge=1, le=100)
+    dim_feedforward: int = Field(2048, ge=1, le=MAX_WIDTH)
+    decoder_dim: int = Field(512, ge=1, le=MAX_WIDTH)
+    joiner_dim: int = Field(512, ge=1, le=MAX_WIDTH)
+    feature_dim: int = Field(80, ge=9, le=1024)
     subsampling_factor: Literal[4] = 4
     blank_id: Literal[0] = 0
 

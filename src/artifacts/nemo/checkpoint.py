@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from artifacts.errors import StepError
 from artifacts.nemo.archive import WEIGHTS, open_archive
 from artifacts.nemo.model_config import read_config
-from artifacts.torch_file import StoredTensor, TorchFileError, check_records, read_index
+from artifacts.torch_file import StoredTensor, TorchFileError, check_records, load_tensors, read_index
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,16 +77,11 @@ def _read_index(file: Path, name: str) -> dict[str, StoredTensor]:
 
 def _load(file: Path, index: dict[str, StoredTensor], name: str) -> dict[str, Tensor]:
     """The tensors of the index, mapped from the file, once their bytes are seen to be intact."""
-    import torch
-
-    from artifacts.nemo.transducer import refusals_told
-
     try:
         check_records(file, list(index.values()))
+        weights = load_tensors(file)
     except TorchFileError as error:
         raise _unreadable(name, error) from error
-    with refusals_told(f"{name}: the weights cannot be read"):
-        weights: dict[str, Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     return {key: weights[key] for key in index}
 
 

@@ -14,11 +14,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from artifacts.bounded_yaml import YamlBoundError
+from artifacts.bounded_yaml import YamlBoundError, load_plain
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, Archive
 from artifacts.nemo.classes import unknown_class
-from artifacts.nemo.config_text import MAX_BYTES, parse
 
 SUPPORTED = "EncDecRNNTBPEModel"
 PART_NAMES = ("preprocessor", "encoder", "decoder", "joint")
@@ -26,6 +25,9 @@ MAX_FFT_SAMPLES = 4096
 # Elements of the table of positions. Parakeet has 5000 * 1024.
 MAX_POSITION_VALUES = 20_480_000
 MAX_NUMBER = 1_000_000
+# Parakeet's 8192 tokens take 200 KB, and nothing is deeper than 4.
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
 
 _NOT_THIS_MODEL = f"give a checkpoint of an {SUPPORTED} with TDT durations, such as Parakeet-TDT"
 _TRUST = "give a checkpoint of a sender you trust, or write trust: true beside its source if you trust this one"
@@ -76,7 +78,18 @@ class Preprocessor(_Part):
     n_fft: int | None = Field(None, ge=0, le=MAX_FFT_SAMPLES)
     features: int = Field(64, ge=1, le=1024)
     pad_to: int = Field(16, ge=0, le=MAX_FFT_SAMPLES)
+    window: Literal["hann", "hamming", "blackman", "bartlett"] = "hann"
     normalize: str | dict[str, Any] | None = "per_feature"
+    preemph: float | None = Field(0.97, ge=-1, le=1)
+    lowfreq: float = Field(0, ge=0, le=96_000)
+    highfreq: float | None = Field(None, ge=0, le=96_000)
+    log: bool = True
+    log_zero_guard_value: float | Literal["tiny", "eps"] = 2**-24
+    dither: float = Field(1e-5, ge=0, le=1)
+    frame_splicing: int = Field(1, ge=1, le=100)
+    exact_pad: bool = False
+    pad_value: float = 0
+    mag_power: float = Field(2.0, gt=0, le=10)
 
     @property
     def window_samples(self) -> int:
@@ -237,7 +250,7 @@ def read_config(archive: Archive) -> ModelConfig:
 
 def _parsed(content: bytes, place: str) -> Any:
     try:
-        return parse(content.decode())
+        return load_plain(content.decode(), max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise StepError(f"{place} is not YAML: {reason:.200}", _NOT_THIS_MODEL) from None

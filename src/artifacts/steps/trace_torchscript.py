@@ -111,10 +111,12 @@ def _folded(network: Any, is_nemo: bool) -> AbstractContextManager[None]:
 
 def _icefall_network(checkpoint: Path, part: str) -> tuple[Network, Lengths]:
     from artifacts.icefall.checkpoint import load
+
+    model = load(checkpoint)
     from artifacts.icefall.networks import CHUNK_FRAMES, NETWORKS
 
     sizes = ({"frames": frames} for frames in (39, CHUNK_FRAMES, 57)) if part == "encoder" else ({}, {}, {})
-    return NETWORKS[part](load(checkpoint)), Lengths(*sizes)
+    return NETWORKS[part](model), Lengths(*sizes)
 
 
 def _nemo_network(checkpoint: Path, params: Params, out: Path) -> tuple[Network, Lengths]:
