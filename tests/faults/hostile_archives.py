@@ -106,12 +106,12 @@ def archives() -> Iterator[Case]:
     yield Case(
         "size below zero, pax", _before(_pax(_records(size="-1024")) + _header(b"a", b"00000000000\0", b"0")), links
     )
-    yield Case("size of 900 digits", _before(_pax(_records(size="9" * 900)) + _header(b"a", b"0" * 12, b"0")), damaged)
+    yield Case("size of 400 digits", _before(_pax(_records(size="9" * 400)) + _header(b"a", b"0" * 12, b"0")), damaged)
     yield Case("long pax header", _before(_pax(_records(comment="x" * 10_000))), many)
     yield Case("pax header of 8 GB", _before(_header(b"x", b"7" * 11 + b"\0", b"x")), many)
     yield Case("long name of 8 GB", _before(_header(b"x", b"7" * 11 + b"\0", b"L")), many)
     yield Case("pax header upon pax header", _before(_pax(_records(comment="x"), 400)), damaged)
-    yield Case("endless pax digits", _before(_pax(b"1" * 1000, 400)), damaged)
+    yield Case("endless pax digits", _before(_pax(b"1" * 500, 600)), damaged)
     yield Case(
         "long name upon long name",
         _before((_header(b"x", b"%011o\0" % 2, b"L") + b"ab".ljust(BLOCK, b"\0")) * 400),
@@ -119,7 +119,7 @@ def archives() -> Iterator[Case]:
     )
     for level in (1, 9):
         yield Case(f"gzip bomb {level}", lambda good, file, _, level=level: file.write_bytes(
-            gzip.compress(_tar({"a": bytes(100_000_000)}, []), level)), "out of proportion to its size")  # fmt: skip
+            gzip.compress(_tar({"a": bytes(40_000_000)}, []), level)), "out of proportion to its size")  # fmt: skip
     yield Case("cut", lambda good, file, _: file.write_bytes(good.read_bytes()[:100_000]), damaged)
     yield Case("bzip2", lambda good, file, _: file.write_bytes(_compressed(good, "bz2")), "no archive begins there")
     yield Case("empty", lambda good, file, _: file.write_bytes(b""), "no archive begins there")
@@ -128,7 +128,7 @@ def archives() -> Iterator[Case]:
 def _compressed(good: Path, kind: str) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as tar:  # type: ignore[call-overload]
-        tar.add(good, CONFIG)
+        tar.addfile(tarfile.TarInfo(good.name))
     return buffer.getvalue()
 
 

@@ -156,7 +156,8 @@ def calls() -> Iterator[Case]:
 def texts() -> Iterator[Case]:
     """Texts in known sections that OmegaConf, NeMo or the file system would follow."""
     for path, value, told, step in (
-        ("preprocessor.window", "${oc.env:HOME}", "is an interpolation", EVERY_STEP),
+        ("preprocessor.window", "${oc.env:HOME}", "preprocessor.window: ", EVERY_STEP),
+        ("preprocessor.mel_norm", "${oc.env:HOME}", "is an interpolation", EVERY_STEP),
         ("encoder.subsampling", "${oc.decode:x}", "is an interpolation", EVERY_STEP),
         ("joint.jointnet.activation", "a${joint}", "is an interpolation", EVERY_STEP),
         ("tokenizer.model_path", "/etc/passwd", "tokenizer.model_path: ", EVERY_STEP),
@@ -176,7 +177,8 @@ def values() -> Iterator[Case]:
     sizes = {
         "encoder": ("n_layers", "d_model", "n_heads", "ff_expansion_factor", "conv_kernel_size", "feat_in",
                     "subsampling_factor", "subsampling_conv_channels", "pos_emb_max_len", "reduction_factor"),
-        "preprocessor": ("sample_rate", "window_size", "window_stride", "n_fft", "features", "pad_to"),
+        "preprocessor": ("sample_rate", "window_size", "window_stride", "n_fft", "features", "pad_to",
+                         "preemph", "lowfreq", "highfreq", "dither", "frame_splicing", "mag_power", "window"),
         "decoder": ("vocab_size", "prednet.pred_hidden", "prednet.pred_rnn_layers"),
         "joint": ("num_extra_outputs", "jointnet.joint_hidden", "jointnet.encoder_hidden", "jointnet.pred_hidden"),
         "decoding": ("greedy.max_symbols", "durations"),

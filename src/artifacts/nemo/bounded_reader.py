@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 # A header that describes the next one has some 30 bytes, and `tarfile` takes quadratic time for it.
-LONGEST_HEADER_BYTES = 1024
+LONGEST_HEADER_BYTES = 512
 
 
 class BoundError(Exception):
@@ -32,7 +32,7 @@ class Seekable(Protocol):
 class BoundedReader:
     """Read `file` up to the position `end`, None for its own end.
 
-    `header_bytes_left`: bytes that may still be read, in reads of at most 1024; None once the headers are known.
+    `header_bytes_left`: bytes that may still be read, in reads of at most 512; None once the headers are known.
     """
 
     def __init__(self, file: Seekable, end: int | None, header_bytes: int) -> None:
