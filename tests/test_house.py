@@ -36,6 +36,7 @@ FLOORS: dict[int, list[set[str]]] = {
         {"recipe", "file_headers"},
         {"download"},
         {"hub"},
+        {"source_pins"},
         {"sources"},
     ],
     4: [{"plan"}],

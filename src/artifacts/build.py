@@ -23,7 +23,8 @@ from artifacts.memory_budget import MemoryBudget
 from artifacts.plan import STEPS, Job, Plan, SourceJob
 from artifacts.publish import is_published, publish
 from artifacts.run_step import GIB, Limits, StepCrashError, run_step
-from artifacts.sources import find_source, lock_source, pinned_digest
+from artifacts.source_pins import lock_source, pinned_digest
+from artifacts.sources import find_source
 from artifacts.store import Action, Manifest, content_of, manifest_of, total_bytes
 
 UNKNOWN_PROCESSOR = "a processor that was not recorded"

@@ -10,7 +10,8 @@ from artifacts.explain import reasons
 from artifacts.journal import Entry, Journal
 from artifacts.lookup import Known, Lookup
 from artifacts.plan import Job, Plan, SourceJob
-from artifacts.sources import look_for_source, pinned_digest
+from artifacts.source_pins import pinned_digest
+from artifacts.sources import look_for_source
 
 MAY_STOP = "it may stop here if the bytes come out equal"
 

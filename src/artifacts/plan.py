@@ -19,7 +19,7 @@ from artifacts.identity import Identity, identity_of
 from artifacts.marked_yaml import Place
 from artifacts.params import StepParams
 from artifacts.recipe import PIPELINE_FILE, LoadedRecipe, Pipeline, Target, load_pipeline, load_recipe
-from artifacts.sources import describe
+from artifacts.source_pins import describe
 from artifacts.validate import did_you_mean, validate
 
 STEPS = "artifacts.steps"

@@ -8,31 +8,23 @@ Downloads go to `cache/downloads/<sha256>/`, resume where they broke off, and ar
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import functools
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict
-
-from artifacts.atomic_files import sync, write_atomically
+from artifacts.atomic_files import sync
 from artifacts.digest import digest_json
 from artifacts.digest_memory import DigestMemory
 from artifacts.errors import StoreError
-from artifacts.locks import held, lock_file
-from artifacts.marked_yaml import read_yaml
-from artifacts.recipe import LoadedRecipe, Sha256, Source
+from artifacts.locks import held
+from artifacts.recipe import LoadedRecipe, Source
+from artifacts.source_pins import hold_to_pin, lock_source, pinned_digest, place_of, shown_source
 from artifacts.store import Manifest, content_of, manifest_of
-from artifacts.validate import validate
-from artifacts.web_address import shown_url
 
 if TYPE_CHECKING:
     from artifacts.download import Progress
@@ -41,7 +33,6 @@ log = logging.getLogger(__name__)
 
 # File systems allow 255; some that encrypt names allow fewer.
 LONGEST_NAME_BYTES = 140
-LOCK_HEADER = "# Digests of sources that the recipe does not pin, written on first use and held to afterwards.\n"
 
 
 @dataclass(frozen=True)
@@ -102,7 +93,7 @@ def local_source(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found
     pin, _ = pinned_digest(loaded, name)
     if pin is not None and found.content != pin:
         found = _local(loaded, name, memory.digest_anew)
-        _hold(loaded, name, found.content)
+        hold_to_pin(loaded, name, found.content)
     return found
 
 
@@ -111,82 +102,19 @@ def source_content(path: Path, digest: Callable[[Path], str]) -> str:
     return content_of(_folder_manifest(path, f"'{path}'", digest)) if path.is_dir() else digest(path)
 
 
-def lock_source(loaded: LoadedRecipe, name: str, content: str) -> None:
-    """Pin an unpinned source to this content digest from now on; one that is pinned already is left.
-
-    Raises `StoreError` if it has been locked to other bytes meanwhile.
-    """
-    if loaded.recipe.sources[name].sha256 is not None:
-        return
-    fix = f"pin the source in the recipe: write 'sha256: {content}' under sources.{name}"
-    with _opened_for_lock(loaded.file) as guard:
-        lock_file(guard, loaded.file.parent, fcntl.LOCK_EX, fix)  # two sources may be used for the first time at once
-        locked = _read_lock(loaded.lock_file)
-        if name not in locked:
-            body = yaml.safe_dump(
-                {"sources": {name: {"sha256": value} for name, value in sorted({**locked, name: content}.items())}}
-            )
-            write_atomically(loaded.lock_file, (LOCK_HEADER + body).encode())
-            log.info("%s: sources.%s is now locked to sha256 %s", loaded.lock_file, name, content)
-    _hold(loaded, name, content)
-
-
-def _opened_for_lock(recipe: Path) -> BinaryIO:
-    """The recipe, open for writing where it can be: NFS locks no other file."""
-    try:
-        return recipe.open("r+b")
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        return recipe.open("rb")
-
-
-def _hold(loaded: LoadedRecipe, name: str, content: str) -> None:
-    pin, pinned_by = pinned_digest(loaded, name)
-    if content != pin:
-        source = loaded.recipe.sources[name]
-        shown = loaded.source_path(name) if source.is_local else _shown(source)
-        change = "take its line out of" if pinned_by == loaded.lock_file else "change the pin in"
-        raise StoreError(
-            f"{_where(loaded, name)}: '{shown}' has sha256 {content}, {pinned_by} pins {pin}",
-            f"put the pinned bytes back, or {change} {pinned_by} if the new ones are meant",
-        )
-
-
-def pinned_digest(loaded: LoadedRecipe, name: str) -> tuple[str | None, Path]:
-    """What a source is held to, and by which file."""
-    source = loaded.recipe.sources[name]
-    if source.sha256 is not None:
-        return source.sha256, loaded.marked.place(("sources", name, "sha256")).file
-    return _read_lock(loaded.lock_file).get(name), loaded.lock_file
-
-
-def describe(source: Source) -> str:
-    """A source in a few words, as `doit list` shows it."""
-    return f"Source: {_shown(source)}"
-
-
-def _shown(source: Source) -> str:
-    if source.hf is not None:
-        return f"{source.file} of {source.hf}"
-    return source.file or source.folder or shown_url(source.url or "")
-
-
-def _where(loaded: LoadedRecipe, name: str) -> str:
-    return f"{loaded.marked.place(('sources', name, '<key>'))}: sources.{name}"
-
-
 def _local(loaded: LoadedRecipe, name: str, digest: Callable[[Path], str]) -> Found:
     source = loaded.recipe.sources[name]
     path = loaded.source_path(name)
     kind = "file" if source.file is not None else "folder"
     if not (path.is_file() if kind == "file" else path.is_dir()):
-        raise StoreError(f"{_where(loaded, name)}: no {kind} at '{path}'", source.hint or f"put the {kind} there")
+        raise StoreError(f"{place_of(loaded, name)}: no {kind} at '{path}'", source.hint or f"put the {kind} there")
     if kind == "file":
         return _single(path, digest)
-    manifest = _folder_manifest(path, _where(loaded, name), digest)
+    manifest = _folder_manifest(path, place_of(loaded, name), digest)
     if not manifest["files"]:
-        raise StoreError(f"{_where(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there")
+        raise StoreError(
+            f"{place_of(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there"
+        )
     return Found(path.absolute(), content_of(manifest), manifest)
 
 
@@ -268,7 +196,7 @@ def _downloaded(
         else:
             arrived = download_url(source.url or "", partial, progress, pin)
     except StoreError as error:
-        raise StoreError(f"{_where(loaded, name)}: {error.fact}", source.hint or error.fix) from None
+        raise StoreError(f"{place_of(loaded, name)}: {error.fact}", source.hint or error.fix) from None
     place = downloads / arrived.sha256 / _file_name(source)
     place.parent.mkdir(exist_ok=True)
     sync(arrived.path)
@@ -279,34 +207,10 @@ def _downloaded(
         log.warning(
             "%s: the server does not say how long '%s' is: it may be cut off after %d bytes; it is locked once a step "
             "has read it",
-            *(_where(loaded, name), _shown(source), place.stat().st_size),
+            *(place_of(loaded, name), shown_source(source), place.stat().st_size),
         )
     elif pin is None:
         lock_source(loaded, name, arrived.sha256)
     if pin is not None or arrived.is_whole:
-        _hold(loaded, name, arrived.sha256)
+        hold_to_pin(loaded, name, arrived.sha256)
     return _single(place, memory.digest)
-
-
-class _Pin(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    sha256: Sha256
-
-
-class _Lock(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    sources: dict[str, _Pin] = {}
-
-
-def _read_lock(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    status = path.stat()
-    return _read_lock_as_of(
-        path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    )
-
-
-@functools.lru_cache(maxsize=16)  # it is asked for each source anew; a lock file that is replaced is another file
-def _read_lock_as_of(path: Path, _identity: tuple[int, ...]) -> dict[str, str]:
-    return {name: pin.sha256 for name, pin in validate(_Lock, read_yaml(path)).sources.items()}

@@ -13,7 +13,8 @@ from artifacts.errors import StoreError
 from artifacts.lookup import Known, Lookup
 from artifacts.plan import Job, Plan, SourceJob
 from artifacts.recipe import RESERVED, Source
-from artifacts.sources import Found, is_resumable, local_source, partial_folder, pinned_digest
+from artifacts.source_pins import pinned_digest
+from artifacts.sources import Found, is_resumable, local_source, partial_folder
 from artifacts.store import total_bytes
 
 # Between two looks at a target that a build may be pointing elsewhere at this moment.
