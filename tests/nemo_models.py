@@ -21,6 +21,7 @@ def nemo_around_the_kits_modules(checkpoint: Path, folder: Path) -> Any:
     theirs, own = model.state_dict(), ours.state_dict()
     assert theirs.keys() == own.keys()
     assert all(bool((theirs[key] == own[key]).all()) for key in theirs)
+    ours.joint.vocabulary = model.joint.vocabulary
     for part in PART_NAMES:
         setattr(model, part, getattr(ours, part))
     return model
