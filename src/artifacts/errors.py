@@ -117,10 +117,10 @@ def _folder_of(error: Exception, folder: Path) -> Path:
     if not isinstance(error, OSError) or not isinstance(error.filename, str):
         return folder
     named = Path(error.filename).absolute()
-    at = next(place for place in (named, *named.parents) if place.is_dir())
+    at = next(place for place in (named, *named.parents) if os.path.isdir(place))  # noqa: PTH112  # of any length
     is_below = at.is_relative_to(folder.absolute()) and folder.exists() and at.stat().st_dev == folder.stat().st_dev
     shown = Path(error.filename)
-    return folder if is_below else next((place for place in (shown, *shown.parents) if place.is_dir()), at)
+    return folder if is_below else next((place for place in (shown, *shown.parents) if os.path.isdir(place)), at)  # noqa: PTH112
 
 
 def _has_file_of(size: int, folder: Path) -> bool:

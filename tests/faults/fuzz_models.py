@@ -17,6 +17,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -172,13 +173,14 @@ def _step(staging: Path, use: Use, inputs: dict[str, Path]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(staging / "work")
-    os.environ["TMPDIR"] = str(staging / "tmp")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(staging / "tmp")
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
     spec = {
         "step": use.step,
         "params": dict(use.params),
         "inputs": {name: str(path) for name, path in inputs.items()},
         "tools": {},
+        "trusted": [],
         "parent": os.getppid(),
         "progress": os.open(os.devnull, os.O_WRONLY),
     }
