@@ -154,3 +154,7 @@ def test_a_long_quoted_value_is_cut_and_what_stands_around_it_is_not() -> None:
 def test_prose_between_two_apostrophes_is_not_cut() -> None:
     fact = f"the step's file {'has many words ' * 10}and the users' input"
     assert StepError(fact, "x").fact == fact
+
+
+def test_a_file_system_without_a_size_is_not_full() -> None:
+    assert disk_error(RuntimeError(), Path("/proc/here")) is None

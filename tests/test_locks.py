@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import StoreError
-from artifacts.locks import held, lock_file
+from artifacts.locks import held, lock_file, open_lock
 
 
 def test_many_threads_hold_a_lock_one_at_a_time_and_leave_no_file(tmp_path: Path) -> None:
@@ -77,3 +77,15 @@ def test_a_lock_that_another_has_is_not_waited_for_where_that_is_asked(tmp_path:
     with (tmp_path / "k").open("w") as one, (tmp_path / "k").open("w") as other:
         assert lock_file(one, tmp_path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert not lock_file(other, tmp_path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_pipe_in_the_place_of_a_lock_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with held(tmp_path / "lock"):
+        pass
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_place_where_no_folder_can_be_made_is_told() -> None:
+    with pytest.raises(StoreError, match="no folder can be made at '/proc/here': No such file or directory"):
+        open_lock(Path("/proc/here/lock"))

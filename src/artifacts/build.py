@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import IO, Protocol
 
 from artifacts.atomic_files import naming
 from artifacts.code import Code, read_code
@@ -76,7 +76,7 @@ class Build:
         self._listener = listener
         self._free_bytes = free_bytes
         self._budget: MemoryBudget | None = None
-        self._in_use: TextIO | None = None
+        self._in_use: IO[str] | None = None
         self._setup_lock = threading.Lock()
         self._repair_lock = threading.RLock()
 

@@ -131,4 +131,5 @@ def _has_file_of(size: int, folder: Path) -> bool:
 
 def _left_bytes(folder: Path) -> int:
     places = (folder, *folder.absolute().parents)
-    return shutil.disk_usage(next(place for place in places if os.path.exists(place))).free  # noqa: PTH110  # a long name
+    usage = shutil.disk_usage(next(place for place in places if os.path.exists(place)))  # noqa: PTH110  # a long name
+    return usage.free if usage.total else NOTHING_LEFT_BYTES  # /proc and the like have no size

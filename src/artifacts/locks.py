@@ -23,7 +23,6 @@ def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None
 
     The file is removed at the end, by its holder. Raises `StoreError` where the file system has no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _acquired(path, waiting):
         try:
             yield
@@ -34,7 +33,7 @@ def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None
 def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
     """The lock file, locked. One that its last holder has removed meanwhile locks out nobody: the next one is tried."""
     while True:
-        file = path.open("w")
+        file = open_lock(path)
         try:
             if not lock_file(file, path.parent, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 if waiting is not None:
@@ -47,6 +46,19 @@ def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
             file.close()
             raise
         file.close()
+
+
+def open_lock(path: Path) -> IO[str]:
+    """Open the file of a lock, made with its folders if it is not there. Raises `StoreError`, OSError.
+
+    Nothing is waited for: a named pipe in its place would wait for a reader.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # below /proc and the like
+        raise StoreError(f"no folder can be made at '{path.parent}': {error.strerror}", ON_A_LOCAL_DISK) from None
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    return os.fdopen(handle, "w")
 
 
 def lock_file(file: IO[str] | IO[bytes], folder: Path, how: int, fix: str = ON_A_LOCAL_DISK) -> bool:

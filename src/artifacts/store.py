@@ -30,13 +30,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from artifacts.atomic_files import remove_tree, remove_unfinished, sync, write_atomically
 from artifacts.digest import canonical_json, digest_json
 from artifacts.digest_memory import DigestMemory
 from artifacts.errors import StoreError
-from artifacts.locks import held, lock_file
+from artifacts.locks import held, lock_file, open_lock
 
 Manifest = dict[str, dict[str, dict[str, Any]]]
 
@@ -85,18 +85,16 @@ class Store:
         """Hold a key against every other thread and process that would build it, as `held` does."""
         return held(self.cache / "locks" / key, waiting)
 
-    def use(self) -> TextIO:
+    def use(self) -> IO[str]:
         """Keep `alone` from beginning until the returned file is closed, or its holder is dead."""
-        self.cache.mkdir(parents=True, exist_ok=True)
-        file = self._guard.open("w")
+        file = open_lock(self._guard)
         lock_file(file, self.cache, fcntl.LOCK_SH)
         return file
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the whole store. Raises `StoreError` while anything uses it."""
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with self._guard.open("w") as file:
+        with open_lock(self._guard) as file:
             if not lock_file(file, self.cache, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 raise StoreError(f"'{self.cache}' is in use by a build", "wait until it has ended")
             yield
