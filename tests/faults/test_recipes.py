@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from faults.fuzz_recipes import run
+from faults.lengths import LONG, tell
 
 # `FAULTS=long` tries many; each seed gives the same mutants everywhere.
-COUNT = 2000 if os.environ.get("FAULTS") == "long" else 150
+COUNT = 2000 if LONG else 150
 
 
 def test_every_mutant_of_a_recipe_is_planned_or_refused_in_two_lines(package: Path) -> None:
     counts = run(COUNT, 1, package)
-    print(counts)
+    tell("recipes", {"planned": counts.planned, "refused": counts.refused, "by doit": counts.by_doit})
     assert not counts.findings, "\n\n".join([*counts.findings, str(counts)])
     assert counts.planned > COUNT // 10
     assert counts.refused > COUNT // 10
