@@ -49,6 +49,18 @@ def test_a_step_reads_its_inputs_and_writes_its_staging_folder_alone(folder: Pat
     assert (folder / "blobs").is_dir()
 
 
+def test_a_library_under_development_can_be_imported(folder: Path) -> None:
+    (folder / "blobs" / "own.py").write_text("value = 5")
+    first = """
+import sys, types
+finder = types.ModuleType("__editable___own_finder")
+finder.MAPPING = {"own": str(Path("blobs").absolute())}
+sys.modules[finder.__name__] = finder
+"""
+    said = tell_confined(folder, CONFINE.format(first=first), "Path('blobs/own.py').read_text()")
+    assert said == ["value = 5"]
+
+
 def test_without_landlock_namespaces_confine_it_where_they_are_allowed(folder: Path) -> None:
     first = "confine.landlock_version = lambda: 0"
     said = tell_confined(folder, CONFINE.format(first=first), *ATTEMPTS)

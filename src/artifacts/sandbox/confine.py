@@ -73,6 +73,9 @@ def _of_python() -> Iterator[Path]:
     """Yield the folders that modules come from."""
     places = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sys.path}
     places |= {os.path.realpath(sys.executable), site.getusersitepackages()}
+    # A library under development may be found by a finder of setuptools' own, beside the path.
+    finders = [module for name, module in sys.modules.items() if name.startswith("__editable__")]
+    places |= {place for finder in finders for place in getattr(finder, "MAPPING", {}).values()}
     yield from (Path(place) for place in places if place)
     yield Path(__file__).parents[2]
 
