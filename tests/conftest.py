@@ -50,12 +50,14 @@ Features = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
 def pytest_configure() -> None:
     """What every worker and every child inherits.
 
-    A shell starts what it runs in the background with Control-C ignored. And where there are as many workers as cores,
-    threads that wait for one another make torch many times slower than one does.
+    A shell starts what it runs in the background with Control-C ignored, and `nohup` with the end of its terminal
+    ignored. Where there are as many workers as cores, threads that wait for one another make torch many times slower.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def run_doit(*words: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
@@ -26,9 +27,12 @@ class Session:
 
     @classmethod
     def of_doit(cls) -> Session:
-        """The session of a dodo file. Raises `InvalidDodoFile` if doit does not know this project's commands."""
-        if "artifacts.command_line" not in sys.modules:
-            fact = "pyproject.toml is missing, or does not tell doit this project's commands"
+        """The session of a dodo file. Raises `InvalidDodoFile` if nothing tells doit this project's commands.
+
+        doit reads the pyproject.toml of the folder it is called in: from elsewhere (`-f`), it knows its own commands.
+        """
+        if "artifacts.command_line" not in sys.modules and not Path("pyproject.toml").is_file():
+            fact = "pyproject.toml, which tells doit this project's commands, is missing"
             raise InvalidDodoFile(str(RecipeError(fact, "put back the pyproject.toml of this project")))
         return cls()
 

@@ -172,7 +172,8 @@ def test_a_project_without_its_settings_of_doit_is_told(built_project: Project, 
     (built_project.root / "pyproject.toml").unlink()
     ended = built_project.doit(*words)
     assert ended.code == 3
-    assert re.fullmatch(r"ERROR: pyproject.toml is missing, .*\n  fix: put back the pyproject.toml of .*\n", ended.err)
+    said = r"ERROR: pyproject.toml, which .*, is missing\n  fix: put back the pyproject.toml of this project\n"
+    assert re.fullmatch(said, ended.err)
 
 
 @pytest.mark.parametrize(

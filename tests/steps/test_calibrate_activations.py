@@ -214,11 +214,12 @@ def test_another_sample_rate_is_refused_with_the_clip(inputs: dict[str, Path], t
         calibrate(inputs["model"], inputs | {"corpus": corpus}, tmp_path / "out", min_seconds=0)
 
 
-def test_features_that_are_not_finite_are_refused_with_the_utterance(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """A float file may hold numbers whose squares are none."""
+def test_samples_whose_squares_are_no_numbers_are_refused_with_the_clip(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     corpus = copy_corpus(inputs["corpus"], tmp_path / "corpus", 2)
     rewrite(corpus, "clean-001", np.full(16_000, 1e30, np.float32))
-    with pytest.raises(StepError, match=r"corpus: utterance 'clean-001': features: NaN or infinity"):
+    with pytest.raises(StepError, match=r"clean-001\.flac: holds a sample of 1e\+30, expected are -1 to 1"):
         calibrate(inputs["model"], inputs | {"corpus": corpus}, tmp_path / "out", min_seconds=0)
 
 
