@@ -14,7 +14,7 @@ from typing import IO, Protocol
 from artifacts.atomic_files import naming
 from artifacts.code import Code, read_code
 from artifacts.digest import digest_json
-from artifacts.errors import ArtifactsError, StoreError, disk_error
+from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
 from artifacts.identity import Identity
 from artifacts.inputs import DamagedError, hash_inputs, hold_code, hold_inputs
 from artifacts.journal import Entry, Journal
@@ -260,8 +260,14 @@ class Build:
                 limits, trusted = Limits(job.minutes, job.silent_minutes), self._trusted(job)
                 progress("hashing its inputs", None, None)
                 stamps = hash_inputs(self.there, job)
-                with naming(staging):
-                    result = run_step(staging, log, job.step, job.params, inputs, job.tools, progress, limits, trusted)
+                try:
+                    with naming(staging):
+                        result = run_step(
+                            staging, log, job.step, job.params, inputs, job.tools, progress, limits, trusted
+                        )
+                except (StepError, StepCrashError):
+                    hold_inputs(self.there, job, stamps)  # one that was replaced meanwhile is shut to the step
+                    raise
                 self._unconfined[name] = result.unconfined
                 hold_inputs(self.there, job, stamps)
                 hold_code(self.there, job, identity, code, result.sources)

@@ -36,14 +36,19 @@ def test_a_step_may_talk_as_much_as_it_likes(project: Project) -> None:
     assert project.doit("loud").code == 0
 
 
-def test_a_source_that_is_edited_while_a_step_reads_it_is_not_taken_for_what_it_read(project: Project) -> None:
+@pytest.mark.parametrize("how", ["in place", "by a rename"])
+def test_a_source_that_is_edited_while_a_step_reads_it_is_not_taken_for_what_it_read(
+    project: Project, how: str
+) -> None:
     project.replace(
         "targets:", "targets:\n  bad: {step: misbehave, inputs: {source: notes}, params: {how: wait for the source}}"
     )
     process = project.start("bad")
     while not list(project.cache.glob("staging/*/files/*")):
         assert process.poll() is None
-    (project.root / "recipes" / "notes.txt").write_text("edited while it was read\n")
+    edited = project.root / "recipes" / ("notes.txt" if how == "in place" else "notes.new")
+    edited.write_text("edited while it was read\n")
+    edited.replace(project.root / "recipes" / "notes.txt")
     out, err = process.communicate(timeout=20)
     assert process.returncode == 1, out
     assert err == "small:bad: input 'source' (small:notes) changed while the step read it\n  fix: run again\n"
