@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from artifacts.atomic_files import naming, remove_tree, remove_unfinished, unfinished_folder, write_atomically
+from artifacts.atomic_files import (
+    naming,
+    remove_any,
+    remove_tree,
+    remove_unfinished,
+    unfinished_folder,
+    write_atomically,
+)
 
 
 def test_what_is_written_atomically_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -81,3 +90,17 @@ def test_an_error_that_names_no_file_is_given_a_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as found, naming(tmp_path / "f"):
         os.stat(str(tmp_path / "none"))  # noqa: PTH116  # as a library does
     assert found.value.filename == str(tmp_path / "none")
+
+
+def test_what_a_step_left_is_removed_however_deep_and_whatever_its_modes(tmp_path: Path) -> None:
+    kept, top = tmp_path / "kept", tmp_path / "top"
+    kept.mkdir()
+    (kept / "file").touch()
+    top.mkdir()
+    (top / "link").symlink_to(kept)
+    # Beyond Python's recursion limit, and beyond the longest path.
+    code = "import os\nfor _ in range(1100):\n  os.mkdir('deep'); os.chdir('deep')\nos.mkdir('closed', 0)"
+    subprocess.run([sys.executable, "-c", code], cwd=top, check=True)
+    remove_any(top)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "kept"]
+    remove_any(top)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from artifacts import seal as module
 from artifacts.seal import UnsealableError, seal
 
 
@@ -64,3 +66,32 @@ def test_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     with pytest.raises(UnsealableError, match="the step wrote no file"):
         seal(tmp_path)
+
+
+def test_folders_are_open_to_their_owner_and_written_by_nobody_else(out: Path) -> None:
+    (out / "inner").chmod(0o300)
+    (out / "open").mkdir()
+    (out / "open").chmod(0o1777)
+    assert len(seal(out)) == 2
+    assert [(out / name).stat().st_mode & 0o7777 for name in ("inner", "open")] == [0o700, 0o755]
+
+
+def test_what_takes_for_ever_to_seal_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (out / "holes").open("wb") as file:
+        file.truncate(1 << 43)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 42))
+    with pytest.raises(UnsealableError, match="the step left 'holes', and with it more bytes than the disk has"):
+        seal(out)
+    (out / "holes").unlink()
+    monkeypatch.setattr(module, "MOST_FILES", 2)
+    with pytest.raises(UnsealableError, match="more than 2 files and folders"):
+        seal(out)
+    (out / "/".join("d" * 21)).mkdir(parents=True)
+    monkeypatch.undo()
+    with pytest.raises(UnsealableError, match="folders that are more than 20 deep"):
+        seal(out)
+
+
+def test_no_folder_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsealableError, match="in the place of its folder"):
+        seal(tmp_path / "none")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -153,6 +154,26 @@ def test_a_staging_folder_is_empty_and_removes_what_an_earlier_holder_left(store
     assert list(second.iterdir()) == []
     assert not first.exists()
     assert other.exists()
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_what_a_step_puts_where_its_artifact_is_sealed_leads_nowhere(
+    store: Store, tmp_path: Path, is_link: bool
+) -> None:
+    elsewhere, staging = tmp_path / "elsewhere", store.stage("a" * 64)
+    elsewhere.mkdir()
+    (staging / "files").mkdir()
+    (staging / "files" / "a.txt").write_text("a")
+    if is_link:
+        (staging / "sealed").symlink_to(elsewhere)
+    else:
+        (staging / "sealed" / "files" / "more").mkdir(parents=True)
+    manifest = manifest_of({"a.txt": (1, hashlib.sha256(b"a").hexdigest())})
+    store.seal("a" * 64, staging, manifest, Action({}, content_of(manifest), {}, 1.0, 1))
+    assert list(elsewhere.iterdir()) == []
+    folder = store.folder(content_of(manifest))
+    assert not folder.is_symlink()
+    assert sorted(path.name for path in folder.rglob("*")) == ["a.txt", "files", "manifest.json"]
 
 
 def test_one_at_a_time_holds_a_key(store: Store) -> None:

@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,36 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_any(path: Path) -> None:
+    """Remove what a step left: a file, a link or a folder, as deep and with such modes as may be; nothing if there is
+    none. Raises OSError.
+
+    What is deep inside is moved up first: a walk down ends at Python's recursion limit or at the longest path.
+    """
+    if not _is_folder(path):
+        path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    while entries := list(path.iterdir()):
+        for entry in entries:
+            if not _is_folder(entry):
+                entry.unlink()
+                continue
+            entry.chmod(0o700)
+            for inner in list(entry.iterdir()):
+                if _is_folder(inner):
+                    inner.chmod(0o700)  # a folder that moves is written to: it has another parent
+                    inner.rename(path / uuid.uuid4().hex)
+                else:
+                    inner.unlink()
+            entry.rmdir()
+    path.rmdir()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 @contextlib.contextmanager

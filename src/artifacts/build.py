@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from artifacts.atomic_files import naming
+from artifacts.atomic_files import naming, remove_any
 from artifacts.code import Code, read_code
 from artifacts.digest import digest_json
 from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
@@ -280,7 +279,8 @@ class Build:
             except ArtifactsError as error:
                 raise type(error)(f"{name}: {error.fact}", error.fix) from None
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove_any(staging)
         size = total_bytes(manifest)
         self.journal.write(Entry(name, "built", key, why, job.step, size, result.seconds, result.peak_bytes))
         return action

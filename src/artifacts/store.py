@@ -25,14 +25,13 @@ import hashlib
 import json
 import math
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from artifacts.atomic_files import remove_tree, remove_unfinished, sync, write_atomically
+from artifacts.atomic_files import remove_any, remove_tree, remove_unfinished, sync, write_atomically
 from artifacts.digest import canonical_json, digest_json
 from artifacts.digest_memory import DigestMemory
 from artifacts.errors import StoreError
@@ -105,7 +104,7 @@ class Store:
         staging.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self._record(key))
         for left in staging.glob(f"{key}.*"):
-            shutil.rmtree(left)
+            remove_any(left)
         return Path(tempfile.mkdtemp(prefix=f"{key}.", dir=staging))
 
     def folder(self, content: str) -> Path:
@@ -188,12 +187,15 @@ class Store:
         with self.lock(f"content.{action.content}"):  # another key may give the same bytes at the same time
             # The right bytes are at hand: those that lie there are read before they are preferred.
             if self.damage(action.content, anew=True) is not None:
-                write_atomically(staging / "sealed" / "manifest.json", canonical_json(manifest))
-                (staging / "files").rename(staging / "sealed" / "files")
-                sync(staging / "sealed")
+                sealed = staging / "sealed"
+                remove_any(sealed)  # the step wrote in this folder: a link of its own would lead elsewhere
+                sealed.mkdir()
+                write_atomically(sealed / "manifest.json", canonical_json(manifest))
+                (staging / "files").rename(sealed / "files")
+                sync(sealed)
                 self._artifacts.mkdir(parents=True, exist_ok=True)
                 remove_tree(place)
-                (staging / "sealed").rename(place)
+                sealed.rename(place)
                 sync(self._artifacts)
                 for name, file in manifest["files"].items():
                     self.memory.note(place / "files" / name, file["sha256"])
