@@ -29,6 +29,8 @@ from artifacts.seal import UnsealableError, seal
 GIB = 1 << 30
 MAX_RESULT_BYTES = 1 << 24
 MAX_PROGRESS_CHARACTERS = 10_000
+# Python's numbers have no end; those that are shown, and divided, have.
+MOST_OF_A_NUMBER = 1 << 63
 
 # Called with a step's message and, where it counts, how many are done of how many.
 Progress = Callable[[str, int | None, int | None], None]
@@ -165,7 +167,9 @@ class _Last:
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     continue  # not a line of ours: a library wrote to the descriptor, or a hostile input's code did
                 self.message, self.at = message, time.monotonic()
-                done, total = (count if isinstance(count, int) else None for count in counts)
+                done, total = (
+                    count if isinstance(count, int) and 0 <= count < MOST_OF_A_NUMBER else None for count in counts
+                )
                 self.progress(message, done, total)
 
 
@@ -224,16 +228,32 @@ def _judge(code: int, peak_bytes: int, staging: Path, log: Path, last: _Last, by
 def _accepted(result: Any, files: dict[str, tuple[int, str]]) -> StepResult:
     """Return the answer of a step as a result, each value of its type. Raises StepCrashError for any other answer."""
     try:
-        metrics = {str(name): value for name, value in result["metrics"].items()}
+        metrics = {_text(name): value for name, value in result["metrics"].items()}
         for name, value in metrics.items():
             if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
                 raise StepCrashError(f"metric '{name}' is {value!r}: not a finite number or a text")
+            if isinstance(value, str):
+                _text(value)
+            elif isinstance(value, int):
+                _within(abs(value))
         sources = {str(name): str(digest) for name, digest in result["sources"].items()}
         unconfined = tuple(what for what in ("files", "network") if not result["confined"][what])
-        took = float(result["seconds"]), int(result["peak_bytes"]), str(result["processor"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StepCrashError(f"the step's answer is malformed: {type(error).__name__}: {error}") from None
+        took = _within(float(result["seconds"])), int(_within(result["peak_bytes"])), _text(result["processor"])
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise StepCrashError(f"the step's answer is malformed: {type(error).__name__}: {error!s:.200}") from None
     return StepResult(files, metrics, *took, sources, unconfined)
+
+
+def _within(number: float) -> float:
+    if not 0 <= number < MOST_OF_A_NUMBER:
+        raise ValueError("a number is beyond its bounds")
+    return number
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    text.encode()  # raises for half a surrogate pair, which no record can hold
+    return text
 
 
 def _read_regular(path: Path) -> bytes:
