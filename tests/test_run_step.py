@@ -163,7 +163,7 @@ def test_a_step_gets_no_secret_no_file_of_others_and_no_socket(run: Run) -> None
     [path] = run.folder.glob("staging*/files/came.json")
     came = json.loads(path.read_text())
     assert {name for name, how in came.items() if how == "done"} == {"read an input"} | SCOPED
-    assert len(came) == 19
+    assert len(came) == 21
     after = (home / "victim").stat()
     assert (after.st_mode, after.st_mtime_ns, after.st_size) == (before.st_mode, before.st_mtime_ns, before.st_size)
     assert sorted(found.name for found in home.rglob("*")) == ["empty", "secret", "source", "victim"]
@@ -207,6 +207,24 @@ def test_steps_run_from_many_threads_at_once(run: Run) -> None:
     for thread in threads:
         thread.join()
     assert len({result.files["text.txt"] for result in results}) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": float("inf")}, {"seconds": float("nan")}, {"seconds": 10**400}, {"peak_bytes": float("inf")},
+        {"peak_bytes": 10**400}, {"peak_bytes": -(10**18)}, {"metrics": {"wer_percent_a": 10**400}},
+        {"metrics": {"\ud800": 1}}, {"metrics": {"a": "\ud800"}}, {"processor": "\ud800"},
+    ],
+)  # fmt: skip
+def test_an_answer_that_no_record_can_hold_is_a_crash_of_the_step(change: dict[str, Any]) -> None:
+    good = {
+        "metrics": {"a": 1, "b": -1.5, "c": "x"}, "sources": {}, "seconds": 1.0, "peak_bytes": 10, "processor": "x",
+        "confined": {"files": "Landlock", "network": "seccomp"},
+    }  # fmt: skip
+    assert module._accepted(good, {}).metrics == good["metrics"]
+    with pytest.raises(StepCrashError, match="the step's answer is malformed: "):
+        module._accepted(good | change, {})
 
 
 @pytest.mark.parametrize("answer", [b"[" * 100_000, b'{"files":' * 100_000, b"\xff", b""])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 from confined import tell_confined
@@ -25,6 +26,36 @@ def test_no_socket_can_be_opened(tmp_path: Path) -> None:
 
 def test_two_ends_of_one_process_can_be_opened(tmp_path: Path) -> None:
     assert tell_confined(tmp_path, FILTER, "[end.send(b'12') for end in socket.socketpair()]") == ["[2, 2]"]
+
+
+def test_no_end_of_a_pair_can_send_to_another_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log, socket.socket(socket.AF_UNIX) as server:
+        log.bind(str(tmp_path / "log"))
+        server.bind(str(tmp_path / "server"))
+        server.listen()
+        said = tell_confined(
+            tmp_path,
+            FILTER,
+            "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'12', 'log')",
+            "socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW | socket.SOCK_NONBLOCK)[0].sendto(b'12', 'log')",
+            "socket.socketpair()[0].connect('server')",
+            "socket.socketpair()[0].sendto(b'12', 'server')",
+        )
+    assert said[:2] == ["PermissionError"] * 2
+    assert set(said[2:]) == {"OSError"}
+
+
+def test_neither_limits_nor_memory_of_other_processes_are_reached(tmp_path: Path) -> None:
+    said = tell_confined(
+        tmp_path,
+        FILTER + "import resource\n",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_CPU)",
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+        "ctypes.CDLL(None, use_errno=True).shmget(0, 4096, 0o1600)",
+        "ctypes.CDLL(None, use_errno=True).msgget(0, 0o1600)",
+        "ctypes.CDLL(None, use_errno=True).semget(0, 1, 0o1600)",
+    )
+    assert said == ["PermissionError", "None", "-1", "-1", "-1"]
 
 
 def test_modes_and_times_are_left_as_they_are(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -46,6 +47,8 @@ def run(out: Path, params: Params, *, source: Path | None = None) -> None:
         "open a socket": lambda: socket.create_connection(("127.0.0.1", params.port), timeout=5),
         "send a datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
         "open a local socket": lambda: socket.socket(socket.AF_UNIX),
+        "send a datagram by a pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+        "limit a parent": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE),
         "signal a parent": lambda: os.kill(os.getppid(), signal.SIGCONT),
         "leave the session": os.setsid,
         "let a program write": lambda: _by_program(folder / "new"),

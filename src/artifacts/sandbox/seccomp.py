@@ -1,6 +1,7 @@
 """seccomp: a filter that answers some system calls in the kernel's place (`man 2 seccomp`).
 
-It closes what Landlock leaves open: sockets of every kind, and the modes, owners and times of other people's files.
+It closes what Landlock leaves open: sockets of every kind, memory and limits of other processes, and the modes, owners
+and times of other people's files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+import socket
 import struct
 from collections.abc import Iterator
 
@@ -16,9 +18,9 @@ from artifacts.sandbox.landlock import forbid_new_privileges
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-# Classic BPF: load a word at an offset, jump if equal, jump if at least, return.
-_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT = 0, 4
+# Classic BPF: load a word at an offset, jump if equal, jump if at least, return, and.
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN, _AND = 0x20, 0x15, 0x35, 0x06, 0x54
+_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 _X32 = 0x40000000  # the same calls by other numbers
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -38,6 +40,18 @@ _CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
         "add_key": (248, 217),
         "request_key": (249, 218),
         "keyctl": (250, 219),
+        # Memory, semaphores and queues that the user's other programs share (System V): files to no rule.
+        "shmget": (29, 194),
+        "shmat": (30, 196),
+        "shmctl": (31, 195),
+        "semget": (64, 190),
+        "semop": (65, 193),
+        "semctl": (66, 191),
+        "semtimedop": (220, 192),
+        "msgget": (68, 186),
+        "msgsnd": (69, 189),
+        "msgrcv": (70, 188),
+        "msgctl": (71, 187),
         "truncate": (76, 45),  # by path; an open file can still be truncated
         # Whatever a step starts stays in its process group, and ends with it.
         "setsid": (112, 157),
@@ -68,6 +82,14 @@ _CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
         "futimesat": (261, None),
         "utimensat": (280, 88),
     },
+}
+
+# Calls that one of their arguments allows: its index, the bits of it that count, and what they must be; else the error.
+_ONLY: dict[str, tuple[tuple[int, int], int, int, int, int]] = {
+    # Two ends of a stream are tied to each other; one of datagrams can send to any local socket there is.
+    "socketpair": ((53, 199), 1, 0xF, socket.SOCK_STREAM, errno.EACCES),
+    # Its own limits (process 0) and no other's: a limit of processor time kills, unlike a signal out of any scope.
+    "prlimit64": ((302, 261), 0, 0xFFFFFFFF, 0, errno.EPERM),
 }
 
 
@@ -110,4 +132,11 @@ def _filter(machine: str) -> Iterator[bytes]:
             if (number := numbers[column]) is not None:
                 yield instruction(_IF_EQUAL, number, if_false=1)
                 yield instruction(_RETURN, _ERRNO | answer)
+    for both, argument, bits, wanted, answer in _ONLY.values():
+        yield instruction(_IF_EQUAL, both[column], if_false=5)
+        yield instruction(_LOAD, _ARGUMENTS_AT + 8 * argument)  # its lower half: both processors are little-endian
+        yield instruction(_AND, bits)
+        yield instruction(_IF_EQUAL, wanted, if_false=1)
+        yield instruction(_RETURN, _ALLOW)
+        yield instruction(_RETURN, _ERRNO | answer)
     yield instruction(_RETURN, _ALLOW)
