@@ -24,8 +24,8 @@ PACKAGE = ROOT / "src" / "artifacts"
 FLOORS: dict[int, list[set[str]]] = {
     0: [
         {"web_address"},
-        {"errors", "digest", "params", "copy_file", "processor", "trust", "bounded_yaml", "torch_file"},
-        {"atomic_files", "file_clock", "locks", "read_input", "foreign_errors", "bounded_memory"},
+        {"errors", "digest", "params", "copy_file", "processor", "trust", "bounded_yaml", "plain_pickle"},
+        {"torch_file", "atomic_files", "file_clock", "locks", "read_input", "foreign_errors", "bounded_memory"},
         {"digest_memory"},
     ],
     1: [{"graph", "nemo", "icefall", "ncnn", "asr"}],

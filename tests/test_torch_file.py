@@ -147,3 +147,32 @@ def test_a_pickle_that_torch_reads_otherwise_ends_in_the_same_error(text: bytes,
         load_tensors(path)
     with contextlib.suppress(TorchFileError):
         assert not isinstance(read_index(path), StoredTensor)
+
+
+TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\4tQ"
+    b"K\0%bK\1\x85\x89ccollections\nOrderedDict\n)RtR"
+)
+NAMED = b"\x80\2}X\1\0\0\0w%bs."
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        # It is torch's `set_` that takes them: the tensor would be another than the one that was checked.
+        (NAMED % (TENSOR % b"K\4\x85" + b"}(X\5\0\0\0shapeK\1\x85ub"), "attributes to what is not a dictionary"),
+        (NAMED % (TENSOR % (b")" + b"\x85" * 3000)), "a shape that is not of whole numbers"),
+        (NAMED % (TENSOR % b"}K\4Ns"), "described in another way than torch's"),
+    ],
+)
+def test_a_tensor_is_what_it_was_when_it_was_checked(text: bytes, told: str, saved: Any) -> None:
+    path = saved({"w": torch.zeros(4)})
+    path.write_bytes(zipped({"a/data.pkl": text, "a/data/0": bytes(16), "a/version": b"3\n"}))
+    with pytest.raises(TorchFileError, match=told):
+        read_index(path)
+
+
+def test_a_tensor_of_that_kind_is_read(saved: Any) -> None:
+    path = saved({"w": torch.zeros(4)})
+    path.write_bytes(zipped({"a/data.pkl": NAMED % (TENSOR % b"K\4\x85"), "a/data/0": bytes(16)}))
+    assert read_index(path) == {"w": StoredTensor("FloatStorage", (4,), "data/0")}

@@ -9,9 +9,6 @@ The format is torch's since 1.6: a zip of uncompressed records, `data.pkl` and o
 
 from __future__ import annotations
 
-import io
-import pickle
-import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
@@ -19,6 +16,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from artifacts.plain_pickle import PlainPickleError, read_plain
 
 MAX_PICKLE_BYTES = 4_000_000
 MAX_DIRECTORY_BYTES = 16_000_000
@@ -29,14 +28,6 @@ ITEM_BYTES = {
     "LongStorage": 8, "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1,
 }  # fmt: skip
 FLOATS = frozenset({"DoubleStorage", "FloatStorage", "HalfStorage", "BFloat16Storage"})
-
-# What `torch.load(weights_only=True)` knows. Others reserve what they name: BYTEARRAY8, or FRAME.
-_OPCODES = {
-    "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
-    "BINUNICODE", "SHORT_BINSTRING", "GLOBAL", "BINPERSID", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT",
-    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT",
-    "SETITEM", "SETITEMS", "NEWOBJ", "REDUCE", "BUILD",
-}  # fmt: skip
 
 
 class TorchFileError(ValueError):
@@ -190,16 +181,13 @@ def _checked(member: IO[bytes], info: zipfile.ZipInfo, count: int) -> bytes:
 
 def _unpickled(text: bytes, sizes: dict[str, int]) -> Any:
     try:
-        argument: Any
-        for opcode, argument, _ in pickletools.genops(text):
-            # The C unpickler makes its table as long as the largest number that is put.
-            if opcode.name not in _OPCODES or (opcode.name == "LONG_BINPUT" and argument > len(text)):
-                raise ForeignObjectError(f"the pickle has {opcode.name} {argument!r:.40}, which no state dict needs")
-        return _Reader(text, sizes).load()
+        return read_plain(text, _found, lambda pid: _storage(pid, sizes))
     except TorchFileError:
         raise
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError) as error:
-        raise ForeignObjectError(f"the pickle cannot be read: {str(error) or type(error).__name__}"[:200]) from error
+    except PlainPickleError as error:
+        raise ForeignObjectError(str(error)) from error
+    except (ValueError, TypeError) as error:  # of a function below that was given what it does not take
+        raise ForeignObjectError(f"the pickle cannot be read: {error}"[:200]) from error
 
 
 @dataclass(frozen=True)
@@ -209,44 +197,47 @@ class _Storage:
     count: int
 
 
-class _Reader(pickle.Unpickler):
-    def __init__(self, text: bytes, sizes: dict[str, int]) -> None:
-        super().__init__(io.BytesIO(text))
-        self._sizes = sizes
+def _found(module: str, name: str) -> Any:
+    if module == "torch" and name in ITEM_BYTES:
+        return name
+    known = {
+        ("collections", "OrderedDict"): _ordered,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): _parameter,
+    }
+    if (module, name) not in known:
+        raise ForeignObjectError(f"holds a {f'{module}.{name}'!r:.80}, which is not a tensor")
+    return known[module, name]
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in ITEM_BYTES:
-            return name
-        known = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("torch._utils", "_rebuild_parameter"): _parameter,
-        }
-        if (module, name) not in known:
-            raise ForeignObjectError(f"holds a {f'{module}.{name}'!r:.80}, which is not a tensor")
-        return known[module, name]
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage_type, key, _, count = pid
-        if kind != "storage" or storage_type not in ITEM_BYTES or type(key) is not str or type(count) is not int:
-            raise TorchFileError("a storage is described in another way than torch's")
-        record = f"data/{key}"
-        claimed = count * ITEM_BYTES[storage_type]
-        if self._sizes.get(record, -1) != claimed:
-            found = self._sizes.get(record, "no record")
-            raise TorchFileError(f"storage {key!r:.40} needs {claimed} bytes and has {found}")
-        return _Storage(storage_type, record, count)
+def _ordered() -> OrderedDict[Any, Any]:
+    """Stand in for the class, which would copy a dictionary that it is given."""
+    return OrderedDict()
+
+
+def _storage(pid: Any, sizes: dict[str, int]) -> _Storage:
+    kind, storage_type, key, place, count = pid
+    if not all(type(text) is str for text in (kind, storage_type, key, place)) or type(count) is not int:
+        raise TorchFileError("a storage is described in another way than torch's")
+    if kind != "storage" or storage_type not in ITEM_BYTES:
+        raise TorchFileError("a storage is described in another way than torch's")
+    record = f"data/{key}"
+    claimed = count * ITEM_BYTES[storage_type]
+    if sizes.get(record, -1) != claimed:
+        found = sizes.get(record, "no record")
+        raise TorchFileError(f"storage {key!r:.40} needs {claimed} bytes and has {found}")
+    return _Storage(storage_type, record, count)
 
 
 def _tensor(
     storage: Any, offset: Any, shape: Any, stride: Any, grad: Any = False, hooks: Any = None, metadata: Any = None
 ) -> StoredTensor:
     """Stand in for torch's function of that place, with its arguments."""
-    numbers = [offset, *shape, *stride]
-    if not isinstance(storage, _Storage) or len(shape) != len(stride) or type(grad) is not bool or hooks or metadata:
+    is_shaped = type(shape) is type(stride) is tuple and len(shape) == len(stride)
+    if not isinstance(storage, _Storage) or not is_shaped or type(grad) is not bool or hooks or metadata:
         raise TorchFileError("a tensor is described in another way than torch's")
-    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
-        raise TorchFileError(f"a tensor has the shape {shape!r:.60}")
+    if not all(type(number) is int and 0 <= number < 2**62 for number in (offset, *shape, *stride)):
+        raise TorchFileError("a tensor has a shape that is not of whole numbers")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if 0 not in shape and last >= storage.count:
         raise TorchFileError(f"a tensor of shape {shape!r:.60} reaches beyond its storage of {storage.count} values")
