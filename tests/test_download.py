@@ -149,7 +149,18 @@ def test_a_server_that_asks_for_too_long_a_pause_is_told(url: str, server: FileS
     assert "and asks to wait" in refusal(url, tmp_path, patience=QUICK).fact
 
 
-@pytest.mark.parametrize("said", ["", "soon", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "99999999999999999999"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "soon",
+        "-5",
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        "99999999999999999999",
+        f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT",
+        f"1 Jan 2026 0:0:0 -{'9' * 20}",
+    ],
+)
 def test_a_pause_that_is_none_is_ours(url: str, server: FileServer, tmp_path: Path, said: str) -> None:
     server.once[PATH] = [(503, {"Retry-After": said})]
     assert arrive(url, tmp_path).sha256 == SHA256

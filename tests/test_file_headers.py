@@ -81,6 +81,24 @@ def test_a_body_without_a_length_is_not_known_to_be_whole(url: str, server: File
 
 
 @pytest.mark.parametrize(
+    "said", ["chunked ", "\r\n chunked", "identity\r\nTransfer-Encoding: chunked", "gzip, chunked"]
+)
+def test_chunks_that_the_library_does_not_unpack_are_refused(
+    url: str, server: FileServer, tmp_path: Path, said: str
+) -> None:
+    server.raw[PATH] = lambda write: write(head(f"Transfer-Encoding: {said}") + b"5\r\nabcde\r\n0\r\n\r\n")
+    assert "' comes with the transfer encoding '" in refusal(url, tmp_path).fact
+    server.raw[PATH] = lambda write: write(head(*["Transfer-Encoding: chunked"] * 2) + b"5\r\nabcde\r\n0\r\n\r\n")
+    assert arrive(url, tmp_path).path.read_bytes() == b"abcde"
+
+
+def test_an_encoding_that_a_second_header_names_is_refused(url: str, server: FileServer, tmp_path: Path) -> None:
+    encodings = "Content-Encoding: identity", "Content-Encoding: gzip"
+    server.raw[PATH] = lambda write: write(head(*encodings, "Content-Length: 5") + b"abcde")
+    assert "arrived with the encoding 'identity, gzip', not as it is" in refusal(url, tmp_path).fact
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"5", b"5\r\n", b"5\r\nabc", b"5\r\nabcde", b"5\r\nabcde\r\n", b"5\r\nabcde\r\nx\r\n"]
 )
 def test_chunks_that_are_cut_off_are_an_error(url: str, server: FileServer, tmp_path: Path, body: bytes) -> None:

@@ -213,7 +213,8 @@ class Download:
         return Arrived(body.path, sha256, body.is_whole)
 
     def _encoded(self, headers: Message) -> str | None:
-        encoding = (headers.get("Content-Encoding") or "identity").strip().lower()
+        given = headers.get_all("Content-Encoding") or []
+        encoding = ", ".join(text.strip().lower() for text in given if text.strip()) or "identity"
         # Some servers call a file's own format its encoding.
         own = encoding in ("gzip", "x-gzip") and self.file_name.lower().endswith((".gz", ".tgz"))
         return None if encoding == "identity" or own else f"arrived with the encoding '{encoding[:20]}', not as it is"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
 
-from artifacts.http_get import Answer, RefusedError
+from artifacts.http_get import Answer, RefusedError, one_line
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ def length_of(answer: Answer, begins_at: int) -> tuple[int | None, bool]:
         return begins_at, False
     total = (answer.headers.get("Content-Range") or "").rpartition("/")[2]
     total = total if answer.status == HTTPStatus.PARTIAL_CONTENT else ""
-    transfer = (answer.headers.get("Transfer-Encoding") or "").strip().lower()
+    # As they are, and all of them: the library unpacks 'chunked', and neither 'chunked ' nor what another one says.
+    transfer = ",".join(dict.fromkeys(answer.headers.get_all("Transfer-Encoding") or [])).lower()
     if transfer not in ("", "chunked", "identity"):
-        raise RefusedError(f"comes with the transfer encoding '{transfer[:20]}'", "ask its owner")
+        raise RefusedError(f"comes with the transfer encoding '{one_line(transfer)[:40]}'", "ask its owner")
     if total.isdigit():
         return int(total), transfer == "chunked"
     if transfer == "chunked":

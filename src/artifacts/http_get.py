@@ -218,7 +218,7 @@ def retry_after(headers: Message | Mapping[str, str]) -> float | None:
         return float(said)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of twenty digits
         return None
 
 
