@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,10 @@ def test_a_call_is_one_that_nemos_own_list_admits(tmp_path: Path, quietly: None)
     from nemo.core.classes.common import _is_target_allowed
 
     assert _is_target_allowed(writes(tmp_path)["_target_"])
+
+
+def test_a_long_key_costs_no_more_than_a_short_one() -> None:
+    started = time.process_time()
+    path, _ = unknown_class({"k" * 900_000: {f"a{index}": 0 for index in range(12_000)} | {"cls": "x"}}) or ("", "")
+    assert path == f"{'k' * 80}.cls"
+    assert time.process_time() - started < 1

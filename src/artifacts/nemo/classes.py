@@ -32,6 +32,7 @@ PARTS = frozenset(
     }
 )
 KEYS = frozenset({"_target_", "target", "cls"})
+SHOWN_CHARACTERS = 80
 
 
 def unknown_class(config: Any) -> tuple[str, Any] | None:
@@ -47,7 +48,8 @@ def unknown_class(config: Any) -> tuple[str, Any] | None:
 def _entries(config: Any) -> Iterator[tuple[str, Any, Any]]:
     """Key path, key and value of each entry of each mapping, in the order of the file."""
     if isinstance(config, dict):
-        parts = [(str(key), key, value) for key, value in config.items()]
+        # A path is copied for each entry below it, and shown in part: a key may be a megabyte long.
+        parts = [(str(key)[:SHOWN_CHARACTERS], key, value) for key, value in config.items()]
     elif isinstance(config, list):
         parts = [(str(index), None, value) for index, value in enumerate(config)]
     else:
