@@ -85,8 +85,10 @@ def test_no_process_leaves_its_session_or_looks_into_another(tmp_path: Path) -> 
         "os.setpgid(0, 0)",
         "ctypes.CDLL(None, use_errno=True).ptrace(16, os.getppid(), None, None)",
         "ctypes.CDLL(None, use_errno=True).syscall(425, 8, None)",
+        "ctypes.CDLL(None, use_errno=True).unshare(0x10000000)",
+        "os.setpriority(os.PRIO_PROCESS, 0, 5)",
     )
-    assert said == ["PermissionError", "PermissionError", "-1", "-1"]
+    assert said == ["PermissionError", "PermissionError", "-1", "-1", "-1", "PermissionError"]
 
 
 def test_threads_programs_and_files_work_as_before(tmp_path: Path) -> None:

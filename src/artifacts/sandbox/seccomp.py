@@ -40,6 +40,10 @@ _CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
         "add_key": (248, 217),
         "request_key": (249, 218),
         "keyctl": (250, 219),
+        # A view of its own in which it would be root: the kernel's parts behind it are many.
+        "unshare": (272, 97),
+        "setns": (308, 268),
+        "setpriority": (141, 140),  # of the user's other programs
         # Memory, semaphores and queues that the user's other programs share (System V): files to no rule.
         "shmget": (29, 194),
         "shmat": (30, 196),
