@@ -11,7 +11,7 @@ import pytest
 
 from artifacts.atomic_files import (
     naming,
-    remove_any,
+    remove,
     remove_tree,
     remove_unfinished,
     unfinished_folder,
@@ -101,6 +101,6 @@ def test_what_a_step_left_is_removed_however_deep_and_whatever_its_modes(tmp_pat
     # Beyond Python's recursion limit, and beyond the longest path.
     code = "import os\nfor _ in range(1100):\n  os.mkdir('deep'); os.chdir('deep')\nos.mkdir('closed', 0)"
     subprocess.run([sys.executable, "-c", code], cwd=top, check=True)
-    remove_any(top)
+    remove(top)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "kept"]
-    remove_any(top)
+    remove(top)

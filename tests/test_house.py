@@ -26,7 +26,7 @@ FLOORS: dict[int, list[set[str]]] = {
         {"web_address"},
         {"errors", "digest", "params", "copy_file", "processor", "trust", "bounded_yaml", "plain_pickle"},
         {"torch_file", "atomic_files", "file_clock", "locks", "read_input", "foreign_errors", "bounded_memory"},
-        {"digest_memory"},
+        {"digest_memory", "stamps"},
     ],
     1: [{"graph", "nemo", "icefall", "ncnn", "asr"}],
     2: [{"steps"}],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -45,14 +44,6 @@ def remove_unfinished(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder; nothing if there is none."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def remove_any(path: Path) -> None:
     """Remove what a step left: a file, a link or a folder, as deep and with such modes as may be; nothing if there is
     none. Raises OSError.
 

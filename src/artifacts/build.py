@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from artifacts.atomic_files import naming, remove_any
+from artifacts.atomic_files import naming, remove
 from artifacts.code import Code, read_code
 from artifacts.digest import digest_json
 from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
@@ -262,7 +262,7 @@ class Build:
                 try:
                     with naming(staging):
                         result = run_step(
-                            staging, log, job.step, job.params, inputs, job.tools, progress, limits, trusted
+                            staging, log, job.step, job.params, inputs, job.tools, progress, limits, trusted, stamps
                         )
                 except (StepError, StepCrashError):
                     hold_inputs(self.there, job, stamps)  # one that was replaced meanwhile is shut to the step
@@ -280,7 +280,7 @@ class Build:
                 raise type(error)(f"{name}: {error.fact}", error.fix) from None
             finally:
                 with contextlib.suppress(OSError):
-                    remove_any(staging)
+                    remove(staging)
         size = total_bytes(manifest)
         self.journal.write(Entry(name, "built", key, why, job.step, size, result.seconds, result.peak_bytes))
         return action

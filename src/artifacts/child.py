@@ -33,6 +33,7 @@ from typing import Any
 from artifacts.errors import ArtifactsError, StepError, disk_error
 from artifacts.processor import processor
 from artifacts.sandbox.confine import confine
+from artifacts.stamps import digest_stamps, stamps_of
 from artifacts.trust import trust
 
 PR_SET_PDEATHSIG = 1
@@ -49,6 +50,7 @@ def main(folder: Path) -> int:
     _send_progress(spec["progress"])
     started = time.monotonic()
     try:
+        _hold_to_stamps(spec["inputs"], spec["stamps"])
         result: dict[str, Any] = {"metrics": _run(spec, folder / "files"), "sources": compiled_sources}
         result |= {"seconds": time.monotonic() - started, "peak_bytes": peak_bytes(), "processor": processor()}
         _answer(folder, result | {"confined": asdict(confinement)})
@@ -58,7 +60,7 @@ def main(folder: Path) -> int:
         cause: ArtifactsError | None = _unfit_input(error, spec["inputs"]) or _undeclared_input(error, spec["inputs"])
         # What a step may not touch, or takes for what it is not, is not the disk's fault: inputs are read-only.
         if cause is None and not isinstance(
-            error, (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+            error, (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
         ):
             cause = disk_error(error, folder.parent)
         if cause is None and isinstance(error, MemoryError):
@@ -152,6 +154,17 @@ def _run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
         if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
             raise TypeError(f"metric '{name}' of step '{spec['step']}' is {value!r}: not a finite number or a text")
     return metrics
+
+
+def _hold_to_stamps(inputs: dict[str, str], stamps: dict[str, str]) -> None:
+    """Raise StepError for an input that is not the one that was hashed: this process can open no other later."""
+    for name, digest in stamps.items():
+        try:
+            found = digest_stamps(stamps_of(Path(inputs[name]), opened=False))
+        except FileNotFoundError:
+            found = ""
+        if found != digest:
+            raise StepError(f"input '{name}' changed before the step read it", "run again")
 
 
 def _hold_to_pins(tools: dict[str, str]) -> None:

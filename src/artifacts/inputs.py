@@ -2,15 +2,14 @@
 
 An output is recorded under the digests of its inputs, so these must be of the bytes that the step reads, not of those
 that were there when the inputs were made. Each input is hashed before the step, once in a run: an hour of work is not
-spent on rotten bytes, and what was hashed moments ago is in the page cache for the step. After the step, the stamps of
-all files must be those of before. So a change by anyone is met, also one that was undone; bytes that rot on the disk
-while the step runs are met by the next run that builds from them.
+spent on rotten bytes, and what was hashed moments ago is in the page cache for the step. After the step, the stamps
+of all files must be those of before. The step's process compares them as well, once it is confined to the files that
+it can open: a folder above an input may have another's name just then, and its own again later. So a change by anyone
+is met, also one that was undone; bytes that rot on the disk while the step runs are met by the next run that builds
+from them.
 """
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 from artifacts.code import Code, forget_code, read_code
 from artifacts.errors import StoreError
@@ -18,9 +17,7 @@ from artifacts.identity import Identity
 from artifacts.lookup import Lookup
 from artifacts.plan import STEPS, Job, SourceJob
 from artifacts.sources import source_content
-
-# Device, inode, size, mtime and ctime of each file and folder.
-Stamps = dict[Path, tuple[int, ...]]
+from artifacts.stamps import Stamps, stamps_of
 
 
 class DamagedError(StoreError):
@@ -39,7 +36,10 @@ def hash_inputs(there: Lookup, job: Job) -> dict[str, Stamps]:
     stamps = {}
     for given, name in job.inputs.items():
         known = there.known[name]
-        stamps[given] = _stamps(known.path)
+        try:
+            stamps[given] = stamps_of(known.path)
+        except FileNotFoundError as error:
+            raise DamagedError(name, f"'{error.filename}' is not there any more") from None
         if isinstance(there.plan.jobs[name], SourceJob):
             if source_content(known.path, there.store.memory.digest_anew) != known.content:
                 raise DamagedError(name, f"'{known.path}' has other bytes than when it was last hashed")
@@ -52,7 +52,7 @@ def hold_inputs(there: Lookup, job: Job, before: dict[str, Stamps]) -> None:
     """Raise `StoreError` if a file of an input was touched since `hash_inputs`, even if it was put back."""
     for given, name in job.inputs.items():
         try:
-            after = _stamps(there.known[name].path)
+            after = stamps_of(there.known[name].path)
         except FileNotFoundError:
             after = {}
         if after != before[given]:
@@ -73,24 +73,3 @@ def hold_code(there: Lookup, job: Job, identity: Identity, before: Code, compile
             raise StoreError(f"{module} changed while step '{job.step}' ran", "run again")
     if now.definitions != identity["code"]:
         raise StoreError(f"the code of step '{job.step}' changed while it ran", "run again")
-
-
-def _stamps(path: Path) -> Stamps:
-    stamps = {path: _stamp(path)}
-    for parent, folders, names in os.walk(path):
-        for name in (*folders, *names):
-            inner = Path(parent, name)
-            stamps[inner] = _stamp(inner)
-    return stamps
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    # An open asks a network's server for the stamps; those that a stat alone gives may be a minute old.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        stats = (path.lstat(), os.fstat(handle))
-    finally:
-        os.close(handle)
-    return tuple(
-        part for one in stats for part in (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
-    )

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 from artifacts.control_groups import kernel_kills
 from artifacts.errors import StepError, StoreError
 from artifacts.seal import UnsealableError, seal
+from artifacts.stamps import Stamps, digest_stamps
 
 GIB = 1 << 30
 MAX_RESULT_BYTES = 1 << 24
@@ -83,12 +84,13 @@ def run_step(
     progress: Progress,
     limits: Limits,
     trusted: Collection[str] = (),
+    stamps: Mapping[str, Stamps] = {},
 ) -> StepResult:
     """Run a step in `staging`; its files are then in `staging/files`, hashed, read-only and on the disk.
 
-    `trusted` names the inputs whose source says `trust: true`. What the step and its libraries print goes to `log`.
-    Raises the step's own `ArtifactsError`; `StepError` when it was killed or reached a limit; `StepCrashError` for
-    anything unforeseen.
+    `trusted` names the inputs whose source says `trust: true`; `stamps` are those that its process must find. What
+    the step and its libraries print goes to `log`. Raises the step's own `ArtifactsError`; `StepError` when it was
+    killed or reached a limit; `StepCrashError` for anything unforeseen.
     """
     for folder in ("files", "work", "tmp"):
         (staging / folder).mkdir()
@@ -99,6 +101,7 @@ def run_step(
         "inputs": {name: str(path.absolute()) for name, path in inputs.items()},
         "tools": tools,
         "trusted": list(trusted),
+        "stamps": {name: digest_stamps(of_input) for name, of_input in stamps.items()},
         "parent": os.getpid(),
         "progress": write_end,
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from artifacts.atomic_files import sync
 from artifacts.digest import digest_file
+from artifacts.stamps import raise_error
 
 MOST_FILES = 100_000
 MOST_FOLDERS_DEEP = 20
@@ -33,7 +34,7 @@ def seal(out: Path) -> dict[str, tuple[int, str]]:
     folders, total = [out], 0
     bytes_of_disk = shutil.disk_usage(out).total
     _open_to_its_owner(out)
-    for parent, inner, names in os.walk(out, onerror=_raise):
+    for parent, inner, names in os.walk(out, onerror=raise_error):
         if len(Path(parent).relative_to(out).parts) > MOST_FOLDERS_DEEP:
             raise UnsealableError(f"the step left folders that are more than {MOST_FOLDERS_DEEP} deep")
         for name in (*inner, *names):
@@ -65,7 +66,3 @@ def seal(out: Path) -> dict[str, tuple[int, str]]:
 def _open_to_its_owner(folder: Path) -> None:
     """Let the owner list the folder, and nobody else write in it, whatever mode the step gave it."""
     folder.chmod(stat.S_IMODE(folder.lstat().st_mode) & 0o755 | 0o700)
-
-
-def _raise(error: OSError) -> None:
-    raise error

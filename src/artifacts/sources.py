@@ -24,6 +24,7 @@ from artifacts.errors import StoreError
 from artifacts.locks import held
 from artifacts.recipe import LoadedRecipe, Source
 from artifacts.source_pins import hold_to_pin, lock_source, pinned_digest, place_of, shown_source
+from artifacts.stamps import raise_error
 from artifacts.store import Manifest, content_of, manifest_of
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _folder_manifest(path: Path, where: str, digest: Callable[[Path], str]) -> M
 
 def _files_below(folder: Path, where: str) -> Iterator[Path]:
     """Every file in the folder. Raises `StoreError` for what no manifest could say, or no digest would see."""
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=raise_error):
         for path in (Path(parent, name) for name in folders):
             if path.is_symlink():  # steps would read what is behind it
                 raise StoreError(f"{where}: '{path}' is a link to a folder", "put the folder itself there")

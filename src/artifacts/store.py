@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from artifacts.atomic_files import remove_any, remove_tree, remove_unfinished, sync, write_atomically
+from artifacts.atomic_files import remove, remove_tree, remove_unfinished, sync, write_atomically
 from artifacts.digest import canonical_json, digest_json
 from artifacts.digest_memory import DigestMemory
 from artifacts.errors import StoreError
@@ -104,7 +104,7 @@ class Store:
         staging.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self._record(key))
         for left in staging.glob(f"{key}.*"):
-            remove_any(left)
+            remove(left)
         return Path(tempfile.mkdtemp(prefix=f"{key}.", dir=staging))
 
     def folder(self, content: str) -> Path:
@@ -188,7 +188,7 @@ class Store:
             # The right bytes are at hand: those that lie there are read before they are preferred.
             if self.damage(action.content, anew=True) is not None:
                 sealed = staging / "sealed"
-                remove_any(sealed)  # the step wrote in this folder: a link of its own would lead elsewhere
+                remove(sealed)  # the step wrote in this folder: a link of its own would lead elsewhere
                 sealed.mkdir()
                 write_atomically(sealed / "manifest.json", canonical_json(manifest))
                 (staging / "files").rename(sealed / "files")

@@ -181,6 +181,7 @@ def _step(staging: Path, use: Use, inputs: dict[str, Path]) -> None:
         "inputs": {name: str(path) for name, path in inputs.items()},
         "tools": {},
         "trusted": [],
+        "stamps": {},
         "parent": os.getppid(),
         "progress": os.open(os.devnull, os.O_WRONLY),
     }
