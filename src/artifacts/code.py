@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.digest_memory import DigestMemory
+from artifacts.errors import RecipeError
 
 PACKAGE = Path(__file__).parent
 # What errors are called and how they read decides no bytes; everything else that a step imports does.
@@ -76,7 +77,10 @@ def _module_file(name: str, package: Path) -> Path | None:
 
 def _describe(path: Path, name: str) -> dict[str, Any]:
     source = path.read_bytes()
-    tree = ast.parse(source, filename=str(path))
+    try:
+        tree = ast.parse(source, filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        raise RecipeError(f"{path}: cannot be read as Python: {error}", "correct it") from None
     is_package = path.name == "__init__.py"
     digests: dict[str, Any] = {}
     run_in_order = []

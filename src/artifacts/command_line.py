@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ class Loader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
 
     def __init__(self) -> None:
         super().__init__()
+        if sys.stdout is None:  # closed by who started this: `>&-`
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
         if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of a recipe or of a path
             sys.stdout.reconfigure(errors="backslashreplace")
         if "" in sys.argv[1:]:  # doit looks at the first letter of each

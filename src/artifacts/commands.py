@@ -18,7 +18,7 @@ from artifacts.forecast import forecast
 from artifacts.interrupts import interrupt_on_signals
 from artifacts.journal import Journal
 from artifacts.lookup import Lookup
-from artifacts.plan import Plan, is_pattern, load_plan
+from artifacts.plan import Job, Plan, is_pattern, load_plan
 from artifacts.report import fall_silent, size_text
 from artifacts.tasks import Session
 
@@ -244,7 +244,9 @@ def _spelt_out(words: list[str]) -> list[str]:
     for word in words:
         meant = plan.meant(word)
         own = "" if ":" in word else f"{plan.pipeline.default}:"
-        names += [name.removeprefix(own) for name in meant] if is_pattern(word) else [word]
+        # Of a source, doit has no task without the recipe's name.
+        short = [name.removeprefix(own) if isinstance(plan.jobs[name], Job) else name for name in meant]
+        names += short if is_pattern(word) else [word]
     return names
 
 

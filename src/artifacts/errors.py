@@ -77,6 +77,9 @@ _FIXES = {
     **dict.fromkeys(_REFUSES, "see to the disk and its permissions, then run again"),
     **dict.fromkeys(_MISPLACED, "see that files are where files belong and folders where folders do, then run again"),
     errno.EXDEV: "keep the folders of the cache on one disk: move all of it, and name it as 'cache:' in pipeline.yaml",
+    errno.ENOENT: "leave the files of the project, the cache and dist in place while it runs, then run again",
+    errno.EAGAIN: "end other programs, or raise the limit of processes (ulimit -u), then run again",
+    errno.ENOMEM: "end other programs, or run fewer jobs at once (-n 1)",
     errno.ESTALE: "mount the network disk again, then run again",
     errno.ETXTBSY: "end the program that runs from this file, then run again",
     errno.ENFILE: "end other programs, or raise the system's limit (sysctl fs.file-max), then run again",
@@ -96,7 +99,7 @@ def disk_error(error: Exception, folder: Path) -> StoreError | None:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         fact = f"this process has {limit} files open, and may open no more"
         return StoreError(fact, f"run `ulimit -n {max(4096, 4 * limit)}`, or fewer jobs at once (-n 1)")
-    if isinstance(error, OSError) and number in _FIXES:
+    if isinstance(error, OSError) and number in _FIXES and (number != errno.ENOENT or error.filename):
         shown = f"'{error.filename}'" if error.filename else f"a file below '{at}'"
         return StoreError(f"{shown}: {error.strerror}", _FIXES[number])
     longest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)

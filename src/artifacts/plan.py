@@ -190,7 +190,8 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
         raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
     try:
         module = importlib.import_module(f"{STEPS}.{target.step}")
-    except Exception as error:
+        _check_step(module)
+    except (Exception, SystemExit) as error:
         fact = f"step '{target.step}' cannot be loaded: {type(error).__name__}: {error}"
         fix = f"correct {STEPS.replace('.', '/')}/{target.step}.py"
         raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: {fact}", fix) from error
@@ -201,7 +202,8 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
             fact = f"{PIPELINE_FILE}: tools: '{tool}', which decides the bytes of step '{target.step}', is not pinned"
             raise RecipeError(fact, f"add its version, as in \"{tool}: '1.2.3'\"")
         tools[tool] = pipeline.tools[tool]
-    doc = (module.__doc__ or "").strip().splitlines()[0]
+    # There is no docstring under `python -OO`.
+    doc = next(iter((module.__doc__ or "").strip().splitlines()), target.step)
     inputs = {given: f"{loaded.name}:{source}" for given, source in target.inputs.items()}
     measures = getattr(module, "DEPENDS_ON_PROCESSOR", False)
     own, of_all = target.resources, loaded.recipe.resources
@@ -211,6 +213,17 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
     job = Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures)
     _check_inputs(job, module.run, target)
     return job
+
+
+def _check_step(module: Any) -> None:
+    """Raise TypeError for a module that lacks what every step has."""
+    params = getattr(module, "Params", None)
+    if not (isinstance(params, type) and issubclass(params, StepParams)):
+        raise TypeError("it has no class Params(StepParams)")
+    if not isinstance(getattr(module, "TOOLS", None), tuple):
+        raise TypeError("it has no tuple TOOLS")
+    if not inspect.isfunction(getattr(module, "run", None)):
+        raise TypeError("it has no function run")
 
 
 def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: str) -> dict[str, Any]:

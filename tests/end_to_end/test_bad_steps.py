@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
@@ -144,3 +145,65 @@ def test_without_continue_a_failure_ends_the_run(project: Project, words: tuple[
     assert ended.code == 1
     assert "later" not in project.built()
     assert re.search(r"small:later +not tried", ended.out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("class Params(StepParams)", "class Others(StepParams)", "it has no class Params"),
+        ("class Params(StepParams)", "class Params", "it has no class Params"),
+        ("TOOLS = ()", "", "it has no tuple TOOLS"),
+        ("TOOLS = ()", "TOOLS = None", "it has no tuple TOOLS"),
+        ("def run(", "def runs(", "it has no function run"),
+        ("TOOLS = ()", "TOOLS = ()\nraise SystemExit(3)", "SystemExit: 3"),
+        ("    time.sleep(", "    from artifacts.steps import _broken\n    time.sleep(", "_broken.py: cannot be read"),
+    ],
+)
+def test_a_module_that_is_no_step_is_told(own_project: Project, old: str, new: str, said: str) -> None:
+    (own_project.package / "steps" / "_broken.py").write_text("def (:\n")
+    own_project.replace(old, new, path=own_project.package / "steps" / "take_time.py")
+    own_project.recipe("targets:\n  bad: {step: take_time}\n")
+    ended = own_project.doit("bad")
+    assert ended.code != 0
+    assert said in ended.err
+    assert len(ended.err.splitlines()) == 2, ended.err
+
+
+def test_a_step_needs_no_docstring(own_project: Project) -> None:
+    own_project.recipe("targets:\n  plain: {step: take_time}\n")
+    ended = own_project.doit("list", environment={"PYTHONOPTIMIZE": "2"})
+    assert ended.code == 0, ended.err
+    assert re.search(r"plain +take_time", ended.out)
+
+
+def test_a_source_that_is_gone_when_a_later_step_needs_it_is_told(project: Project) -> None:
+    project.recipe("""\
+sources:
+  notes: {folder: notes}
+targets:
+  early: {step: take_text, inputs: {source: notes}}
+  slow: {step: change_text, inputs: {text: early}, params: {seconds: 1}}
+  late: {step: change_text, inputs: {text: slow, more: notes}}
+""")
+    notes = project.root / "recipes" / "notes"
+    notes.mkdir()
+    (notes / "text.txt").write_text("some\n")
+    process = project.start("late")
+    while not (project.cache / "logs" / "small" / "slow.log").exists():
+        assert process.poll() is None
+    shutil.rmtree(notes)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert re.fullmatch(r".*sources\.notes: no folder at 'recipes/notes'\n  fix: put the folder there\n", err), err
+
+
+def test_a_cache_that_is_removed_while_a_step_runs_is_told(project: Project) -> None:
+    project.recipe("targets:\n  slow: {step: write_text, params: {seconds: 1}}\n")
+    process = project.start("slow")
+    while not list(project.cache.glob("staging/*/files/*")):
+        assert process.poll() is None
+    shutil.rmtree(project.cache)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert re.fullmatch(r"small:slow: '.*': No such file or directory\n  fix: leave the files .*\n", err), err
+    assert project.doit().code == 0

@@ -206,3 +206,20 @@ def test_no_text_of_a_recipe_or_a_step_is_markup_or_moves_the_terminal(project: 
         assert "\x1b[31m" not in text
         assert "\x1b]0" not in text
         assert "\u202e" not in text
+
+
+def test_a_pattern_may_fit_a_source(built_project: Project) -> None:
+    assert "5 targets, all unchanged" in built_project.doit("*").out
+    assert "1 target, unchanged" in built_project.doit("no*").out
+    listed = built_project.doit("list", "*").out.splitlines()
+    assert {line.split()[0] for line in listed} == {"small:notes", "first", "second", "third", "flat"}
+
+
+@pytest.mark.parametrize("command", ["", "list", "plan"])
+def test_without_a_standard_output_nothing_is_said(project: Project, command: str) -> None:
+    ended = subprocess.run(
+        ["bash", "-c", f"{shlex.join(DOIT)} {command} >&-"],
+        cwd=project.root, env=project.environment, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert project.built() == ([] if command else ["first", "second", "third", "flat"])
