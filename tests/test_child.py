@@ -33,6 +33,7 @@ def ask(
         "inputs": {},
         "tools": {},
         "trusted": [],
+        "stamps": {},
         "parent": parent or os.getpid(),
         "progress": write_end,
     }
@@ -109,7 +110,7 @@ def test_every_line_of_progress_is_whole_however_long_the_message(folder: Path, 
 def ask_while_reading(folder: Path, package: Path) -> tuple[int, list[str]]:
     """As `ask`, for a step that says more than a pipe holds."""
     read_end, write_end = os.pipe()
-    spec = {"step": "misbehave", "params": {"how": "talk much"}, "inputs": {}, "tools": {}, "trusted": [],
+    spec = {"step": "misbehave", "params": {"how": "talk much"}, "inputs": {}, "tools": {}, "trusted": [], "stamps": {},
             "parent": os.getpid(), "progress": write_end}  # fmt: skip
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "artifacts.child", str(folder)]
