@@ -45,7 +45,7 @@ def test_a_source_that_is_edited_while_a_step_reads_it_is_not_taken_for_what_it_
         "targets:", "targets:\n  bad: {step: misbehave, inputs: {source: notes}, params: {how: wait for the source}}"
     )
     process = project.start("bad")
-    while not list(project.cache.glob("staging/*/files/*")):
+    while not list(project.cache.glob("staging/*/files/waiting")):
         assert process.poll() is None
     edited = project.root / "recipes" / ("notes.txt" if how == "in place" else "notes.new")
     edited.write_text("edited while it was read\n")

@@ -22,6 +22,7 @@ from artifacts.digest import digest_json
 from small_project import DOIT, Ended, Project, make_project
 
 TIME_BOUND_SECONDS = 180  # of one `doit` that has a second of work, on a machine that is busy with much else
+INTERRUPTED = (129, 130, 143)  # by SIGHUP, SIGINT, SIGTERM
 MOST_BYTES = 2 << 30  # of each process, by address space
 RECORD = re.compile(r"[0-9a-f]{64}\.json")
 
@@ -163,11 +164,12 @@ def files(project: Project) -> dict[str, bytes]:
 
 
 def check_said(ended: Ended) -> None:
-    """No traceback, and whoever fails says so in two lines: the fact and the fix."""
+    """No traceback, and whoever fails says so in two lines: the fact and the fix. Control-C needs no words."""
     said = f"exit code {ended.code}\n{ended.out}\n{ended.err}"
     if "Traceback" in ended.out + ended.err or "which is a bug" in ended.out + ended.err:
         raise Broken(f"a traceback, {said}")
-    if ended.code > 0 and "interrupted" not in ended.err and not re.search(r"^.+\n  fix: .+", ended.err, re.MULTILINE):
+    interrupted = ended.code in INTERRUPTED or "interrupted" in ended.err
+    if ended.code > 0 and not interrupted and not re.search(r"^.+\n  fix: .+", ended.err, re.MULTILINE):
         raise Broken(f"failed without a fact and a fix, {said}")
 
 

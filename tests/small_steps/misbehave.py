@@ -77,6 +77,7 @@ def run(out: Path, params: Params, *, source: Path | None = None) -> dict[str, f
         case "wait for the source":
             assert source is not None
             before = source.read_bytes()
+            (out / "waiting").touch()
             while source.read_bytes() == before:
                 time.sleep(0.01)
         case "read beside":

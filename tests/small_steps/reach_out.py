@@ -64,7 +64,6 @@ def run(out: Path, params: Params, *, source: Path | None = None) -> None:
         except OSError as error:
             came[name] = type(error).__name__
     victim.chmod(0o777)  # answered as done, and not done
-    os.utime(victim, (0, 0))
     (out / "came.json").write_text(json.dumps(came))
 
 
