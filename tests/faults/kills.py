@@ -173,5 +173,5 @@ def _is_before_the_program(out: str, err: str) -> bool:
     """Whether Control-C came while Python was still importing: it says so in its own way, before a word of ours."""
     if out or not err.endswith("KeyboardInterrupt\n"):
         return False
-    frames = [line for line in err.splitlines() if "/artifacts/" in line]
-    return all(line.endswith("in <module>") for line in frames)
+    frames = [line.rpartition(" in ")[2] for line in err.splitlines() if "/artifacts/" in line]
+    return all(name == "<module>" or name[:1].isupper() for name in frames)  # of a module's body, or of a class's
