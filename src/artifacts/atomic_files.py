@@ -52,21 +52,26 @@ def remove(path: Path) -> None:
     if not _is_folder(path):
         path.unlink(missing_ok=True)
         return
-    path.chmod(0o700)
+    _open_to_us(path)
     while entries := list(path.iterdir()):
         for entry in entries:
             if not _is_folder(entry):
                 entry.unlink()
                 continue
-            entry.chmod(0o700)
+            _open_to_us(entry)
             for inner in list(entry.iterdir()):
                 if _is_folder(inner):
-                    inner.chmod(0o700)  # a folder that moves is written to: it has another parent
+                    _open_to_us(inner)  # a folder that moves is written to: it has another parent
                     inner.rename(path / uuid.uuid4().hex)
                 else:
                     inner.unlink()
             entry.rmdir()
     path.rmdir()
+
+
+def _open_to_us(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # where it matters, the removal fails and tells
+        folder.chmod(0o700)
 
 
 def _is_folder(path: Path) -> bool:
