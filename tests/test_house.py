@@ -43,7 +43,7 @@ FLOORS: dict[int, list[set[str]]] = {
     5: [
         {"control_groups", "sandbox", "seal", "publish", "explain"},
         {"memory_budget", "run_step", "child", "lookup"},
-        {"inputs"},
+        {"inputs", "leftovers"},
         {"build", "forecast", "upkeep"},
         {"report"},
     ],

@@ -106,7 +106,7 @@ def test_a_step_sees_a_fixed_environment_and_an_empty_folder_of_its_own(
         ("raise", StepCrashError, "ValueError: a bug in a step"),
         ("nothing", StepCrashError, "the step wrote no file"),
         ("link", StepCrashError, "'link', which is a link or no regular file"),
-        ("not a number", StepCrashError, "metric 'metric' of step 'misbehave' is nan"),
+        ("not a number", StepCrashError, "metric 'metric' is nan"),
         ("exit", StepCrashError, "^$"),
         ("answer by a pipe", StepCrashError, "^$"),
         ("answer by a link", StepCrashError, "^$"),

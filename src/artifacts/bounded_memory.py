@@ -12,8 +12,8 @@ from pathlib import Path
 
 from artifacts.errors import StepError
 
+# 1.5 GiB, for whatever a model takes.
 SLACK_BYTES = 3 << 29
-"""1.5 GiB, for whatever a model takes."""
 
 
 def bytes_for_model(file_bytes: int) -> int:
@@ -71,7 +71,7 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 
 def _data_bytes() -> int:
-    """What the process may write now: its private memory that can be written."""
+    """Return the bytes of private writable memory of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024

@@ -17,6 +17,7 @@ from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
 from artifacts.identity import Identity
 from artifacts.inputs import DamagedError, hash_inputs, hold_code, hold_inputs
 from artifacts.journal import Entry, Journal
+from artifacts.leftovers import clear_leftovers
 from artifacts.lookup import Known, Lookup
 from artifacts.memory_budget import MemoryBudget
 from artifacts.plan import STEPS, Job, Plan, SourceJob
@@ -94,7 +95,7 @@ class Build:
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
         measured_on = _measured_on(action, job) if action and isinstance(job, Job) else ""
-        size, trusts = total_bytes(manifest), self._trusted(job).values() if isinstance(job, Job) else ()
+        size, trusts = total_bytes(manifest), job.trusted.values() if isinstance(job, Job) else ()
         self.outcomes[full_name] = Outcome(
             full_name, "unchanged", size, metrics=metrics, measured_on=measured_on, trusts=tuple(trusts)
         )
@@ -130,6 +131,10 @@ class Build:
                     self.journal.write(Entry(outcome.target, "interrupted", ""))
         if self._in_use is not None:
             self._in_use.close()
+        # A thread of an interrupted run may still be at work; another build clears at its own end.
+        if not any(outcome.what == "interrupted" for outcome in self.outcomes.values()):
+            with contextlib.suppress(ArtifactsError, OSError):
+                clear_leftovers(self.there)
 
     def needed_bytes(self, job: Job) -> int | None:
         """The memory that a job is expected to need: as its target declares, else the most it took before, else as its
@@ -201,18 +206,9 @@ class Build:
         if what == "restored":
             self.journal.write(Entry(job.full_name, what, key, why, job.step, size))
         seconds, peak = (action.seconds, action.peak_bytes) if what == "built" else (0.0, 0)
-        trusts, unconfined = tuple(self._trusted(job).values()), self._unconfined.get(job.full_name, ())
+        trusts, unconfined = tuple(job.trusted.values()), self._unconfined.get(job.full_name, ())
         measured_on = _measured_on(action, job)
         return Outcome(job.full_name, what, size, seconds, peak, action.metrics, measured_on, trusts, unconfined)
-
-    def _trusted(self, job: Job) -> dict[str, str]:
-        """Return the inputs of a job whose source says `trust: true`, with the sources' full names."""
-        sources = {given: self.plan.jobs[name] for given, name in job.inputs.items()}
-        return {
-            given: source.full_name
-            for given, source in sources.items()
-            if isinstance(source, SourceJob) and source.loaded.recipe.sources[source.name].trust
-        }
 
     def _lock_sources(self, job: Job) -> None:
         """A step could use these bytes: from now on the sources that no pin holds are held to them."""
@@ -256,13 +252,13 @@ class Build:
             self._listener.started(name, why)
             staging = self.store.stage(key)
             try:
-                limits, trusted = Limits(job.minutes, job.silent_minutes), self._trusted(job)
+                limits = Limits(job.minutes, job.silent_minutes)
                 progress("hashing its inputs", None, None)
                 stamps = hash_inputs(self.there, job)
                 try:
                     with naming(staging):
                         result = run_step(
-                            staging, log, job.step, job.params, inputs, job.tools, progress, limits, trusted, stamps
+                            staging, log, job.step, job.params, inputs, job.tools, progress, limits, job.trusted, stamps
                         )
                 except (StepError, StepCrashError):
                     hold_inputs(self.there, job, stamps)  # one that was replaced meanwhile is shut to the step

@@ -67,7 +67,7 @@ class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
     def _run(self, params: Any, args: list[str]) -> int:
         if doit_cmd._CMDLINE_VARS:
             word = "=".join(next(iter(doit_cmd._CMDLINE_VARS.items())))
-            raise RecipeError(f"'{word}' is no target", "parameters are set in the recipe, not here")
+            raise RecipeError(f"no target is called '{word}'", "parameters are set in the recipe, not here")
         if params["num_process"] < 0:
             raise RecipeError(f"-n {params['num_process']}: no number of jobs", "give 1 or more, as in: doit -n 2")
         if params["num_process"] > MOST_JOBS:

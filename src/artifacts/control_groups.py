@@ -15,7 +15,7 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class _Names:
-    """How a version calls its files: the limit, the usage, and the pages of files that can be given up."""
+    """File names of a version: limit, usage, counter of reclaimable file pages, counter of kills."""
 
     limit: str
     usage: str

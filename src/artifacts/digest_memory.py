@@ -85,7 +85,7 @@ class DigestMemory:
         if (before, kind) in self._asked:
             return self._asked[before, kind]
         for value, noted, checksum in self._execute(READ, before, kind):
-            # A flipped bit may have left anything there, also what is no text.
+            # After a flipped bit, the bytes there may not be text.
             if checksum == _checksum(before, kind, value, noted) and self._clock.holds(stat, int(noted)):
                 found = self._asked[before, kind] = json.loads(value.decode())
                 return found

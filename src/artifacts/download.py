@@ -26,7 +26,7 @@ from artifacts.web_address import shown_url
 
 log = logging.getLogger(__name__)
 
-# Called with (what is going on, bytes so far, bytes in all); None where there is no number.
+# Progress callback: message, bytes so far, bytes in all; None for an unknown number.
 Progress = Callable[[str, int | None, int | None], None]
 
 FETCHING = "fetching, bytes"
@@ -35,7 +35,7 @@ TRY_AGAIN = "check the network, then run again; what has arrived is kept"
 
 @dataclass(frozen=True)
 class Patience:
-    """How slow a server may be, and how often a download is tried before it fails.
+    """Bounds on a slow server and on the number of tries.
 
     A connection that brings fewer than `least_bytes` in `seconds` is closed. A try that gets the download no further by
     `least_bytes` is fruitless. After `tries` fruitless ones in a row, or `all_tries`, the download fails. Pauses double
@@ -55,7 +55,7 @@ PATIENT = Patience()
 
 @dataclass(frozen=True)
 class Location:
-    """Where a file is: its address, the login for that host, and its size and sha256 where they are known."""
+    """Address of a file, login for its host, and its size and sha256 where known."""
 
     url: str
     authorization: str | None = None
@@ -220,7 +220,7 @@ class Download:
         return None if encoding == "identity" or own else f"arrived with the encoding '{encoding[:20]}', not as it is"
 
     def _kept(self, location: Location) -> Kept | None:
-        """What an earlier try left, if it can be continued."""
+        """Return the partial file of an earlier try, if it can be continued."""
         size = _size(self.folder / "part")
         noted = _noted(self.folder)
         if not size or noted is None:

@@ -57,6 +57,12 @@ class Job:
         """Whether the result is laid out under `dist/`."""
         return self.section == "layouts"
 
+    @property
+    def trusted(self) -> dict[str, str]:
+        """The inputs whose source says `trust: true`, with the full names of the sources."""
+        sources = {f"{self.loaded.name}:{name}": source for name, source in self.loaded.recipe.sources.items()}
+        return {given: name for given, name in self.inputs.items() if name in sources and sources[name].trust}
+
     def place(self, *path: str) -> Place:
         """Where the recipe says something about this target."""
         return self.loaded.marked.place((self.section, self.name, *(path or ("<key>",))))

@@ -127,9 +127,10 @@ def run_step(
     last = _Last(progress)
     # A daemon: a grandchild that keeps the pipe open must not keep us.
     reader = threading.Thread(target=last.read, args=(read_end,), daemon=True)
-    reader.start()
     watchdog = _Watchdog(process.pid, limits, last)
-    try:
+    try:  # a thread may not start; the step must end then too
+        reader.start()
+        watchdog.start()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     finally:
         # It is not reaped yet, so its number is still its own: nothing of another's is killed.
@@ -185,6 +186,9 @@ class _Watchdog:
         self._started = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Begin the watch. Raises RuntimeError where no thread can be had."""
         self._thread.start()
 
     def _watch(self) -> None:
@@ -207,7 +211,8 @@ class _Watchdog:
     def stop(self) -> None:
         """End the watch: afterwards nothing is killed any more."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
 
 def _judge(code: int, peak_bytes: int, staging: Path, log: Path, last: _Last, by_kernel: bool) -> Any:

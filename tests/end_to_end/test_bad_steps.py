@@ -15,7 +15,7 @@ MISBEHAVIOUR = {
     "exit": r"small:bad: its step crashed, which is a bug\n",
     "nothing": r"small:bad: its step crashed, which is a bug\n.*the step wrote no file",
     "link": r"small:bad: its step crashed, which is a bug\n.*the step left 'link', which is a link or no regular file",
-    "not a number": r"small:bad: its step crashed, which is a bug\n.*metric 'metric' of step 'misbehave' is nan",
+    "not a number": r"small:bad: its step crashed, which is a bug\n.*metric 'metric' is nan",
     "segfault": r"small:bad: ended by SIGSEGV at 0.\d GiB while misbehaving\n  fix: read 'cache/logs/small/bad.log', ",
     "eat memory": r"small:bad: memory ran out\n  fix: run fewer jobs at once ",
 }

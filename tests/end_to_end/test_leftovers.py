@@ -29,12 +29,21 @@ def test_the_next_run_that_writes_there_removes_what_a_killed_one_left(built_pro
         leave(built_project.root / "dist" / "small" / f".flat.{LEFT}" / "new" / "text.txt"),
         leave(cache / "staging" / f"{key}.abc" / "files" / "text.txt"),
     ]
-    others = [leave(cache / "small" / f".second.more.{LEFT}" / "f"), leave(cache / "small" / ".second.swp")]
+    others = [leave(cache / "small" / ".second.swp")]
     (cache / "artifacts" / content / "files" / "text.txt").unlink()
     (built_project.root / "dist" / "small" / "flat" / "text.txt").unlink()
     assert built_project.doit().code == 0
     assert [path for path in left if path.exists()] == []
     assert all(path.exists() for path in others)
+
+
+def test_a_run_with_nothing_to_do_removes_what_a_killed_one_left(built_project: Project) -> None:
+    left = [
+        leave(built_project.cache / "staging" / "key.abc" / "files" / "text.txt"),
+        leave(built_project.root / "dist" / "small" / f".flat.{LEFT}" / "new" / "text.txt"),
+    ]
+    assert "all unchanged" in built_project.doit().out
+    assert [path for path in left if path.exists()] == []
 
 
 def test_a_lock_file_that_was_on_its_way_is_removed_when_the_next_source_is_locked(project: Project) -> None:

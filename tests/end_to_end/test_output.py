@@ -149,7 +149,7 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
         (("plan", "\x1b[31mfirst"), r"no target is called '\x1b[31mfirst'"),
         (("\udcff\udcfe",), r"no target is called '\udcff\udcfe'"),
         (("why", "\u202efirst"), r"no target is called '\u202efirst'"),
-        (("a=\nb",), r"'a=\nb' is no target"),
+        (("a=\nb",), r"no target is called 'a=\nb'"),
         (("--\x1b\n",), r"option --\x1b\n not recognized"),
         (("clean", "--\x1b"), "targets are not cleaned one by one"),
         (("--db-file", "x"), "option --db-file not recognized"),

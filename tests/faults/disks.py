@@ -41,7 +41,6 @@ CALLS = (
     "mkdirat", "link", "linkat", "symlink", "symlinkat", "unlink", "unlinkat", "rmdir", "copy_file_range", "ftruncate",
     "chmod", "fchmod", "fchmodat",
 )  # fmt: skip
-REMOVING = ("unlink", "unlinkat", "rmdir")
 ERRORS = ("ENOSPC", "EIO")
 STEADY = {"PYTHONHASHSEED": "0"}  # the Nth call is the same one in every run
 # Steps are traced where doit starts them by this program, and not by the interpreter itself.
@@ -93,7 +92,7 @@ def run(count: int, seed: int, folder: Path, package: Path) -> Counter[str]:
             hit = any("INJECTED" in line for _, _, line in _calls(log, project))
             if hit:
                 check_said(ended)
-            _check_after(project, clean, event)
+            _check_after(project, clean)
         except Broken as broken:
             raise Broken(f"seed {seed}: {event}: {broken}") from None
         counts[event.error if hit else "met another call"] += 1
@@ -177,11 +176,8 @@ def _place(call: str, rest: str, root: Path) -> Path | None:
     return Path(opened[1]) if opened else None
 
 
-def _check_after(project: WatchedProject, clean: Clean, event: Event) -> None:
-    """What was laid out is whole, and the next run, without errors, ends well.
-
-    What could not be removed is removed by the next holder of its lock, or by `gc`.
-    """
+def _check_after(project: WatchedProject, clean: Clean) -> None:
+    """What was laid out is whole, and the next run, without errors, ends well."""
     check_nothing_wrong(project, clean)
     laid_out = {name: data for name, data in _in_dist(files(project)).items() if ".unfinished" not in name}
     if laid_out not in [{}, *(_in_dist(known) for known in clean.files.values())]:
@@ -189,8 +185,6 @@ def _check_after(project: WatchedProject, clean: Clean, event: Event) -> None:
     ended = project.run()
     if ended.code:
         raise Broken(f"the next run fails\n{ended.out}\n{ended.err}")
-    if event.call in REMOVING:
-        project.run("gc")
     check_converged(project, clean, "two")
     check_outside(project)
 

@@ -70,8 +70,6 @@ def run(count: int, seed: int, folder: Path, package: Path) -> Counter[str]:
             if ended.code:
                 raise Broken(f"the next run fails\n{ended.out}\n{ended.err}")
             check_kept(project, finished)
-            if re.search(r" at (unlink|unlinkat|rmdir) \d+$", what):
-                project.run("gc")  # what was about to be removed goes with the next holder of its lock, or with gc
             check_converged(project, clean, variant)
             check_outside(project)
         except Broken as broken:

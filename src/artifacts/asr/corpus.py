@@ -178,7 +178,7 @@ def _check_clip_path(folder: Path, clip: str, place: str) -> None:
 
 
 def _count_samples(folder: Path, clip: str) -> int:
-    """How many samples the head of a clip says that it has. Raises StepError unless they are mono at 16 kHz."""
+    """Return the sample count in a clip's header. Raises StepError unless the clip is mono at 16 kHz."""
     place = f"{folder.name}/{clip}"
     if PurePosixPath(clip).suffix.lower() == ".raw":
         raise StepError(f"{place}: a .raw file does not say what its samples are", "convert the clip to WAV or FLAC")

@@ -1,4 +1,4 @@
-"""What `model_meta.json` says of a checkpoint: sizes and texts, read with their bounds."""
+"""Read the sizes and texts of `model_meta.json`, within bounds."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _KINDS = {"f": "floats", "i": "integers"}
 
 
 class Output(NamedTuple):
-    """What an output of a model must be: numpy's kind of its numbers ('f' or 'i'), and how many axes it has."""
+    """Expected dtype kind of an output, numpy's 'f' or 'i', and its number of axes."""
 
     kind: str
     axes: int
