@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 
-from artifacts.sandbox.landlock import forbid_new_privileges
+from artifacts.sandbox.libc import checked, forbid_new_privileges, libc
 
 _VERSION_3 = 0x20080522
 # Root reads files of every owner; which files, Landlock says.
@@ -16,14 +15,11 @@ _DAC_OVERRIDE, _DAC_READ_SEARCH = 1 << 1, 1 << 2
 def drop_capabilities() -> None:
     """Give up every capability but reading and writing files of other owners, for good. Raises OSError."""
     forbid_new_privileges()  # else a program that root starts has them all again
-    libc = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("=Ii", _VERSION_3, 0)
     sets = ctypes.create_string_buffer(24)
-    if libc.capget(header, sets) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    checked(libc().capget(header, sets))
     effective, permitted = struct.unpack_from("=II", sets.raw)
     kept = _DAC_OVERRIDE | _DAC_READ_SEARCH
     # Effective, permitted, inheritable; then the same for the capabilities above 31.
     wanted = struct.pack("=6I", effective & kept, permitted & kept, 0, 0, 0, 0)
-    if libc.capset(header, wanted) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    checked(libc().capset(header, wanted))

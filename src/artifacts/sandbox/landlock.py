@@ -11,11 +11,12 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from artifacts.sandbox.libc import checked, forbid_new_privileges, libc
+
 # System calls; the numbers are the same on x86-64 and ARM64.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
-_PR_SET_NO_NEW_PRIVS = 38
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
@@ -44,21 +45,16 @@ def restrict_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
     rights = (1 << _FILE_RIGHTS[min(version, max(_FILE_RIGHTS))]) - 1
     attributes = struct.pack("=QQQ", rights, _TCP * (version >= _TCP_SINCE), _SCOPES * (version >= _SCOPES_SINCE))
     size = 24 if version >= _SCOPES_SINCE else 16 if version >= _TCP_SINCE else 8
-    ruleset = _checked(_call(_CREATE_RULESET, attributes, size, 0))
+    ruleset = checked(_call(_CREATE_RULESET, attributes, size, 0))
     try:
         for path in readable:
             _allow(ruleset, path, _READ)
         for path in writable:
             _allow(ruleset, path, rights)
         forbid_new_privileges()
-        _checked(_call(_RESTRICT_SELF, ruleset, 0))
+        checked(_call(_RESTRICT_SELF, ruleset, 0))
     finally:
         os.close(ruleset)
-
-
-def forbid_new_privileges() -> None:
-    """Forbid this process to gain privileges by what it starts; the kernel asks for it before it confines."""
-    _checked(_libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:
@@ -68,22 +64,11 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         return
     try:
         rights = rights if path.is_dir() else rights & _OF_A_FILE
-        _checked(_call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, struct.pack("=Qi", rights, handle), 0))
+        checked(_call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, struct.pack("=Qi", rights, handle), 0))
     finally:
         os.close(handle)
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 def _call(number: int, *arguments: bytes | int | None) -> int:
     wide = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
-    return int(_libc().syscall(ctypes.c_long(number), *wide))
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
+    return int(libc().syscall(ctypes.c_long(number), *wide))

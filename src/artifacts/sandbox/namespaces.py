@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from artifacts.sandbox.libc import checked, libc
+
 _NEWNS, _NEWIPC, _NEWUSER, _NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x40000000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 _MOUNT_SETATTR = 442  # a system call; the same number on x86-64 and ARM64
@@ -24,41 +26,40 @@ def restrict_view(hidden: Iterable[Path], readable: Iterable[Path], writable: It
     The process must have one thread. Raises OSError where namespaces are forbidden; what was done until then holds.
     """
     user, group = os.getuid(), os.getgid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    _check(libc.unshare(_NEWUSER | _NEWNS | _NEWNET | _NEWIPC))
+    checked(libc().unshare(_NEWUSER | _NEWNS | _NEWNET | _NEWIPC))
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    _mount(libc, None, "/", _MS_REC | _MS_PRIVATE)
+    _mount(None, "/", _MS_REC | _MS_PRIVATE)
     writable = [path.resolve() for path in writable]
     kept = [path.resolve() for path in (*readable, *writable) if path.exists()]
     for folder in (path.resolve() for path in hidden):
         if folder.is_dir() and folder not in (*kept, Path("/")):
-            _empty(libc, folder, [path for path in kept if path.is_relative_to(folder)])
+            _empty(folder, [path for path in kept if path.is_relative_to(folder)])
     for folder in writable:
-        _mount(libc, folder, folder, _MS_BIND)  # a mount of its own can differ from what is around it
-    _set_attributes(libc, Path("/"), struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0), _AT_RECURSIVE)
+        _mount(folder, folder, _MS_BIND)  # a mount of its own can differ from what is around it
+    _set_attributes(Path("/"), struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0), _AT_RECURSIVE)
     for folder in writable:
-        _set_attributes(libc, folder, struct.pack("=QQQQ", 0, _MOUNT_ATTR_RDONLY, 0, 0), 0)
+        _set_attributes(folder, struct.pack("=QQQQ", 0, _MOUNT_ATTR_RDONLY, 0, 0), 0)
     os.chdir(Path.cwd())  # into what is mounted there now
 
 
-def _empty(libc: ctypes.CDLL, folder: Path, kept: list[Path]) -> None:
+def _empty(folder: Path, kept: list[Path]) -> None:
     """Mount an empty file system over the folder, and what is kept into it again."""
     handles = {path: os.open(path, os.O_PATH) for path in kept}
-    _mount(libc, "tmpfs", folder, 0, "tmpfs")
+    _mount("tmpfs", folder, 0, "tmpfs")
     for path in sorted(handles):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             inside = Path(f"/proc/self/fd/{handles[path]}")
             path.mkdir() if inside.is_dir() else path.touch()
-            _mount(libc, inside, path, _MS_BIND | _MS_REC)
+            _mount(inside, path, _MS_BIND | _MS_REC)
         os.close(handles[path])
 
 
-def _mount(libc: ctypes.CDLL, source: Path | str | None, target: Path | str, flags: int, kind: str = "") -> None:
-    _check(
-        libc.mount(
+def _mount(source: Path | str | None, target: Path | str, flags: int, kind: str = "") -> None:
+    checked(
+        libc().mount(
             os.fsencode(source) if source else None,
             os.fsencode(target),
             kind.encode() or None,
@@ -68,13 +69,9 @@ def _mount(libc: ctypes.CDLL, source: Path | str | None, target: Path | str, fla
     )
 
 
-def _set_attributes(libc: ctypes.CDLL, path: Path, attributes: bytes, flags: int) -> None:
-    _check(
-        libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, attributes, ctypes.c_size_t(len(attributes)))
+def _set_attributes(path: Path, attributes: bytes, flags: int) -> None:
+    checked(
+        libc().syscall(
+            _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, attributes, ctypes.c_size_t(len(attributes))
+        )
     )
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import platform
 import socket
 import struct
 from collections.abc import Iterator
 
-from artifacts.sandbox.landlock import forbid_new_privileges
+from artifacts.sandbox.libc import checked, forbid_new_privileges, libc
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
@@ -109,10 +108,7 @@ def restrict_calls() -> None:
     instructions = list(_filter(machine))
     program = _Program(len(instructions), b"".join(instructions))
     forbid_new_privileges()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    checked(libc().prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0))
 
 
 def _filter(machine: str) -> Iterator[bytes]:
