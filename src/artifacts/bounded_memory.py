@@ -56,7 +56,7 @@ def bounded_memory(more_bytes: int, fact: str) -> Iterator[None]:
 
 
 def _is_of_memory(error: BaseException | None) -> bool:
-    """Whether the exception, or the one it comes from, is that of an allocation that failed."""
+    """Return whether the exception, or one of its causes, is a failed allocation."""
     while error is not None:
         text = str(error).lower()
         if (

@@ -184,7 +184,7 @@ class DigestMemory:
             return self._own_memory(next_error)
 
     def _is_protected(self, name: str) -> bool:
-        """Whether the file may not be written; a damaged header says so too."""
+        """Return whether the file is write-protected; a damaged header says so too."""
         if not name.startswith("SQLITE_READONLY") or os.access(self._path, os.W_OK):
             return False
         if not os.statvfs(self._path).f_flag & os.ST_RDONLY:

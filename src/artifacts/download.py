@@ -237,7 +237,7 @@ class Download:
 
 
 def is_resumable(folder: Path) -> bool:
-    """Whether what a download left in its folder is of use to the next one; True where it left nothing."""
+    """Return whether the next download can continue from this folder; True where it is empty."""
     return not (folder / "part").exists() or _noted(folder) is not None
 
 

@@ -43,7 +43,7 @@ class FileClock:
         return self._latest if self._latest and self.holds(stat, self._latest) else self.now()
 
     def holds(self, stat: os.stat_result, noted: int) -> bool:
-        """Whether a file with these stamps has the bytes it had at `noted`: any change since would have moved them.
+        """Return whether a file with these stamps has the bytes of the time `noted`: a change moves the stamps.
 
         False where a change could have got the same stamp, or `noted` lies in the future because the clock was set
         back since. A clock that is set back and passes the very tick of a stamp again is beyond what a stat can show.
@@ -53,7 +53,7 @@ class FileClock:
         return all(self._is_past_or_future(stat, stamp, noted) for stamp in (stat.st_ctime_ns, stat.st_mtime_ns))
 
     def _is_past_or_future(self, stat: os.stat_result, stamp: int, noted: int) -> bool:
-        """Whether all changes from `noted` to now are stamped later than `stamp`, or all of them earlier."""
+        """Return whether all changes from `noted` to now have a later stamp than `stamp`, or all an earlier one."""
         margin = COARSE_MARGIN if stamp % SECOND == 0 else FINE_MARGIN
         if self._device is None:
             self._device = self._folder.stat().st_dev if self._folder.exists() else -1

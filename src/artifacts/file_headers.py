@@ -1,4 +1,4 @@
-"""What a server's headers say of a file: its version, its length, and which part of it the body is."""
+"""Read a file's version and length, and the range of the body, from a server's headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from artifacts.http_get import Answer, RefusedError, one_line
 
 @dataclass(frozen=True)
 class Kept:
-    """What is known of a part: the file's validator and size, as its server gave them, and the bytes that are there."""
+    """A partial download: the file's validator and size, as its server gave them, and the bytes that have arrived."""
 
     validator: str
     total: int | None

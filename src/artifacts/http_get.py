@@ -82,7 +82,7 @@ class Answer:
             yield chunk
 
     def has_surplus(self) -> bool:
-        """Whether more bytes follow the body, which a Content-Length that is too small would cut off."""
+        """Return whether bytes follow the body: a Content-Length that is too small would cut them off."""
         if self._watch.sock is None or self._response is None or self._response.fp is None:
             return False
         self._watch.sock.settimeout(SURPLUS_SECONDS)  # a server that does not close the connection is in order

@@ -1,4 +1,4 @@
-"""What a step reads, its inputs and its code: hashed before it runs, and the same while it runs.
+"""Hash a step's inputs and code before it runs, and hold both to that while it runs.
 
 An output is recorded under the digests of its inputs, so these must be of the bytes that the step reads, not of those
 that were there when the inputs were made. Each input is hashed before the step, once in a run: an hour of work is not

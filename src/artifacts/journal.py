@@ -106,5 +106,5 @@ def _is_sound(entry: Entry) -> bool:
 
 
 def _is_amount(number: object) -> bool:
-    """Whether it is a number that can be added and shown: JSON may give NaN, infinity, or an integer beyond floats."""
+    """Return whether the value is a finite number within the range of floats: JSON may give others."""
     return isinstance(number, (int, float)) and 0 <= number < 1e18

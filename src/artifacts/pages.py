@@ -1,4 +1,4 @@
-"""What arrives instead of a file: web pages, Git LFS pointers, error messages.
+"""Detect web pages, Git LFS pointers and error messages that arrive instead of a file.
 
 Only what cannot be the file is refused: a page unless the name ends in `.html`, and a text in angle or curly brackets
 where the name is that of a binary format. Bytes that the recipe pins are not looked at.
@@ -26,7 +26,7 @@ _PAGE = re.compile(r"\s*+(?>(?:<\?xml.*?\?>|<!--.*?-->)\s*+)*+<(?:!doctype\s+htm
 
 
 def page_fault(path: Path, file_name: str, content_type: str) -> str | None:
-    """What a body is where `file_name` was asked for and it cannot be that; worded to follow the name; None for a file.
+    """Return what a body is that cannot be the file `file_name`, worded to follow the name; None for a file.
 
     `content_type` is what the server says of it, or empty.
     """
@@ -71,7 +71,7 @@ def way_to_the_file(url: str) -> str:
 
 
 def raw_address(url: str) -> str | None:
-    """Where a file lies whose page (or LFS pointer) has this address, on the hub, GitHub and GitLab; None elsewhere."""
+    """Return the raw address of a file, given that of its page on the hub, GitHub or GitLab; None elsewhere."""
     parts = urlsplit(url)
     hub = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").netloc
     path = parts.path

@@ -50,12 +50,12 @@ class Pointer:
 
     @property
     def is_known(self) -> bool:
-        """Whether the target, or a part of what points to it, is there."""
+        """Whether the link, the manifest or the key exists."""
         return any(path.is_symlink() or path.exists() for path in (self.link, self.manifest_file, self._key_file))
 
     @property
     def state(self) -> tuple[str | bytes | None, ...]:
-        """What the link, the manifest and the key say, to be compared."""
+        """Contents of the link, the manifest and the key, for comparison."""
         link = os.fspath(self.link.readlink()) if self.link.is_symlink() else None
         return link, self.manifest_file.read_bytes() if self.manifest_file.is_file() else None, self.key
 

@@ -98,7 +98,7 @@ def _fix_of(fault: str) -> str | None:
 
 
 class Resources(_Declared):
-    """What a target needs while it is built. Where no memory is declared, earlier runs are the guide.
+    """Memory and time of a target's step. Where no memory is declared, that of earlier runs counts.
 
     A step is stopped after `minutes`, or after `silent_minutes` without progress: a build that nobody watches must end.
     """

@@ -159,7 +159,7 @@ class _Last:
 
     @property
     def doing(self) -> str:
-        """What the step said last, as the end of a sentence."""
+        """The step's last message, as the end of a sentence."""
         return f" while {self.message}" if self.message else ""
 
     def read(self, descriptor: int) -> None:

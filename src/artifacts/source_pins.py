@@ -26,7 +26,7 @@ LOCK_HEADER = "# Digests of sources that the recipe does not pin, written on fir
 
 
 def pinned_digest(loaded: LoadedRecipe, name: str) -> tuple[str | None, Path]:
-    """What a source is held to, and by which file."""
+    """Return the digest that a source is pinned to, and the file that pins it."""
     source = loaded.recipe.sources[name]
     if source.sha256 is not None:
         return source.sha256, loaded.marked.place(("sources", name, "sha256")).file

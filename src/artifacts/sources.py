@@ -168,7 +168,7 @@ def partial_folder(source: Source, downloads: Path) -> Path:
 
 
 def is_resumable(partial: Path) -> bool:
-    """Whether what a killed run left in the folder of a download is of use to the next run."""
+    """Return whether the next run can continue the partial download in this folder."""
     from artifacts import download  # only a download and a clean-up need it
 
     return download.is_resumable(partial)

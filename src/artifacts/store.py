@@ -116,8 +116,7 @@ class Store:
         return self.folder(content) / "files"
 
     def action(self, key: str) -> Action | None:
-        """What is known about a key, or None. A record that is torn, altered, of another key or another version is
-        none."""
+        """Return the record of a key; None if it is missing, torn, altered, or of another key or version."""
         written = _read(self._record(key)) if _is_sha256(key) else None
         if written is None:
             return None
@@ -148,15 +147,15 @@ class Store:
         return manifest if sound and all(sound) else None
 
     def damage(self, content: str, *, anew: bool = False) -> str | None:
-        """What is wrong with an artifact, or None. Files not touched since they were last hashed are not read again,
-        unless `anew` asks for it."""
+        """Return the damage of an artifact in words, or None. Files that were not touched since they were last hashed
+        are read again only with `anew`."""
         manifest = self.manifest(content)
         if manifest is None:
             return "its manifest is missing or damaged"
         return self.difference(self.files(content), manifest, anew=anew)
 
     def difference(self, folder: Path, manifest: Manifest, *, anew: bool = False) -> str | None:
-        """How a folder differs from a manifest, in words, or None; `anew` as for `damage`.
+        """Return how a folder differs from a manifest, in words, or None; `anew` as for `damage`.
 
         Before a file is called different its bytes are read: what is remembered of it may be wrong.
         """
@@ -232,7 +231,7 @@ def _is_sha256(text: Any) -> bool:
 
 
 def _is_file(name: str, size: Any, digest: Any) -> bool:
-    """Whether a manifest may list this: a name that leads out of its folder would be read, and laid out, elsewhere."""
+    """Return whether a manifest may list this name: one that leads out of the folder would be read elsewhere."""
     inside = not {"", ".", ".."} & set(name.split("/")) and "\0" not in name
     return inside and isinstance(size, int) and size >= 0 and _is_sha256(digest)
 

@@ -48,7 +48,7 @@ class StoredTensor:
 
     @property
     def is_float(self) -> bool:
-        """Whether the values are real numbers of any precision."""
+        """Whether the values are floating-point numbers."""
         return self.storage_type in FLOATS
 
     @property

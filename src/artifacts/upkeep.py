@@ -23,8 +23,7 @@ PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Finding:
-    """What reading a target showed: how many bytes were read; what is wrong, if anything, and what puts it right; and
-    whether it is a source that nothing holds to a digest yet."""
+    """Result of reading a target: bytes read, damage if any and its fix, and whether it is a source without a pin."""
 
     target: str
     bytes: int
@@ -48,7 +47,7 @@ def verify(plan: Plan, words: list[str]) -> Iterator[Finding]:
 
 
 def _settled(there: Lookup, job: Job | SourceJob) -> Finding:
-    """What is found wrong twice, and not while a build was pointing the target elsewhere."""
+    """Return a finding that two looks agree on: a build may point the target elsewhere meanwhile."""
     pointer = there.pointer(job.full_name)
     while True:
         before = pointer.state

@@ -47,7 +47,7 @@ def _word_without_secrets(word: str) -> str:
 
 
 def url_fault(url: str) -> str | None:
-    """What is wrong with an address to fetch from, worded to follow its name; None for a good one. Quotes no secret."""
+    """Return the fault of a web address, worded to follow its name; None if it has none. No secret is quoted."""
     if not re.match(r"https?://", url):
         return "must begin with 'https://'"
     if any(ord(character) < 32 or ord(character) == 127 for character in url):

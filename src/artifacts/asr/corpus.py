@@ -27,10 +27,10 @@ SAMPLE_RATE_HZ = 16_000
 DURATION_TOLERANCE_SECONDS = 0.1
 """Manifests round their durations; a clip that was cut short differs by more than this."""
 
+# Four hours, which are 0.9 GB in memory: a recording is read in one piece.
 MAX_SECONDS = 14_400.0
-"""Four hours, which are 0.9 GB in memory: a recording is read in one piece."""
+# A clip in floats may exceed 1 where it is loud; the energies of far larger numbers are infinite.
 LARGEST_SAMPLE = 1000.0
-"""A clip in floats may exceed 1 where it is loud; the energies of far larger numbers are infinite."""
 MAX_LINE_BYTES = 16 << 20
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

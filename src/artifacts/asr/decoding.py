@@ -11,8 +11,8 @@ from artifacts.errors import StepError
 DEFAULT_MAX_SYMBOLS = 10
 """For a checkpoint that sets no limit; onnx-asr's default."""
 
+# A joint that always says a token would be run this often for each frame.
 LARGEST_MAX_SYMBOLS = 1000
-"""A joint that always says a token would be run this often for each frame."""
 
 LARGEST_DURATION = 10_000
 

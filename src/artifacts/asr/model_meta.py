@@ -9,8 +9,8 @@ from typing import Any
 from artifacts.errors import StepError
 from artifacts.read_input import read_json_object
 
+# More than any size of a model, in whatever it counts.
 LARGEST_SIZE = 1_000_000
-"""More than any size of a model, in whatever it counts."""
 
 
 class ModelMeta:

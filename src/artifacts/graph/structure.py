@@ -22,8 +22,8 @@ from artifacts.graph.texts import check_texts
 _FIX = "export the model again, or copy its file again"
 
 LARGEST_OPSET = 2**31 - 1
+# A schema's bound for an op that takes any number of inputs.
 _ANY_NUMBER = 2**31 - 1
-"""What a schema says of an op that takes any number of inputs."""
 
 # The field that an attribute of a type has its value in, for those that Python code follows.
 _FIELDS = {

@@ -153,7 +153,7 @@ def check_values(place: TensorPlace) -> None:
 
 
 def _numbers(data_type: int, count: int) -> int:
-    """How many entries of its field `count` elements take: complex ones two, and those of 4 bits share one."""
+    """Return the number of field entries for `count` elements: two for a complex one, one for two of 4 bits."""
     if data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
         return 2 * count
     bits = BITS_PER_ELEMENT.get(data_type, 8)

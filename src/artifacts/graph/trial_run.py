@@ -25,8 +25,8 @@ FRAMES = 32
 """The size of an open last axis: enough for four frames behind 8x subsampling."""
 
 LIMIT_SECONDS = 20.0
+# Most numbers of an input: a file of a kilobyte may declare terabytes.
 MAX_NUMBERS = 1 << 24
-"""What an input has at most: a file of a kilobyte may declare terabytes."""
 
 _COMMON = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(string)": "object"} | {

@@ -19,8 +19,8 @@ from artifacts.errors import StepError
 from artifacts.read_input import read_json, require_file, require_inside
 
 NAME = "inputs.json"
+# Most numbers of both shapes of an input together: the network is run on inputs of these shapes.
 MAX_NUMBERS = 1 << 28
-"""What both shapes of an input have at most, added: it is run on inputs of these shapes."""
 
 
 class Input(BaseModel):

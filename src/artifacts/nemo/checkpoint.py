@@ -61,7 +61,7 @@ def restore_preprocessor(checkpoint: Path, scratch: Path) -> nn.Module:
 
 
 def _read_index(file: Path, name: str) -> dict[str, StoredTensor]:
-    """What the file with the weights says of each; before torch is imported."""
+    """Return the description of each weight in the file, without torch."""
     try:
         index = read_index(file)
     except TorchFileError as error:

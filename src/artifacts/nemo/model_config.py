@@ -50,7 +50,7 @@ class _Part(_Section):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the file says, `_target_` included."""
+        """The section's values as the file has them, `_target_` included."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 

@@ -27,7 +27,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 
 @dataclass(frozen=True)
 class Confinement:
-    """What confines a process: the kernel's means for files and for the network, empty where it has none."""
+    """The kernel's means that confine a process, for files and for the network; empty where there is none."""
 
     files: str
     network: str
