@@ -94,10 +94,10 @@ def test_checking_takes_no_memory_for_what_an_alias_would_repeat() -> None:
 
 def test_directives_whose_time_grows_with_their_square_are_refused_at_once() -> None:
     directives = "".join(f"%TAG !a{number}! b\n" for number in range(50_000))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(YamlBoundError, match="line 2, column 1: more than 100 %TAG directives"):
         check_events(f"# comment\n{directives}--- a\n", max_bytes=1_000_000, max_depth=50)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 5  # to parse them takes 48 s
 
 
 SCALARS = """

@@ -103,7 +103,7 @@ def test_a_slow_server_is_left_over_https_as_well(tls_server: FileServer) -> Non
     def drip(write: object) -> None:
         assert callable(write)
         write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        for _ in range(100):
+        for _ in range(1000):  # 20 s
             write(b"x")
             time.sleep(0.02)
 
@@ -114,7 +114,7 @@ def test_a_slow_server_is_left_over_https_as_well(tls_server: FileServer) -> Non
         get(f"{tls_server.address}/a", {}, None, 500, 0.3) as answer,
     ):
         list(answer.chunks())
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,9 @@ def test_a_page_in_utf_16_is_a_page(order: str, tmp_path: Path) -> None:
 
 def test_many_comments_take_no_time(tmp_path: Path) -> None:
     (tmp_path / "body").write_text("<!---->" * 580 + "x")
-    started = time.monotonic()
+    started = time.process_time()
     assert page_fault(tmp_path / "body", "x.txt", "") is None
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 5  # a pattern that goes back for each would take for ever
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_server_that_sends_next_to_nothing_is_left_and_told(
         f"'{url}' sends fewer than 1000 bytes in 0.3 s (2 tries)",
         f"'{url}' cannot be fetched: timed out (2 tries)",
     )
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
     assert len(server.gets(PATH)) == 2
 
 
