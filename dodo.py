@@ -6,7 +6,7 @@ What they are is said in pipeline.yaml and recipes/; the work is in src/.
 from collections.abc import Iterator
 from typing import Any
 
-from artifacts.tasks import Session
+from artifacts.cli.tasks import Session
 
 SESSION = Session.of_doit()
 DOIT_CONFIG = SESSION.doit_config

@@ -27,9 +27,9 @@ MIB = 2**20
 
 
 def inference(source: Path, _out: Path) -> None:
-    from artifacts.asr.corpus import read_corpus
-    from artifacts.asr.frontend import Encoder, Preprocessor
     from artifacts.graph.model_file import find_model
+    from artifacts.speech.corpus import read_corpus
+    from artifacts.speech.frontend import Encoder, Preprocessor
 
     preprocess, encode = Preprocessor(find_model(PREPROCESSOR), 1), Encoder(find_model(source), 1)
     speech = read_corpus(CORPUS, SLICES)

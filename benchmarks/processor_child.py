@@ -26,7 +26,7 @@ Forms = dict[str, tuple[str, str]]
 
 def build(out: str, names: Sequence[str], calibration: str) -> Iterator[dict[str, Any]]:
     """Run the steps of these targets, inputs first. What they need and is not among them is read from the cache."""
-    from artifacts.plan import Job, load_plan
+    from artifacts.plan.plan import Job, load_plan
 
     plan = load_plan(ROOT / "pipeline.yaml", list(names))
     made: dict[str, Path] = {}
@@ -45,7 +45,7 @@ def build(out: str, names: Sequence[str], calibration: str) -> Iterator[dict[str
 
 
 def _input(plan: Any, name: str, calibration: str) -> Path:
-    from artifacts.plan import SourceJob
+    from artifacts.plan.plan import SourceJob
 
     recipe, _, short = name.partition(":")
     job = plan.jobs[name]
@@ -67,8 +67,8 @@ def decoder_errors(models: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 def encoder_errors(models: dict[str, str], corpus: str) -> Iterator[dict[str, Any]]:
     """The same of encoders, over the utterances of a corpus."""
-    from artifacts.asr.corpus import read_corpus
-    from artifacts.asr.frontend import Preprocessor
+    from artifacts.speech.corpus import read_corpus
+    from artifacts.speech.frontend import Preprocessor
 
     preprocess = Preprocessor(CACHE / "tiny" / "preprocessor" / "preprocessor.onnx", 1)
     speech = read_corpus(Path(corpus))

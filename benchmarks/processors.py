@@ -79,7 +79,7 @@ def main() -> None:
     if shutil.which(EMULATOR) is None:
         raise SystemExit(f"{EMULATOR} is not installed\n  fix: apt-get install qemu-user")
     parts = [arguments.only] if arguments.only else ["bytes", "errors", "words"]
-    from artifacts.processor import processor
+    from artifacts.runtime.processor import processor
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -170,7 +170,7 @@ def _run(part: str, name: str, out: Path, corpora: Corpora, recipes: list[str]) 
 
 def _targets(recipes: list[str]) -> list[str]:
     """The targets of `tiny`, and of the other recipes one for each step that is not among these; no measurements."""
-    from artifacts.plan import Job, load_plan
+    from artifacts.plan.plan import Job, load_plan
 
     plan = load_plan(ROOT / "pipeline.yaml", recipes)
     jobs = {name: job for name, job in plan.jobs.items() if isinstance(job, Job) and job.step not in MEASURING}

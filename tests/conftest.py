@@ -128,8 +128,8 @@ def speech_features(preprocessor: Path, evaluation: Path) -> Features:
 
     LONGEST_SPEECH_SECONDS lowers that for an emulator, where a second of speech takes ten.
     """
-    from artifacts.asr.corpus import read_corpus
-    from artifacts.asr.frontend import Preprocessor
+    from artifacts.speech.corpus import read_corpus
+    from artifacts.speech.frontend import Preprocessor
 
     corpus = read_corpus(evaluation)
     model = Preprocessor(preprocessor / "preprocessor.onnx", threads=1)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.asr.corpus import Corpus, Utterance, read_corpus
 from artifacts.nemo.quiet import quiet
+from artifacts.speech.corpus import Corpus, Utterance, read_corpus
 
 ORDERS = 4
 """In which the clips are joined, for each length."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.asr.corpus import Corpus
+from artifacts.speech.corpus import Corpus
 from word_losses import TOTAL, Rows, count_rows, exceeding, losses, wer_percent
 
 THREADS = 1

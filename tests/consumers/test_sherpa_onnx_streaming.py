@@ -15,13 +15,13 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from artifacts.asr.corpus import SAMPLE_RATE_HZ, Corpus
-from artifacts.asr.decoding import read_decoding
-from artifacts.asr.greedy import Greedy
-from artifacts.asr.streaming_encoder import StreamingEncoder
-from artifacts.asr.tokens import detokenize, read_pieces
-from artifacts.asr.transducer import SeparateTransducer
-from artifacts.asr.word_errors import count, total
+from artifacts.speech.corpus import SAMPLE_RATE_HZ, Corpus
+from artifacts.speech.decoding import read_decoding
+from artifacts.speech.greedy import Greedy
+from artifacts.speech.streaming_encoder import StreamingEncoder
+from artifacts.speech.tokens import detokenize, read_pieces
+from artifacts.speech.transducer import SeparateTransducer
+from artifacts.speech.word_errors import count, total
 from streaming_targets import ROOT, measurement_inputs, streaming
 
 SLICES = ("clean", "soft_endings")

@@ -6,7 +6,7 @@ import json
 import re
 
 from artifacts.digest import digest_json
-from artifacts.processor import processor
+from artifacts.runtime.processor import processor
 from small_project import Project
 
 

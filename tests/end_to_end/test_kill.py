@@ -35,7 +35,7 @@ def step_processes(project: Project) -> list[int]:
             words = path.read_bytes().decode(errors="replace").split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if "artifacts.child" in words and any(word.startswith(str(project.root)) for word in words):
+        if "artifacts.run.child" in words and any(word.startswith(str(project.root)) for word in words):
             found.append(int(path.parent.name))
     return found
 

@@ -125,11 +125,13 @@ def test_a_changed_algorithm_that_gives_the_same_bytes_stops_the_rebuild_there(o
 
 
 def test_code_that_a_step_imports_inside_a_function_counts_as_its_own(own_project: Project) -> None:
-    kit = own_project.package / "asr" / "shouting.py"
+    kit = own_project.package / "speech" / "shouting.py"
     kit.write_text("def shout(text: str) -> str:\n    return text.upper()\n")
     step = own_project.package / "steps" / "change_text.py"
     own_project.replace(
-        "changed = joined.upper()", "from artifacts.asr.shouting import shout\n    changed = shout(joined)", path=step
+        "changed = joined.upper()",
+        "from artifacts.speech.shouting import shout\n    changed = shout(joined)",
+        path=step,
     )
     assert own_project.doit("second").code == 0
     assert own_project.text("second") == "ONE\n" * 3

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.digest_memory import DigestMemory
-from artifacts.file_clock import FINE_MARGIN, SECOND
+from artifacts.files.clock import FINE_MARGIN, SECOND
+from artifacts.store.digest_memory import DigestMemory
 from small_project import Project, make_project
 from small_server import FileServer
 

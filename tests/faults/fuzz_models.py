@@ -37,13 +37,13 @@ ADDRESS_SPACE_BYTES = 12 << 30
 KITS = ROOT / "src" / "artifacts"
 MODULES = [
     ".".join(("artifacts", *path.relative_to(KITS).with_suffix("").parts))
-    for kit in ("asr", "graph", "ncnn")
+    for kit in ("graph", "ncnn", "speech")
     for path in sorted((KITS / kit).rglob("*.py"))
     if path.stem not in ("__init__", "sherpa_recognizer")
 ]
 PRELOADED = [
     "faults.fuzz_models",
-    "artifacts.child",
+    "artifacts.run.child",
     "kaldi_native_fbank",
     "ncnn",
     "numpy",
@@ -166,7 +166,7 @@ def _forkserver() -> multiprocessing.context.ForkServerContext:
 
 def _step(staging: Path, use: Use, inputs: dict[str, Path]) -> None:
     """The step's child: its own `main`, and then how much memory it took."""
-    from artifacts import child
+    from artifacts.run import child
 
     os.setsid()
     log = os.open(staging / "log", os.O_WRONLY | os.O_CREAT)

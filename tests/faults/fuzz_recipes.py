@@ -32,8 +32,8 @@ THROUGH_DOIT = 60
 WORKER = """
 import contextlib, io, json, os, sys, traceback
 from doit.exceptions import InvalidCommand, InvalidDodoFile
-from artifacts.commands import PlanRun, Verify, Why
-from artifacts.tasks import Session
+from artifacts.cli.commands import PlanRun, Verify, Why
+from artifacts.cli.tasks import Session
 for line in sys.stdin:
     os.chdir(json.loads(line))
     said, end, refused = io.StringIO(), "", False

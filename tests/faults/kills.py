@@ -151,7 +151,7 @@ def _step_of(project: WatchedProject, doit: int) -> int | None:
     while time.monotonic() < end:
         for pid in survivors(project.root):
             with contextlib.suppress(OSError):
-                if b"artifacts.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"artifacts.run.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return pid
         if Path(f"/proc/{doit}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
             return None

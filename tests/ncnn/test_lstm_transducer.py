@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifacts.asr.corpus import read_corpus
-from artifacts.asr.streaming_rnnt import transcribe
 from artifacts.errors import StepError
 from artifacts.icefall.streaming import TorchNetworks
 from artifacts.ncnn.lstm_transducer import LstmTransducer, token_count
 from artifacts.ncnn.runtime import find_net
+from artifacts.speech.corpus import read_corpus
+from artifacts.speech.streaming_rnnt import transcribe
 from lstm_networks import DIM, HIDDEN, LAYERS, TOKENS, LstmNetworks
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from artifacts.asr.corpus import read_corpus
 from artifacts.errors import StepError
 from artifacts.ncnn.runtime import find_net
 from artifacts.ncnn.sherpa_recognizer import SherpaFiles, SherpaRecognizer
+from artifacts.speech.corpus import read_corpus
 from lstm_networks import HIDDEN, LstmNetworks
 
 if TYPE_CHECKING:

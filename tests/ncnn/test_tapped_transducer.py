@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifacts.asr.decoding import read_decoding
-from artifacts.asr.greedy import decode
 from artifacts.ncnn.tapped_transducer import TappedEncoder, TappedTransducer
 from artifacts.ncnn.transducer import Encoder, Transducer
+from artifacts.speech.decoding import read_decoding
+from artifacts.speech.greedy import decode
 from ncnn_conversions import Array
 
 

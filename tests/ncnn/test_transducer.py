@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifacts.asr.decoding import Decoding, read_decoding
-from artifacts.asr.frontend import Encoder as OnnxEncoder
-from artifacts.asr.greedy import decode
-from artifacts.asr.transducer import SeparateTransducer
-from artifacts.copy_file import copy_file
 from artifacts.errors import StepError
+from artifacts.files.copy import copy_file
 from artifacts.ncnn.param_file import read_param, write_param
 from artifacts.ncnn.transducer import Encoder, Transducer, max_encoder_frames
+from artifacts.speech.decoding import Decoding, read_decoding
+from artifacts.speech.frontend import Encoder as OnnxEncoder
+from artifacts.speech.greedy import decode
+from artifacts.speech.transducer import SeparateTransducer
 from ncnn_conversions import build_tdt
 
 LENGTHS = [*range(1, 18), 63, 64, 65, 66, 71, 72, 73, 127, 129, 257, 511, 513, 1001, 1024, 2049, 3999, 4000]

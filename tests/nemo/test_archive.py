@@ -11,7 +11,7 @@ import pytest
 
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, WEIGHTS, open_archive
-from artifacts.trust import trust
+from artifacts.untrusted.trust import trust
 from faults.hostile_archives import archives
 from faults.hostile_checkpoints import Case
 

@@ -13,7 +13,7 @@ import torch
 from artifacts.errors import StepError
 from artifacts.nemo.archive import WEIGHTS, open_archive
 from artifacts.nemo.checkpoint import restore, restore_preprocessor
-from artifacts.trust import trust
+from artifacts.untrusted.trust import trust
 from faults.hostile_checkpoints import Case, changed, pack, set_key, unpack
 from faults.hostile_weights import weights
 
@@ -153,7 +153,7 @@ def test_a_configuration_that_asks_for_more_than_the_weights_takes_no_memory_for
 
     changed(tiny_checkpoint, tmp_path / "h.nemo", enlarge)
     script = (
-        "from pathlib import Path\nfrom artifacts.child import peak_bytes\nfrom artifacts.errors import StepError\n"
+        "from pathlib import Path\nfrom artifacts.run.child import peak_bytes\nfrom artifacts.errors import StepError\n"
         "from artifacts.nemo.checkpoint import restore\n"
         "try:\n    restore(Path('h.nemo'), Path('.'))\nexcept StepError as error: print(error.fact)\n"
         "print(peak_bytes())"

@@ -126,8 +126,8 @@ def test_a_text_that_a_library_would_follow_is_refused(
 def test_trust_lifts_the_list_and_nothing_else(
     tmp_path: Path, tiny_checkpoint: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from artifacts import trust
     from artifacts.nemo.checkpoint import restore_preprocessor
+    from artifacts.untrusted import trust
 
     monkeypatch.setattr(trust, "_trusted", set())
     trusted = tmp_path / "h.nemo"

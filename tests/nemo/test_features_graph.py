@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
-from artifacts.asr.corpus import read_corpus
 from artifacts.nemo.feature_settings import read_settings
 from artifacts.nemo.features_graph import build_features_graph
+from artifacts.speech.corpus import read_corpus
 
 
 @pytest.fixture(scope="session")

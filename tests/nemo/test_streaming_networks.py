@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from artifacts.asr.corpus import read_corpus
 from artifacts.nemo.streaming_networks import StreamingEncoderNetwork
 from artifacts.nemo.streaming_schedule import Wishes, schedule
+from artifacts.speech.corpus import read_corpus
 from streaming_targets import restored_streaming_model, stream_with_nemo
 
 LAYERS, CACHED, WIDTH, KERNEL_PAST = 5, 70, 96, 8

@@ -1,7 +1,7 @@
 """Tests that depend on integer sums or last bits pass on emulated processors.
 
 A selection that takes a minute each. `LONGEST_SPEECH_SECONDS=6 qemu-x86_64 -cpu Haswell python -m pytest tests/graph
-tests/asr tests/steps/test_quantize_*.py` runs whole suites: docs/processors.md.
+tests/speech tests/steps/test_quantize_*.py` runs whole suites: docs/processors.md.
 """
 
 from __future__ import annotations

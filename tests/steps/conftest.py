@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.asr.corpus import read_corpus
+from artifacts.speech.corpus import read_corpus
 from nemo_models import nemo_around_the_kits_modules
 
 SETTINGS = {"first": ("0", "1"), "second, with a longer name": ("4711", "2")}

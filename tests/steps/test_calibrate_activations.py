@@ -16,11 +16,11 @@ import soundfile
 from onnx import TensorProto, helper, parser
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
-from artifacts.asr.frontend import Preprocessor
 from artifacts.errors import StepError
 from artifacts.graph.quantization.activation_statistics import StatisticsReader
 from artifacts.graph.quantization.weight_matmuls import weight_matmuls
+from artifacts.speech.corpus import read_corpus
+from artifacts.speech.frontend import Preprocessor
 from artifacts.steps import calibrate_activations
 from artifacts.steps.calibrate_activations import Params
 from calibration_cases import copy_corpus, rewrite, save, with_scaled_channel

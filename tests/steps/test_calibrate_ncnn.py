@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
-from artifacts.asr.kaldi_features import features
 from artifacts.errors import StepError
 from artifacts.ncnn.runtime import Net, find_net
 from artifacts.ncnn.scale_table import read_table
+from artifacts.speech.corpus import read_corpus
+from artifacts.speech.kaldi_features import features
 from artifacts.steps import calibrate_ncnn, quantize_ncnn_int8, rewrite_ncnn_linears
 from artifacts.steps.calibrate_ncnn import Params
 from calibration_cases import copy_corpus
@@ -202,7 +202,7 @@ def test_a_corpus_that_changes_meanwhile_is_refused(
     inputs: Inputs, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a clip holds is read anew in each pass."""
-    from artifacts.asr.corpus import Corpus
+    from artifacts.speech.corpus import Corpus
 
     read, calls = Corpus.waveform, []
 

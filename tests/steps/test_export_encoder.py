@@ -11,9 +11,9 @@ import torch
 from onnx import numpy_helper
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
 from artifacts.nemo.batch_norms import fold_batch_norm
 from artifacts.nemo.position_table import sinusoids
+from artifacts.speech.corpus import read_corpus
 from artifacts.steps.export_encoder import Params
 
 BOUND = 1e-4

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
+from artifacts.speech.corpus import read_corpus
 from artifacts.steps.export_preprocessor import Params
 
 BOUND = 2e-3

@@ -15,10 +15,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
-from artifacts.asr.streaming_encoder import CACHES, INPUTS, OUTPUTS, StreamingEncoder
 from artifacts.errors import StepError
 from artifacts.nemo.streaming_schedule import Wishes, schedule
+from artifacts.speech.corpus import read_corpus
+from artifacts.speech.streaming_encoder import CACHES, INPUTS, OUTPUTS, StreamingEncoder
 from artifacts.steps import export_streaming_encoder
 from artifacts.steps.export_streaming_encoder import Params
 from streaming_targets import CHECKPOINT, restored_streaming_model, stream_with_nemo, streaming

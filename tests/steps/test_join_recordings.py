@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import Corpus, read_corpus
 from artifacts.errors import StepError
+from artifacts.speech.corpus import Corpus, read_corpus
 from artifacts.steps import join_recordings
 
 Metrics = dict[str, float | int | str]

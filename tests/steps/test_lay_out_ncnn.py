@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
-from artifacts.asr.decoding import read_decoding
-from artifacts.asr.frontend import Preprocessor
-from artifacts.asr.greedy import decode
 from artifacts.errors import StepError
 from artifacts.ncnn.transducer import Encoder, Transducer
+from artifacts.speech.corpus import read_corpus
+from artifacts.speech.decoding import read_decoding
+from artifacts.speech.frontend import Preprocessor
+from artifacts.speech.greedy import decode
 from artifacts.steps import lay_out_ncnn, quantize_ncnn_int8
 from artifacts.steps.lay_out_ncnn import Params
 

@@ -114,6 +114,6 @@ def test_tokens_of_another_model_are_refused(inputs: dict[str, Path], tmp_path: 
 def test_what_sherpa_hears_otherwise_is_refused(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("artifacts.asr.streaming_rnnt.SHIFT_FRAMES", 5)
+    monkeypatch.setattr("artifacts.speech.streaming_rnnt.SHIFT_FRAMES", 5)
     with pytest.raises(StepError, match=r"in 'clean-000' sherpa-ncnn hears \d+ tokens and our own streaming loop \d+;"):
         lay_out(tmp_path / "out", inputs)

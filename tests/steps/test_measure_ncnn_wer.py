@@ -70,7 +70,7 @@ def test_a_stream_is_heard_as_sherpa_hears_it_token_for_token(inputs: dict[str, 
 def test_another_loop_than_sherpas_is_noticed(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("artifacts.asr.streaming_rnnt.SHIFT_FRAMES", 5)
+    monkeypatch.setattr("artifacts.speech.streaming_rnnt.SHIFT_FRAMES", 5)
     metrics = measure_ncnn_wer.run(tmp_path, Params(compare_with_sherpa=True), **inputs)
     assert metrics["sherpa_equal_utterances"] == 0
 

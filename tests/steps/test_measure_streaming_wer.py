@@ -8,9 +8,9 @@ import jiwer
 import pytest
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
 from artifacts.errors import StepError
 from artifacts.nemo.streaming_schedule import Wishes, schedule
+from artifacts.speech.corpus import read_corpus
 from artifacts.steps import measure_streaming_wer
 from artifacts.steps.measure_streaming_wer import Params
 from streaming_targets import CHECKPOINT, measurement_inputs, restored_streaming_model, streaming, transcribe_with_nemo

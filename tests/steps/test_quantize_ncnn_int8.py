@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
-from artifacts.asr.kaldi_features import SAMPLE_RATE_HZ
-from artifacts.asr.streaming_rnnt import TAIL_SECONDS, transcribe
 from artifacts.errors import StepError
 from artifacts.ncnn.lstm_transducer import LstmTransducer
 from artifacts.ncnn.runtime import Net, find_net
 from artifacts.ncnn.sherpa_recognizer import SherpaFiles, SherpaRecognizer
+from artifacts.speech.corpus import read_corpus
+from artifacts.speech.kaldi_features import SAMPLE_RATE_HZ
+from artifacts.speech.streaming_rnnt import TAIL_SECONDS, transcribe
 from artifacts.steps import calibrate_ncnn, quantize_ncnn_int8, rewrite_ncnn_linears, tag_sherpa_ncnn
 from artifacts.steps.quantize_ncnn_int8 import Params
 from calibration_cases import copy_corpus

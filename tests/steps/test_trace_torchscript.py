@@ -13,10 +13,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from artifacts.asr.corpus import read_corpus
-from artifacts.asr.kaldi_features import features
 from artifacts.errors import StepError
 from artifacts.icefall.checkpoint import load
+from artifacts.speech.corpus import read_corpus
+from artifacts.speech.kaldi_features import features
 from artifacts.steps import trace_torchscript
 from artifacts.steps.trace_torchscript import Params
 

@@ -15,7 +15,7 @@ import torch
 from filterbank import features
 from quick_lstm import quicken
 
-from artifacts.asr import kaldi_features
+from artifacts.speech import kaldi_features
 
 
 def main() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from artifacts.asr.corpus import read_corpus
-from artifacts.asr.streaming_rnnt import transcribe
-from artifacts.asr.word_errors import count, total
 from artifacts.icefall.checkpoint import load
 from artifacts.icefall.streaming import TorchNetworks
+from artifacts.speech.corpus import read_corpus
+from artifacts.speech.streaming_rnnt import transcribe
+from artifacts.speech.word_errors import count, total
 
 
 def evaluate(checkpoint: Path, folder: Path, slices: list[str]) -> None:

@@ -16,7 +16,7 @@ import torch
 from nemo.collections.asr.models import ASRModel
 from nemo.collections.asr.parts.utils.streaming_utils import CacheAwareStreamingAudioBuffer
 
-from artifacts.asr.corpus import read_corpus
+from artifacts.speech.corpus import read_corpus
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,10 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import model as tiny
 import torch
 from nemo.collections.asr.models import EncDecRNNTBPEModel
 from omegaconf import OmegaConf
+
+import model as tiny
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

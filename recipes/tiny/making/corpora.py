@@ -20,6 +20,7 @@ import noise
 import numpy as np
 import sentences
 import soundfile
+
 import speech
 
 GAP_SECONDS = 0.4

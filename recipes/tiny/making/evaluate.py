@@ -12,7 +12,7 @@ import jiwer
 import torch
 from nemo.collections.asr.models import ASRModel
 
-from artifacts.asr.corpus import read_corpus
+from artifacts.speech.corpus import read_corpus
 
 
 def evaluate(nemo_file: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import sentences
+
 import speech
 
 SOFT_ENDINGS = 0.25

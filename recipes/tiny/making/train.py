@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import checkpoint
 import jiwer
-import model as tiny
 import numpy as np
 import torch
 from recordings import Recording, Speech, batches, record
 from tdt_loss import tdt_loss
 from tokenizer import write_tokenizer
 from torch.nn.utils.rnn import pad_sequence
+
+import model as tiny
 
 if TYPE_CHECKING:
     from nemo.collections.asr.models import EncDecRNNTBPEModel

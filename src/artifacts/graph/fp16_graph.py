@@ -25,10 +25,10 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
 from artifacts.errors import StepError
-from artifacts.foreign_errors import foreign_errors
 from artifacts.graph.fp16_values import Fp16Rounding
 from artifacts.graph.node_order import bodies
 from artifacts.graph.tensors import inline_bytes, is_external, iter_tensors
+from artifacts.untrusted.foreign_errors import foreign_errors
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 

@@ -20,14 +20,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import ModelProto
 
 from artifacts.errors import StepError
-from artifacts.foreign_errors import foreign_errors
 from artifacts.graph.external_data import check_references
 from artifacts.graph.strip_docs import strip_docs
 from artifacts.graph.structure import check_structure
 from artifacts.graph.tensor_reader import TensorReader
 from artifacts.graph.tensor_writer import PROTOBUF_LIMIT_BYTES, stored_tensors, write_model
 from artifacts.graph.tensors import is_external, iter_tensors
-from artifacts.read_input import require_inside
+from artifacts.untrusted.foreign_errors import foreign_errors
+from artifacts.untrusted.read_input import require_inside
 
 __all__ = [
     "TensorReader",

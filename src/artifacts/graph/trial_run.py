@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from artifacts.bounded_memory import bounded_memory, bytes_for_model
 from artifacts.errors import StepError
-from artifacts.foreign_errors import foreign_errors
+from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_model
+from artifacts.untrusted.foreign_errors import foreign_errors
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts.bounded_yaml import YamlBoundError, load_plain
 from artifacts.errors import StepError
 from artifacts.icefall.config import Config, read_config
-from artifacts.torch_file import (
+from artifacts.untrusted.bounded_yaml import YamlBoundError, load_plain
+from artifacts.untrusted.torch_file import (
     ForeignObjectError,
     StoredTensor,
     TorchFileError,

@@ -14,7 +14,7 @@ States = tuple[Tensor, Tensor]
 
 
 class TorchNetworks:
-    """What `artifacts.asr.streaming_rnnt` calls, over a model in evaluation mode."""
+    """What `artifacts.speech.streaming_rnnt` calls, over a model in evaluation mode."""
 
     def __init__(self, model: LstmTransducer) -> None:
         self._model = model

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from artifacts.errors import StepError
-from artifacts.ncnn.in_child import die_with_parent, run_program
 from artifacts.ncnn.runtime import Array, Blob, Net
+from artifacts.runtime.child_process import die_with_parent, run_program
 
 LIMIT_SECONDS = 600.0
 

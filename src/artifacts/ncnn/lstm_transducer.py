@@ -1,4 +1,4 @@
-"""An LSTM transducer over ncnn, as `artifacts.asr.streaming_rnnt` calls one: what sherpa-ncnn does with the same files.
+"""An LSTM transducer over ncnn, as `artifacts.speech.streaming_rnnt` calls one: what sherpa-ncnn does with its files.
 
 ncnn's matrices leave the batch of 1 out. What ncnn does not tell is read from the `.param` files: the states' sizes,
 and how many tokens the predictor sees. An encoder that is tagged for sherpa-ncnn has to be tagged rightly.

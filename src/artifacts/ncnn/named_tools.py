@@ -16,13 +16,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from artifacts.copy_file import copy_file
 from artifacts.errors import StepError
-from artifacts.ncnn.in_child import run_program
+from artifacts.files.copy import copy_file
 from artifacts.ncnn.param_file import ParamFile, read_param, write_param
 from artifacts.ncnn.runtime import METADATA_TYPE
 from artifacts.ncnn.scale_table import SUFFIX, read_table
 from artifacts.ncnn.sherpa_metadata import add_metadata
+from artifacts.runtime.child_process import run_program
 
 LIMIT_SECONDS = 3600.0
 SAMPLE_RATE_HZ = 16_000

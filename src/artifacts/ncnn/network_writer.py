@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from artifacts.copy_file import copy_file
+from artifacts.files.copy import copy_file
 from artifacts.ncnn.param_file import Layer, ParamFile, write_param
 from artifacts.ncnn.weights_file import LayerWeights, write_weights
 

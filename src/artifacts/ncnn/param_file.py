@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from artifacts.errors import StepError
-from artifacts.read_input import read_text
+from artifacts.untrusted.read_input import read_text
 
 MAGIC = "7767517"
 FIRST_ARRAY_ID = -23300

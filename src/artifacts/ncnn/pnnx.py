@@ -17,10 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from artifacts.errors import StepError
-from artifacts.ncnn.in_child import run_program
 from artifacts.ncnn.param_file import read_param
 from artifacts.ncnn.runtime import require_known_layers
 from artifacts.ncnn.traced import Input
+from artifacts.runtime.child_process import run_program
 
 LIMIT_SECONDS = 1800.0
 """108.8 million parameters take 26 s."""

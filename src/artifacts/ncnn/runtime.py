@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from artifacts.errors import StepError
 from artifacts.ncnn.param_file import ParamFile, read_param
-from artifacts.read_input import require_inside
+from artifacts.untrusted.read_input import require_inside
 
 METADATA_TYPE = "SherpaMetaData"
 _FIX = "convert the model again with the pnnx and ncnn that are pinned"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifacts.errors import StepError
-from artifacts.read_input import read_text
+from artifacts.untrusted.read_input import read_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from artifacts.errors import StepError
-from artifacts.ncnn.in_child import SAID, child_environment, die_with_parent, ending
+from artifacts.runtime.child_process import SAID, child_environment, die_with_parent, ending
 
 SAMPLE_RATE_HZ = 16_000
 LIMIT_SECONDS = 600.0

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from artifacts.errors import StepError
-from artifacts.read_input import read_text
+from artifacts.untrusted.read_input import read_text
 
 NAME = "tokens.txt"
 SILENT_PIECES = {0: "<blk>", 2: "<unk>"}

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.errors import StepError
-from artifacts.read_input import read_json, require_file, require_inside
+from artifacts.untrusted.read_input import read_json, require_file, require_inside
 
 NAME = "inputs.json"
 # Most numbers of both shapes of an input together: the network is run on inputs of these shapes.

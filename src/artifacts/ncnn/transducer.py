@@ -54,7 +54,7 @@ class Encoder:
 
 
 class Transducer:
-    """A predictor and a joint, as `artifacts.asr.greedy` runs them.
+    """A predictor and a joint, as `artifacts.speech.greedy` runs them.
 
     Predictor: `in0` the token, `in1` and `in2` states `[L, H]` → `out0` `[1, H]`, `out1`, `out2`. Joint: `in0` the
     frame `[D]`, `in1` the prediction `[H]` → `out0` `[V + 1 + durations]`.

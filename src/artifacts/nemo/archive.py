@@ -17,7 +17,7 @@ from typing import IO
 
 from artifacts.errors import StepError
 from artifacts.nemo.bounded_reader import BoundedReader, BoundError
-from artifacts.trust import is_trusted
+from artifacts.untrusted.trust import is_trusted
 
 CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from artifacts.errors import StepError
 from artifacts.nemo.archive import WEIGHTS, open_archive
 from artifacts.nemo.model_config import read_config
-from artifacts.torch_file import StoredTensor, TorchFileError, check_records, load_tensors, read_index
+from artifacts.untrusted.torch_file import StoredTensor, TorchFileError, check_records, load_tensors, read_index
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from artifacts.bounded_yaml import YamlBoundError, load_plain
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, Archive
 from artifacts.nemo.classes import unknown_class
+from artifacts.untrusted.bounded_yaml import YamlBoundError, load_plain
 
 SUPPORTED = "EncDecRNNTBPEModel"
 PART_NAMES = ("preprocessor", "encoder", "decoder", "joint")

@@ -75,14 +75,14 @@ def run(out: Path, params: Params, *, model: Path, preprocessor: Path, corpus: P
     """
     from tempfile import TemporaryDirectory
 
-    from artifacts.asr.corpus import read_corpus
-    from artifacts.asr.frontend import Preprocessor
-    from artifacts.asr.recordings import SpeechDigest, recordings, shares
-    from artifacts.asr.sessions import open_session, require_values
-    from artifacts.bounded_memory import bounded_memory, bytes_for_speech
     from artifacts.graph.model_file import find_model
     from artifacts.graph.quantization.activation_statistics import MODEL_KEY, digest_model, write_statistics
     from artifacts.graph.quantization.running_statistics import RunningStatistics
+    from artifacts.runtime.sessions import open_session, require_values
+    from artifacts.speech.corpus import read_corpus
+    from artifacts.speech.frontend import Preprocessor
+    from artifacts.speech.recordings import SpeechDigest, recordings, shares
+    from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_speech
 
     speech = read_corpus(corpus, params.slices)
     seconds = sum(one.duration for one in speech.utterances)
@@ -170,7 +170,7 @@ def _hear(
 
     Raises StepError, with the `names` of model and recording, if it does not run or anything is not finite.
     """
-    from artifacts.asr.sessions import runtime_errors
+    from artifacts.runtime.sessions import runtime_errors
 
     model, place = names
     wanted = [*OUTPUTS, *(output for tap in taps for output in tap.outputs)]

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from artifacts.asr.corpus import Corpus
     from artifacts.ncnn.tapped_net import TappedNet
+    from artifacts.speech.corpus import Corpus
 
     Hear = Callable[[npt.NDArray[np.float32]], int]
 
@@ -74,8 +74,8 @@ def run(
     Raises StepError for networks that are not these, of which none has a layer for a table, or whose activations are
     not finite; for a corpus that is empty, too short or not as it must be, or that changes meanwhile.
     """
-    from artifacts.asr.corpus import read_corpus
     from artifacts.ncnn.scale_table import SUFFIX, write_table
+    from artifacts.speech.corpus import read_corpus
 
     speech = read_corpus(corpus, params.slices)
     seconds = sum(one.duration for one in speech.utterances)
@@ -120,8 +120,8 @@ def _hear_twice(speech: Corpus, hear: Hear, nets: Sequence[TappedNet]) -> tuple[
 
     Raises StepError, with the utterance, for what goes wrong in it, and if a clip is another one the second time.
     """
-    from artifacts.asr.recordings import SpeechDigest
-    from artifacts.bounded_memory import bounded_memory, bytes_for_speech
+    from artifacts.speech.recordings import SpeechDigest
+    from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_speech
 
     digests = [SpeechDigest(), SpeechDigest()]
     tokens = [0, 0]
@@ -174,13 +174,13 @@ def _whole_utterances(
     encoder: Path, predictor: Path, joint: Path, preprocessor: Path, model_meta: Path
 ) -> tuple[Hear, dict[str, TappedNet]]:
     """What hears a waveform and returns the number of tokens; and the networks that it measures."""
-    from artifacts.asr.decoding import read_decoding
-    from artifacts.asr.frontend import Preprocessor
-    from artifacts.asr.greedy import decode
     from artifacts.graph.model_file import find_model
     from artifacts.ncnn.isolated import run_isolated
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.tapped_transducer import TappedEncoder, TappedTransducer
+    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.frontend import Preprocessor
+    from artifacts.speech.greedy import decode
 
     for folder in (encoder, predictor, joint):
         run_isolated(*find_net(folder), [])
@@ -197,11 +197,11 @@ def _whole_utterances(
 
 def _streams(encoder: Path, predictor: Path, joint: Path) -> tuple[Hear, dict[str, TappedNet]]:
     """The same of an LSTM transducer, which hears chunk by chunk."""
-    from artifacts.asr.streaming_rnnt import transcribe
     from artifacts.ncnn.isolated import open_net, run_isolated
     from artifacts.ncnn.lstm_transducer import LstmTransducer
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.tapped_net import TappedNet
+    from artifacts.speech.streaming_rnnt import transcribe
 
     for folder in (encoder, joint):
         run_isolated(*find_net(folder), [])

@@ -108,10 +108,10 @@ def _convert_in_memory(source: Path, target: Path, params: Params) -> dict[str, 
     import onnx
     from onnxconverter_common.float16 import convert_float_to_float16
 
-    from artifacts.foreign_errors import foreign_errors
     from artifacts.graph.fp16_graph import check_convertible
     from artifacts.graph.model_file import load_graph, save_graph
     from artifacts.graph.tensors import is_external, iter_tensors
+    from artifacts.untrusted.foreign_errors import foreign_errors
 
     checked = load_graph(source)
     check_convertible(checked)

@@ -38,12 +38,12 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     """
     from onnx import TensorProto
 
-    from artifacts.asr.sessions import open_session
     from artifacts.graph.cast_repair import repair_casts
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes, save_graph
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.tensors import is_external, iter_tensors
     from artifacts.graph.trial_run import trial_run
+    from artifacts.runtime.sessions import open_session
 
     source = find_model(model)
     target = out / source.name

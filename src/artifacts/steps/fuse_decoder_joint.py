@@ -171,8 +171,8 @@ def _compare(fused: Path, predictor: Path, joint: Path) -> dict[str, float]:
     """Run both ways on random states and encoder frames, of several sizes where these are open."""
     from onnxruntime import InferenceSession
 
-    from artifacts.bounded_memory import bounded_memory, bytes_for_model
-    from artifacts.foreign_errors import foreign_errors
+    from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_model
+    from artifacts.untrusted.foreign_errors import foreign_errors
 
     fact, bound = f"{fused.name}: ONNX Runtime does not run it", bytes_for_model(3 * fused.stat().st_size)
     with bounded_memory(bound, fact), foreign_errors("onnxruntime", fact, "export both models again"):

@@ -64,7 +64,6 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     """
     import numpy as np
 
-    from artifacts.asr.sessions import open_session
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.quantization.fold_scales import ScaledValue, fold_scales
     from artifacts.graph.quantization.matrix_content import write_replaced
@@ -72,6 +71,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     from artifacts.graph.quantization.weighted_norms import weighted_norms
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
+    from artifacts.runtime.sessions import open_session
 
     source = find_model(model)
     target = out / source.name

@@ -24,7 +24,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from artifacts.asr.corpus import Utterance
+    from artifacts.speech.corpus import Utterance
 
 TOOLS = ("soundfile", "numpy")
 
@@ -52,7 +52,7 @@ def run(out: Path, params: Params, *, corpus: Path) -> dict[str, float | int | s
 
     Raises StepError if they are shorter together than one joined recording, and for whatever is wrong with the corpus.
     """
-    from artifacts.asr.corpus import MANIFEST_NAME, SAMPLE_RATE_HZ, read_corpus
+    from artifacts.speech.corpus import MANIFEST_NAME, SAMPLE_RATE_HZ, read_corpus
 
     speech = read_corpus(corpus)
     # Lengths as they are: what manifests round off adds up over dozens of clips.

@@ -17,7 +17,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from artifacts.asr.decoding import Decoding
+    from artifacts.speech.decoding import Decoding
 
 TOOLS = ("ncnn", "numpy")
 
@@ -79,16 +79,16 @@ def run(
     where its name is not, or the other way round; if ncnn does not survive a network, or if one does not have the
     shapes that `model_meta` says.
     """
-    from artifacts.asr.decoding import read_decoding
-    from artifacts.asr.model_meta import ModelMeta
-    from artifacts.asr.tokens import read_pieces
-    from artifacts.copy_file import copy_file
     from artifacts.digest import digest_file
+    from artifacts.files.copy import copy_file
     from artifacts.graph.model_file import find_model, load_graph
+    from artifacts.model.model_meta import ModelMeta
     from artifacts.ncnn.param_file import read_param
     from artifacts.ncnn.precision import require_form
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.transducer import max_encoder_frames
+    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.tokens import read_pieces
 
     decoding = read_decoding(model_meta / "model_meta.json")
     if not decoding.durations:

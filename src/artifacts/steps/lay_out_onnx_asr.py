@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, ModelProto, ValueInfoProto
 
-    from artifacts.asr.decoding import Decoding
+    from artifacts.speech.decoding import Decoding
 
 TOOLS = ("onnx", "protobuf")
 
@@ -69,11 +69,11 @@ def run(
     Raises StepError for a precision with one model of the pair only, for a model of another precision, and for a model,
     vocabulary or configuration that onnx-asr would not read: other names, types or state shapes than it asks for.
     """
-    from artifacts.asr.decoding import read_decoding
-    from artifacts.asr.tokens import read_pieces
     from artifacts.digest import digest_file
     from artifacts.graph.model_file import find_model
     from artifacts.graph.precision import PRECISIONS
+    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.tokens import read_pieces
 
     pairs = {
         "": ("fp32", encoder_fp32, decoder_joint_fp32),
@@ -110,7 +110,7 @@ def run(
 
 def _read_features_size(config: Path) -> int:
     """The number of mel features in a `config.json` that onnx-asr takes for a TDT model's (it assumes 80 without)."""
-    from artifacts.read_input import read_json_object
+    from artifacts.untrusted.read_input import read_json_object
 
     values = read_json_object(config, "write it again")
     wanted = {"model_type": str, "features_size": int, "subsampling_factor": int}

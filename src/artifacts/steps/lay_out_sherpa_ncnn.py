@@ -44,8 +44,8 @@ def run(
     wrongly; for a network that is int8 where its name is not, or the other way round; for tokens that are not the
     predictor's; and if sherpa-ncnn does not survive, or hears another thing.
     """
-    from artifacts.copy_file import copy_file
     from artifacts.digest import digest_file
+    from artifacts.files.copy import copy_file
     from artifacts.ncnn.lstm_transducer import token_count
     from artifacts.ncnn.param_file import read_param
     from artifacts.ncnn.precision import require_form
@@ -89,11 +89,11 @@ def _hear(out: Path, networks: Mapping[tuple[str, str], Path | None], suffix: st
     """How many tokens both hear in the first clip. Raises StepError if they differ, or if there are none."""
     import numpy as np
 
-    from artifacts.asr.corpus import SAMPLE_RATE_HZ, read_corpus
-    from artifacts.asr.streaming_rnnt import TAIL_SECONDS, transcribe
     from artifacts.ncnn.lstm_transducer import LstmTransducer
     from artifacts.ncnn.sherpa_recognizer import SherpaFiles, SherpaRecognizer
     from artifacts.ncnn.sherpa_tokens import NAME
+    from artifacts.speech.corpus import SAMPLE_RATE_HZ, read_corpus
+    from artifacts.speech.streaming_rnnt import TAIL_SECONDS, transcribe
 
     chosen = {name: suffix if networks.get((name, suffix)) else "" for name in ("encoder", "decoder", "joiner")}
     stems = [STEM.format(name) + own for name, own in chosen.items()]

@@ -26,7 +26,7 @@ from artifacts.params import StepParams
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto
 
-    from artifacts.asr.model_meta import ModelMeta
+    from artifacts.model.model_meta import ModelMeta
 
 TOOLS = ("onnx", "protobuf")
 
@@ -56,10 +56,10 @@ def run(
     Raises StepError for a model that sherpa-onnx would not stream: one with durations, which it knows for whole
     recordings only, caches whose first axis is the layers', windows that overlap in another way than it feeds them.
     """
-    from artifacts.asr.decoding import read_decoding
-    from artifacts.asr.model_meta import ModelMeta
-    from artifacts.asr.tokens import read_pieces
     from artifacts.digest import digest_file
+    from artifacts.model.model_meta import ModelMeta
+    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.tokens import read_pieces
 
     decoding = read_decoding(model_meta / "model_meta.json")
     meta = ModelMeta(model_meta / "model_meta.json", "write the model_meta again from the checkpoint")
@@ -84,7 +84,7 @@ def run(
 def _place_encoder(folder: Path, target: Path, meta: ModelMeta) -> None:
     from onnx import helper
 
-    from artifacts.asr.streaming_cut import read_cut
+    from artifacts.model.chunk_schedule import read_cut
 
     model, source = _load(folder, ENCODER)
     own = {entry.key: entry.value for entry in model.metadata_props}

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from artifacts.asr.corpus import Corpus, Utterance
-    from artifacts.asr.drift import DriftTable
-    from artifacts.asr.frontend import Preprocessor
+    from artifacts.speech.corpus import Corpus, Utterance
+    from artifacts.speech.drift import DriftTable
+    from artifacts.speech.frontend import Preprocessor
 
 TOOLS = ("onnxruntime", "numpy", "soundfile")
 
@@ -65,10 +65,10 @@ def run(
     Raises StepError if the two have not the same inputs and outputs, or are neither of these, and for whatever is
     wrong with the corpus.
     """
-    from artifacts.asr.corpus import read_corpus
-    from artifacts.asr.drift import DriftTable
-    from artifacts.asr.frontend import Preprocessor
     from artifacts.graph.model_file import find_model
+    from artifacts.speech.corpus import read_corpus
+    from artifacts.speech.drift import DriftTable
+    from artifacts.speech.frontend import Preprocessor
 
     models = (find_model(model), find_model(reference))
     inputs = _common_inputs(*models)
@@ -152,8 +152,8 @@ def _encode(
     model: Path, name: str, chosen: Sequence[Utterance], speech: Corpus, preprocess: Preprocessor, threads: int
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Each utterance's encoder output `[D, T']` and its length."""
-    from artifacts.asr.frontend import Encoder
-    from artifacts.bounded_memory import bounded_memory, bytes_for_speech
+    from artifacts.speech.frontend import Encoder
+    from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_speech
 
     encoder = Encoder(model, threads)
     for done, utterance in enumerate(chosen, start=1):
@@ -173,11 +173,11 @@ def _compare_decoders(
     params: Params,
     table: DriftTable,
 ) -> dict[str, int]:
-    from artifacts.asr.decoding import read_decoding
-    from artifacts.asr.frontend import Encoder
-    from artifacts.asr.greedy import decode
-    from artifacts.asr.side_by_side import SideBySide
-    from artifacts.bounded_memory import bounded_memory, bytes_for_speech
+    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.frontend import Encoder
+    from artifacts.speech.greedy import decode
+    from artifacts.speech.side_by_side import SideBySide
+    from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_speech
 
     decoding = read_decoding(meta)
     encode = Encoder(encoder, params.threads)

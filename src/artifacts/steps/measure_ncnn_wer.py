@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from artifacts.asr.corpus import Corpus
+    from artifacts.speech.corpus import Corpus
 
     Transcribe = Callable[[npt.NDArray[np.float32]], str]
 
@@ -76,8 +76,8 @@ def run(
     hears the very same tokens. Raises StepError if the networks are not of one model, or ncnn or sherpa-ncnn does not
     survive them, and for whatever is wrong with the corpus.
     """
-    from artifacts.asr.corpus import read_corpus
-    from artifacts.asr.wer_report import transcribe_corpus, write_report
+    from artifacts.speech.corpus import read_corpus
+    from artifacts.speech.wer_report import transcribe_corpus, write_report
 
     speech = read_corpus(corpus, params.slices)
     folders = (encoder, predictor, joint)
@@ -103,10 +103,10 @@ def run(
 
 def _streamed(folders: Folders, tokens: Path, params: Params, heard: list[list[int]]) -> Transcribe:
     """Transcribes a recording, and leaves its token ids in `heard`."""
-    from artifacts.asr.streaming_rnnt import transcribe
-    from artifacts.asr.tokens import detokenize
     from artifacts.ncnn.lstm_transducer import LstmTransducer, token_count
     from artifacts.ncnn.sherpa_tokens import find_tokens, read_tokens
+    from artifacts.speech.streaming_rnnt import transcribe
+    from artifacts.speech.tokens import detokenize
 
     networks = LstmTransducer(*folders, threads=params.threads, as_sherpa=params.compare_with_sherpa)
     pieces = read_tokens(find_tokens(tokens), token_count(folders[1]))
@@ -119,14 +119,14 @@ def _streamed(folders: Folders, tokens: Path, params: Params, heard: list[list[i
 
 
 def _whole(folders: Folders, tokens: Path, preprocessor: Path, model_meta: Path, threads: int) -> Transcribe:
-    from artifacts.asr.decoding import read_decoding
-    from artifacts.asr.frontend import Preprocessor
-    from artifacts.asr.greedy import decode
-    from artifacts.asr.tokens import detokenize, read_pieces
     from artifacts.graph.model_file import find_model
     from artifacts.ncnn.isolated import run_isolated
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.transducer import Encoder, Transducer
+    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.frontend import Preprocessor
+    from artifacts.speech.greedy import decode
+    from artifacts.speech.tokens import detokenize, read_pieces
 
     for folder in folders:
         run_isolated(*find_net(folder), [])
@@ -148,11 +148,11 @@ def _heard_alike(folders: Folders, tokens: Path, speech: Corpus, heard: list[lis
     """In how many of the utterances sherpa-ncnn, in its own process, hears the tokens that we did."""
     import numpy as np
 
-    from artifacts.asr.corpus import SAMPLE_RATE_HZ
-    from artifacts.asr.streaming_rnnt import TAIL_SECONDS
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.sherpa_recognizer import SherpaFiles, SherpaRecognizer
     from artifacts.ncnn.sherpa_tokens import find_tokens
+    from artifacts.speech.corpus import SAMPLE_RATE_HZ
+    from artifacts.speech.streaming_rnnt import TAIL_SECONDS
 
     files = SherpaFiles(find_tokens(tokens), *(path for folder in folders for path in find_net(folder)))
     tail = (0, round(TAIL_SECONDS * SAMPLE_RATE_HZ))

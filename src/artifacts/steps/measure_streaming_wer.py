@@ -58,15 +58,15 @@ def run(
     """
     import numpy as np
 
-    from artifacts.asr.corpus import read_corpus
-    from artifacts.asr.decoding import read_decoding
-    from artifacts.asr.frontend import Preprocessor
-    from artifacts.asr.greedy import Greedy
-    from artifacts.asr.streaming_encoder import StreamingEncoder
-    from artifacts.asr.tokens import detokenize, read_pieces
-    from artifacts.asr.transducer import SeparateTransducer
-    from artifacts.asr.wer_report import transcribe_corpus, write_report
     from artifacts.graph.model_file import find_model
+    from artifacts.speech.corpus import read_corpus
+    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.frontend import Preprocessor
+    from artifacts.speech.greedy import Greedy
+    from artifacts.speech.streaming_encoder import StreamingEncoder
+    from artifacts.speech.tokens import detokenize, read_pieces
+    from artifacts.speech.transducer import SeparateTransducer
+    from artifacts.speech.wer_report import transcribe_corpus, write_report
 
     meta = model_meta / "model_meta.json"
     decoding = read_decoding(meta)
@@ -99,7 +99,7 @@ def run(
 
 
 def _hop_seconds(model_meta: Path) -> float:
-    from artifacts.asr.model_meta import ModelMeta
+    from artifacts.model.model_meta import ModelMeta
 
     meta = ModelMeta(model_meta, "write the model_meta again from the checkpoint")
     return meta.size("features.hop_length") / meta.size("sample_rate")

@@ -4,10 +4,10 @@ The exported graphs are run as consumers run them: one utterance at a time throu
 greedy decoding (TDT or RNN-T), each recording in one piece however long it is. So what an artifact loses on long
 recordings, where a dynamic int8 scale grows coarse and soft words become blanks, shows in the slices that hold them.
 
-With `buffered`, recordings are heard as streams are: in chunks, each encoded with context before and after it, and
-decoded from where the chunk before it ended. So an offline encoder is made to stream, at a price in words and in
-computing; `asr/buffered.py` tells how. Metrics are then, besides those of whole recordings: `latency_seconds`, how long
-a sound waits at most (chunk and right context); `encoded_times`, how often a second of a long recording is encoded; and
+With `buffered`, recordings are transcribed as streams are: in chunks, each encoded with context before and after it,
+and decoded from where the chunk before it ended. So an offline encoder streams, at a price in words and in computing
+(`speech/buffered.py`). The metrics are then, besides those of whole recordings: `latency_seconds`, how long a sound
+waits at most (chunk and right context); `encoded_times`, how often a second of a long recording is encoded; and
 `real_time_factor`, the seconds of processor time that a second of speech took on the machine that measured.
 
 Writes `metrics.json` (counts and rates in percent of the reference words, in total and for each slice) and
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from artifacts.asr.buffered import Buffering
-    from artifacts.asr.transducer import Transducer
+    from artifacts.speech.buffered import Buffering
+    from artifacts.speech.transducer import Transducer
 
 TOOLS = ("onnxruntime", "numpy", "soundfile", "jiwer", "rapidfuzz")
 
@@ -83,14 +83,14 @@ def run(
     `buffered` is no whole number of encoder frames, and for whatever is wrong with the corpus, a text without a word
     among it.
     """
-    from artifacts.asr.buffered import BufferedFrontend
-    from artifacts.asr.corpus import read_corpus
-    from artifacts.asr.decoding import read_decoding
-    from artifacts.asr.frontend import Encoder, Preprocessor
-    from artifacts.asr.greedy import decode
-    from artifacts.asr.tokens import detokenize, read_pieces
-    from artifacts.asr.wer_report import transcribe_corpus, write_report
     from artifacts.graph.model_file import find_model
+    from artifacts.speech.buffered import BufferedFrontend
+    from artifacts.speech.corpus import read_corpus
+    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.frontend import Encoder, Preprocessor
+    from artifacts.speech.greedy import decode
+    from artifacts.speech.tokens import detokenize, read_pieces
+    from artifacts.speech.wer_report import transcribe_corpus, write_report
 
     meta = model_meta / "model_meta.json"
     decoding = read_decoding(meta)
@@ -125,7 +125,7 @@ def run(
 def _buffering(buffered: Buffered | None, model_meta: Path) -> Buffering | None:
     if not buffered:
         return None
-    from artifacts.asr.buffered import Buffering, read_frame_size
+    from artifacts.speech.buffered import Buffering, read_frame_size
 
     frame = read_frame_size(model_meta)
     return Buffering(
@@ -139,8 +139,8 @@ def _buffering(buffered: Buffered | None, model_meta: Path) -> Buffering | None:
 def _open_transducer(
     decoder_joint: Path | None, predictor: Path | None, joint: Path | None, threads: int, blank_id: int
 ) -> Transducer:
-    from artifacts.asr.transducer import FusedTransducer, SeparateTransducer
     from artifacts.graph.model_file import find_model
+    from artifacts.speech.transducer import FusedTransducer, SeparateTransducer
 
     if decoder_joint and not predictor and not joint:
         return FusedTransducer(find_model(decoder_joint), threads, blank_id)

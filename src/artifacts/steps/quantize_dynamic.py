@@ -70,7 +70,6 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     """
     from tempfile import TemporaryDirectory
 
-    from artifacts.asr.sessions import open_session
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes, save_graph
     from artifacts.graph.node_order import sort_nodes
     from artifacts.graph.op_counts import changed_ops, op_counts
@@ -82,6 +81,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     from artifacts.graph.strip_docs import strip_docs
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
+    from artifacts.runtime.sessions import open_session
 
     source = find_model(model)
     target = out / source.name
@@ -140,8 +140,8 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    from artifacts.foreign_errors import foreign_errors
     from artifacts.graph.model_file import save_graph
+    from artifacts.untrusted.foreign_errors import foreign_errors
 
     copy, result = scratch / "float" / source.name, scratch / "quantized" / source.name
     copy.parent.mkdir()

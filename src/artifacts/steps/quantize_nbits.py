@@ -53,7 +53,6 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     """
     from tempfile import TemporaryDirectory
 
-    from artifacts.asr.sessions import open_session
     from artifacts.graph.inline_writer import write_inline
     from artifacts.graph.model_file import INLINE_LIMIT_BYTES, check_model, find_model, load_graph, model_bytes
     from artifacts.graph.op_counts import changed_ops, op_counts
@@ -63,6 +62,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
     from artifacts.graph.tensor_writer import write_model
     from artifacts.graph.trial_run import trial_run
+    from artifacts.runtime.sessions import open_session
 
     source = find_model(model)
     graph = load_graph(source)

@@ -59,7 +59,6 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     infinity, for a name in `nodes_to_exclude` that no node has, for statistics of another model, or if no node was
     quantised, a weight did not survive it, or the result does not run with finite numbers.
     """
-    from artifacts.asr.sessions import open_session
     from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes
     from artifacts.graph.op_counts import changed_ops, op_counts
     from artifacts.graph.quantization.activation_statistics import StatisticsReader
@@ -72,6 +71,7 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
     from artifacts.graph.tensor_reader import TensorReader
     from artifacts.graph.trial_run import trial_run
+    from artifacts.runtime.sessions import open_session
 
     source, limit = find_model(model), weight_limit(params.reduce_range)
     target = out / source.name

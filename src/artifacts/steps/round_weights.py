@@ -84,7 +84,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
 
 
 def _run_once(path: Path) -> None:
-    from artifacts.asr.sessions import open_session
     from artifacts.graph.trial_run import trial_run
+    from artifacts.runtime.sessions import open_session
 
     trial_run(open_session(path, threads=1), path.name, path.stat().st_size)

@@ -41,7 +41,7 @@ def run(out: Path, params: Params, *, encoder: Path) -> dict[str, int]:
     Returns what the line says. Raises StepError if the network is no LSTM transducer's encoder, if it is tagged
     already, if it is not what the parameters say, or does not make one frame of nine of 80 features.
     """
-    from artifacts.copy_file import copy_file
+    from artifacts.files.copy import copy_file
     from artifacts.ncnn.param_file import read_param, write_param
     from artifacts.ncnn.runtime import find_net
     from artifacts.ncnn.sherpa_metadata import add_metadata, read_metadata

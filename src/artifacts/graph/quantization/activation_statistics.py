@@ -21,7 +21,7 @@ from artifacts.graph.external_data import reference_of
 from artifacts.graph.model_file import load_graph
 from artifacts.graph.quantization.stored_arrays import read_arrays
 from artifacts.graph.tensors import is_external, iter_tensors
-from artifacts.read_input import read_json
+from artifacts.untrusted.read_input import read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

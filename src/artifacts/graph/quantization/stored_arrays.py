@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from artifacts.errors import StepError
-from artifacts.read_input import require_file
+from artifacts.untrusted.read_input import require_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

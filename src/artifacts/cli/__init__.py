@@ -1,0 +1,1 @@
+"""Commands, tasks and tables of doit."""

@@ -1,0 +1,1 @@
+"""Files on a disk: replaced whole, copied, locked, and told from one another."""

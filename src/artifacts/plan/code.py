@@ -1,0 +1,146 @@
+"""The identity of a step's code: a digest for each definition that it can reach, without comments and docstrings.
+
+A reworded comment changes nothing. A changed function changes its digest, and its name says what changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import RecipeError
+from artifacts.store.digest_memory import DigestMemory
+
+PACKAGE = Path(__file__).parents[1]
+# What errors are called and how they read decides no bytes; everything else that a step imports does.
+WITHOUT_BYTES = ("artifacts.errors",)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+# Enters the memory's key: another normalisation, or another Python's syntax tree, must not meet remembered digests.
+NORMALISATION = f"code 4 python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code that a module reaches: {module: {definition: digest}}, and the sha256 of each module's file."""
+
+    definitions: dict[str, dict[str, str]]
+    files: dict[str, str]
+
+
+def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
+    """The definitions that `module` reaches by importing from this package: {module: {definition: digest}}.
+
+    Imports inside functions count as those at the top. Digests are the first 16 hex digits of a sha256.
+    """
+    return read_code(module, memory).definitions
+
+
+def read_code(module: str, memory: DigestMemory) -> Code:
+    """The definitions of `code_of`, and the files that they were read from."""
+    reached: dict[str, dict[str, str]] = {}
+    files: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _module_file(name, PACKAGE)
+        if path is None or name in reached or name in WITHOUT_BYTES:
+            continue
+        found = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
+        reached[name], files[name] = found["definitions"], found["sha256"]
+        waiting.extend(found["imports"])
+    return Code(dict(sorted((name, definitions) for name, definitions in reached.items() if definitions)), files)
+
+
+def forget_code(module: str, memory: DigestMemory) -> None:
+    """Drop what is remembered of the files that `module` reaches: they are read again."""
+    for name in read_code(module, memory).files:
+        path = _module_file(name, PACKAGE)
+        if path is not None:
+            memory.forget(path)
+
+
+@functools.cache  # which file a module is does not change under a run; what is in it is looked at each time
+def _module_file(name: str, package: Path) -> Path | None:
+    top, _, rest = name.partition(".")
+    if top != package.name:
+        return None
+    base = package.joinpath(*rest.split(".")) if rest else package
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _describe(path: Path, name: str) -> dict[str, Any]:
+    source = path.read_bytes()
+    try:
+        tree = ast.parse(source, filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        raise RecipeError(f"{path}: cannot be read as Python: {error}", "correct it") from None
+    is_package = path.name == "__init__.py"
+    digests: dict[str, Any] = {}
+    run_in_order = []
+    for statement in _without_texts(tree.body):
+        label = _label(statement)
+        if label is not None:
+            digests.setdefault(label, hashlib.sha256()).update(_normal_form(statement).encode())
+            if not isinstance(statement, (*DEFINITIONS, ast.Import, ast.ImportFrom)):
+                run_in_order.append(label)
+    if len(set(run_in_order)) > 1:
+        digests["order of statements"] = hashlib.sha256("\n".join(run_in_order).encode())
+    definitions = {label: digest.hexdigest()[:16] for label, digest in sorted(digests.items())}
+    imports = sorted(set(_imports(tree, name, is_package)))
+    return {"definitions": definitions, "imports": imports, "sha256": hashlib.sha256(source).hexdigest()}
+
+
+def _label(statement: ast.stmt) -> str | None:
+    """What to call a top-level statement when it changes; imports are judged by what is imported."""
+    if isinstance(statement, DEFINITIONS):
+        return statement.name
+    if isinstance(statement, ast.AnnAssign):
+        return ast.unparse(statement.target)
+    if isinstance(statement, ast.Assign):
+        return ", ".join(ast.unparse(target) for target in statement.targets)
+    if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+        return None
+    return "module level"
+
+
+def _normal_form(node: Any) -> str:
+    """The syntax tree as text, without positions, docstrings and empty fields."""
+    if isinstance(node, ast.AST):
+        fields = []
+        for field, held in ast.iter_fields(node):
+            value = _without_texts(held) if field == "body" and isinstance(held, list) else held
+            if value is not None and value != []:
+                fields.append(f"{field}={_normal_form(value)}")
+        return f"{type(node).__name__}({','.join(fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_normal_form, node))}]"
+    return f"{type(node).__name__}:{node!r}"
+
+
+def _without_texts(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements but for those that are a bare text: docstrings of functions and classes, texts below a field."""
+    return [
+        statement
+        for statement in body
+        if not (isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str))
+    ]
+
+
+def _imports(tree: ast.Module, name: str, is_package: bool) -> Iterator[str]:
+    package = name if is_package else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE.name)
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            source = importlib.util.resolve_name(source, package) if node.level else source
+            if source.split(".")[0] == PACKAGE.name:
+                yield source
+                yield from (f"{source}.{alias.name}" for alias in node.names)

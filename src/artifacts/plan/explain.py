@@ -1,0 +1,61 @@
+"""Why a target is built again: each difference between two identities, said with the place that a reader can go to."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+from artifacts.plan.identity import Change, Identity, changes
+from artifacts.plan.plan import STEPS, Job
+from artifacts.recipe.recipe import PIPELINE_FILE
+
+
+def reasons(job: Job, old: Identity, new: Identity) -> list[str]:
+    """Every difference between the identity a target was last built by and the one it has now, in words; what changed
+    in the code is one reason for each module."""
+    found = list(changes(old, new))
+    said = [_reason(job, change) for change in found if change.part != "code"]
+    code = [change for change in found if change.part == "code"]
+    for module, group in itertools.groupby(code, key=lambda change: change.key.partition(":")[0]):
+        said.append(_code_reason(job, module, list(group)))
+    return said
+
+
+def _reason(job: Job, change: Change) -> str:
+    old, new = _short(change.old), _short(change.new)
+    if change.part == "params":
+        label = f"{job.section}.{job.name}.params.{change.key}"
+        written = ("params", change.key) if ("params", change.key) in _written(job) else ()
+        note = " (the default)" if not written and change.key in job.params else ""
+        return f"{job.place(*written)}: {label}: {old} -> {new}{note}"
+    if change.part == "inputs":
+        source = job.inputs.get(change.key)
+        if change.old is None:
+            return f"{job.place('inputs', change.key)}: input '{change.key}' is new: {source}"
+        if change.new is None:
+            return f"{job.place('inputs')}: input '{change.key}' is gone"
+        return f"input '{change.key}': the content of {source} changed ({change.old[:12]} -> {change.new[:12]})"
+    if change.part == "tools":
+        return f"{PIPELINE_FILE}: tools.{change.key}: {old} -> {new}"
+    if change.part == "step":
+        return f"{job.place('step')}: step: {old} -> {new}"
+    return f"the store's own rules: {change.key}: {old} -> {new}"
+
+
+def _code_reason(job: Job, module: str, group: list[Change]) -> str:
+    place = "its step" if module == f"{STEPS}.{job.step}" else "code its step uses"
+    said = []
+    for change in group:
+        verb = "is new" if change.old is None else "is gone" if change.new is None else "changed"
+        said.append(f"{change.key.partition(':')[2]} {verb}")
+    return f"{place}: {module.replace('.', '/')}.py: {', '.join(said)}"
+
+
+def _written(job: Job) -> set[tuple[str, ...]]:
+    return {("params", key) for key in (job.loaded.marked.value[job.section][job.name].get("params") or {})}
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

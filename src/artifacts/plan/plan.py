@@ -1,0 +1,287 @@
+"""From recipes to jobs: every name resolved, every parameter checked, every circle found, before anything runs."""
+
+from __future__ import annotations
+
+import fnmatch
+import graphlib
+import importlib
+import inspect
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import RecipeError
+from artifacts.params import StepParams
+from artifacts.plan.code import code_of
+from artifacts.plan.identity import Identity, identity_of
+from artifacts.recipe.recipe import PIPELINE_FILE, LoadedRecipe, Pipeline, Target, load_pipeline, load_recipe
+from artifacts.recipe.validate import did_you_mean, validate
+from artifacts.recipe.yaml_locations import Place
+from artifacts.sources.pins import describe
+from artifacts.store.digest_memory import DigestMemory
+
+STEPS = "artifacts.steps"
+# Where neither the target nor its recipe says more. The longest step at 0.6 billion parameters takes an hour or two.
+DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES = 720.0, 60.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A target or a layout, ready to be built. `inputs` maps the step's names to full names, `recipe:name`.
+
+    `depends_on_processor` says that the step measures: another processor gives other bytes.
+    """
+
+    loaded: LoadedRecipe
+    section: str
+    name: str
+    step: str
+    doc: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    tools: dict[str, str]
+    memory_gib: float | None
+    minutes: float
+    silent_minutes: float
+    depends_on_processor: bool
+
+    @property
+    def full_name(self) -> str:
+        """`recipe:name`, as on the command line."""
+        return f"{self.loaded.name}:{self.name}"
+
+    @property
+    def is_layout(self) -> bool:
+        """Whether the result is laid out under `dist/`."""
+        return self.section == "layouts"
+
+    @property
+    def trusted(self) -> dict[str, str]:
+        """The inputs whose source says `trust: true`, with the full names of the sources."""
+        sources = {f"{self.loaded.name}:{name}": source for name, source in self.loaded.recipe.sources.items()}
+        return {given: name for given, name in self.inputs.items() if name in sources and sources[name].trust}
+
+    def place(self, *path: str) -> Place:
+        """Where the recipe says something about this target."""
+        return self.loaded.marked.place((self.section, self.name, *(path or ("<key>",))))
+
+    def identity(self, contents: dict[str, str], memory: DigestMemory) -> Identity:
+        """The identity, given the content digest of each input by its full name."""
+        inputs = {name: contents[source] for name, source in self.inputs.items()}
+        return identity_of(self.step, code_of(f"{STEPS}.{self.step}", memory), self.params, self.tools, inputs)
+
+
+@dataclass(frozen=True)
+class SourceJob:
+    """A source, ready to be found or fetched."""
+
+    loaded: LoadedRecipe
+    name: str
+
+    @property
+    def full_name(self) -> str:
+        """`recipe:name`, as on the command line."""
+        return f"{self.loaded.name}:{self.name}"
+
+    @property
+    def doc(self) -> str:
+        """The source in a few words."""
+        return describe(self.loaded.recipe.sources[self.name])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipes' sources and jobs by full name, inputs before what needs them."""
+
+    pipeline: Pipeline
+    jobs: dict[str, Job | SourceJob]
+
+    def resolve(self, word: str) -> str:
+        """The full name that a word on the command line means. Raises `RecipeError` for an unknown one."""
+        full = word if ":" in word else f"{self.pipeline.default}:{word}"
+        if full in self.jobs:
+            return full
+        recipe = word.partition(":")[0]
+        if ":" in word and recipe not in self.pipeline.recipes:
+            fix = did_you_mean(recipe, self.pipeline.recipes, f"add its file to the recipes of {PIPELINE_FILE}")
+            raise RecipeError(f"no recipe is called '{recipe}'", fix)
+        short = [name.removeprefix(f"{self.pipeline.default}:") for name in self.jobs] + list(self.pipeline.recipes)
+        known = list(self.jobs) if ":" in word else short
+        fix = did_you_mean(word, known, "see them all with: doit list --all")
+        raise RecipeError(f"no target is called '{word}'", fix)
+
+    def meant(self, word: str) -> list[str]:
+        """Full names of what a word means: a recipe's targets, those that fit a pattern, or one.
+
+        Raises `RecipeError` if it means none.
+        """
+        if word in self.pipeline.recipes:
+            return [name for name, job in self.jobs.items() if job.loaded.name == word]
+        if is_pattern(word):
+            pattern = word if ":" in word else f"{self.pipeline.default}:{word}"
+            if fitting := fnmatch.filter(self.jobs, pattern):
+                return fitting
+        return [self.resolve(word)]
+
+    def selected(self, words: list[str]) -> list[str]:
+        """Full names of what the words mean and all that it needs, in building order; no words: the default recipe."""
+        wanted = {name for word in words or [self.pipeline.default] for name in self.meant(word)}
+        for name in reversed(self.jobs):
+            job = self.jobs[name]
+            if name in wanted and isinstance(job, Job):
+                wanted |= set(job.inputs.values())
+        return [name for name in self.jobs if name in wanted]
+
+
+def is_pattern(word: str) -> bool:
+    """Whether a word of a command line stands for all names that fit it."""
+    return bool(set(word) & set("*?["))
+
+
+def load_plan(path: Path = PIPELINE_FILE, words: list[str] | None = None) -> Plan:
+    """Read the pipeline, and its recipes: all, or those that the words of a command line speak of.
+
+    Raises `RecipeError` for the first thing that is wrong in any of them.
+    """
+    pipeline = load_pipeline(path)
+    jobs: dict[str, Job | SourceJob] = {}
+    for name in pipeline.recipes if words is None else _spoken_of(pipeline, words):
+        loaded = load_recipe(name, path.parent / pipeline.recipes[name])
+        if name == pipeline.default:
+            _check_names(pipeline, loaded)
+        found: dict[str, Job | SourceJob] = {}
+        for source in loaded.recipe.sources:
+            found[f"{name}:{source}"] = SourceJob(loaded, source)
+        for section, targets in (("targets", loaded.recipe.targets), ("layouts", loaded.recipe.layouts)):
+            for target in targets:
+                found[f"{name}:{target}"] = _job(pipeline, loaded, section, target, targets[target])
+        jobs.update(_ordered(found))
+    return Plan(pipeline, jobs)
+
+
+def _spoken_of(pipeline: Pipeline, words: list[str]) -> list[str]:
+    """The recipes that hold what the words mean, a bare word's being the default one; all of them where a word is a
+    pattern, or names a recipe that is not there."""
+    spoken: set[str] = set()
+    for word in words or [pipeline.default]:
+        recipe = word.partition(":")[0] if ":" in word or word in pipeline.recipes else pipeline.default
+        if recipe not in pipeline.recipes or is_pattern(word):
+            return list(pipeline.recipes)
+        spoken.add(recipe)
+    return [name for name in pipeline.recipes if name in spoken]
+
+
+@cache
+def known_steps() -> tuple[str, ...]:
+    """The names of all steps: the files in `artifacts/steps/`."""
+    folder = Path(__file__).parents[1] / "steps"
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
+
+
+def _check_names(pipeline: Pipeline, loaded: LoadedRecipe) -> None:
+    """A word on the command line means a recipe or a target of the default one, never both."""
+    for section in ("sources", "targets", "layouts"):
+        for name in set(pipeline.recipes) & set(getattr(loaded.recipe, section)):
+            place = loaded.marked.place((section, name, "<key>"))
+            fix = f"rename one of the two: 'doit {name}' must mean one thing"
+            raise RecipeError(f"{place}: {section}: '{name}' is the name of a recipe", fix)
+
+
+def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, target: Target) -> Job:
+    place, label = loaded.marked.place, f"{section}.{name}"
+    if target.step not in known_steps():
+        fix = did_you_mean(target.step, known_steps(), f"the steps are: {', '.join(known_steps())}")
+        raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
+    try:
+        module = importlib.import_module(f"{STEPS}.{target.step}")
+        _check_step(module)
+    except (Exception, SystemExit) as error:
+        fact = f"step '{target.step}' cannot be loaded: {type(error).__name__}: {error}"
+        fix = f"correct {STEPS.replace('.', '/')}/{target.step}.py"
+        raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: {fact}", fix) from error
+    params = _params(module.Params, loaded, section, name)
+    tools = {}
+    for tool in module.TOOLS:
+        if tool not in pipeline.tools:
+            fact = f"{PIPELINE_FILE}: tools: '{tool}', which decides the bytes of step '{target.step}', is not pinned"
+            raise RecipeError(fact, f"add its version, as in \"{tool}: '1.2.3'\"")
+        tools[tool] = pipeline.tools[tool]
+    # There is no docstring under `python -OO`.
+    doc = next(iter((module.__doc__ or "").strip().splitlines()), target.step)
+    inputs = {given: f"{loaded.name}:{source}" for given, source in target.inputs.items()}
+    measures = getattr(module, "DEPENDS_ON_PROCESSOR", False)
+    own, of_all = target.resources, loaded.recipe.resources
+    minutes = own.minutes or of_all.minutes or DEFAULT_MINUTES
+    silent = own.silent_minutes or of_all.silent_minutes or DEFAULT_SILENT_MINUTES
+    limits = own.memory_gib, minutes, silent
+    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures)
+    _check_inputs(job, module.run, target)
+    return job
+
+
+def _check_step(module: Any) -> None:
+    """Raise TypeError for a module that lacks what every step has."""
+    params = getattr(module, "Params", None)
+    if not (isinstance(params, type) and issubclass(params, StepParams)):
+        raise TypeError("it has no class Params(StepParams)")
+    if not isinstance(getattr(module, "TOOLS", None), tuple):
+        raise TypeError("it has no tuple TOOLS")
+    if not inspect.isfunction(getattr(module, "run", None)):
+        raise TypeError("it has no function run")
+
+
+def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: str) -> dict[str, Any]:
+    filled = validate(model, loaded.marked, (section, name, "params"))
+    result: dict[str, Any] = json.loads(filled.model_dump_json())
+    return result
+
+
+def _check_inputs(job: Job, run: Any, target: Target) -> None:
+    known = _inputs_of(run)
+    label = f"{job.section}.{job.name}.inputs"
+    recipe = job.loaded.recipe
+    for given, source in target.inputs.items():
+        if given not in known:
+            fix = did_you_mean(given, known, f"step '{job.step}' takes: {', '.join(known)}")
+            place = job.place("inputs", given, "<key>")
+            raise RecipeError(f"{place}: {label}: step '{job.step}' takes no input '{given}'", fix)
+        if not any(source in names for names in (recipe.sources, recipe.targets, recipe.layouts)):
+            there = (*recipe.sources, *recipe.targets, *recipe.layouts)
+            fix = did_you_mean(source, there, "name a source, a target or a layout of this recipe")
+            raise RecipeError(f"{job.place('inputs', given)}: {label}.{given}: nothing is called '{source}'", fix)
+    for name, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and name not in target.inputs:
+            fact = f"{job.place('inputs')}: {label}: step '{job.step}' needs the input '{name}'"
+            raise RecipeError(fact, f"add it, as in '{name}: <source or target>'")
+
+
+@cache
+def _inputs_of(run: Any) -> dict[str, inspect.Parameter]:
+    signature = inspect.signature(run).parameters.values()
+    return {parameter.name: parameter for parameter in signature if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _ordered(found: dict[str, Job | SourceJob]) -> dict[str, Job | SourceJob]:
+    """Inputs before what needs them, else in the recipe's order."""
+    needs = {name: list(job.inputs.values()) if isinstance(job, Job) else [] for name, job in found.items()}
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        circle: list[str] = [name.partition(":")[2] for name in reversed(error.args[1])]
+        job = found[error.args[1][0]]
+        assert isinstance(job, Job)  # a source needs nothing
+        fact = f"{job.place('inputs')}: {job.section}.{job.name}.inputs: a circle: {' <- '.join(circle)}"
+        raise RecipeError(fact, "take one of these inputs away") from None
+    ordered: dict[str, Job | SourceJob] = {}
+    # A stack of our own: a chain of targets may be longer than Python's.
+    waiting = list(reversed(found))
+    while waiting:
+        lacking = [source for source in reversed(needs[waiting[-1]]) if source not in ordered]
+        if lacking:
+            waiting += lacking
+        else:
+            name = waiting.pop()
+            ordered.setdefault(name, found[name])
+    return ordered

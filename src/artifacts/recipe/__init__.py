@@ -1,0 +1,1 @@
+"""What is declared: YAML with locations, validation, recipes."""

@@ -1,0 +1,251 @@
+"""What is declared: `pipeline.yaml` with its pins, and the recipes with their sources and targets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from artifacts.errors import RecipeError
+from artifacts.recipe.validate import did_you_mean, validate
+from artifacts.recipe.yaml_locations import Marked, merge, read_yaml
+from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, url_fault
+
+PIPELINE_FILE = Path("pipeline.yaml")
+
+# The store's own folders: a recipe of such a name would have its targets among them.
+RESERVED = ("actions", "artifacts", "downloads", "locks", "logs", "staging")
+RESERVED_FILES = ("guard", "journal.jsonl", "digests.sqlite", "digests.sqlite-wal", "digests.sqlite-shm")
+
+# Each recipe of a chain is read as a whole.
+MOST_LAYERS = 32
+
+# A name becomes a folder, a doit task and a word on a command line. The longest file name made of names is a layout's
+# lock, `layout.<recipe>:<layout>`: it has at most 208 characters, and file systems allow 255.
+MOST_CHARACTERS = 100
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=MOST_CHARACTERS)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _check_path(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("must be a path, and no path has a NUL character")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_check_path)]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Source(_Declared):
+    """Where bytes come from that no step makes: one of a file, a folder, a URL, or a file of a Hugging Face repository.
+
+    `file` and `folder` are relative to the YAML file they are written in. `sha256` pins the file's bytes (for a folder:
+    its content digest); without it the recipe's lock file does, from the first use on. `hint` tells how to get it.
+    `trust` lets a checkpoint name classes beyond those that are known to be harmless.
+    A recipe contains no login: that of a URL's host is in `~/.netrc`, that of the hub is its token.
+    """
+
+    file: PathText | None = None
+    folder: PathText | None = None
+    url: str | None = None
+    hf: str | None = None
+    sha256: Sha256 | None = None
+    hint: str | None = None
+    trust: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine already: nothing has to be fetched."""
+        return self.hf is None and self.url is None
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Source:
+        given = [kind for kind in ("file", "folder", "url") if getattr(self, kind) is not None]
+        if self.hf is not None:
+            if not re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", self.hf, re.ASCII):
+                raise ValueError("'hf' must read 'owner/name@revision'")
+            if given != ["file"]:
+                raise ValueError("'hf' needs 'file', the file's name in that repository, and nothing else")
+            if not _is_path_in_repository(self.file or ""):
+                raise ValueError("'file' must be a path inside the repository, like 'folder/name'")
+        elif len(given) != 1:
+            raise ValueError("give one of 'file', 'folder', 'url', or 'hf' with 'file'")
+        if self.url is not None and (fault := url_fault(self.url)):
+            raise PydanticCustomError("value_error", "'url' {fault}", {"fault": fault, "fix": _fix_of(fault)})
+        for kind in ("file", "folder"):
+            if self.hf is None and "://" in (getattr(self, kind) or ""):
+                raise ValueError(f"'{kind}' is a path, and this is a web address: use 'url'")
+        return self
+
+
+def _is_path_in_repository(name: str) -> bool:
+    parts = name.split("/")
+    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
+
+
+def _fix_of(fault: str) -> str | None:
+    return LOGIN_FIX if fault == LOGIN_FAULT else None
+
+
+class Resources(_Declared):
+    """Memory and time of a target's step. Where no memory is declared, that of earlier runs counts.
+
+    A step is stopped after `minutes`, or after `silent_minutes` without progress: a build that nobody watches must end.
+    """
+
+    memory_gib: float | None = Field(default=None, gt=0, le=1e6)
+    minutes: float | None = Field(default=None, gt=0, le=1e6)
+    silent_minutes: float | None = Field(default=None, gt=0, le=1e6)
+
+
+class Target(_Declared):
+    """A step, what goes into it and its parameters. The word after `step:` is a file in `artifacts/steps/`."""
+
+    step: str
+    inputs: dict[str, str] = {}
+    params: dict[str, Any] = {}
+    resources: Resources = Resources()
+
+
+class Recipe(_Declared):
+    """One checkpoint and all that is made of it. `layouts` are targets that are laid out under `dist/<recipe>/`.
+
+    `resources` holds for each target that does not declare the same itself; its memory, for those not built before.
+    """
+
+    extends: str | None = None
+    sources: dict[Name, Source] = {}
+    targets: dict[Name, Target] = {}
+    layouts: dict[Name, Target] = {}
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Recipe:
+        for one, other in ((self.sources, self.targets), (self.sources, self.layouts), (self.targets, self.layouts)):
+            for name in set(one) & set(other):
+                raise ValueError(f"the name '{name}' is used twice; sources, targets and layouts share their names")
+        if not self.targets and not self.layouts:
+            raise ValueError("a recipe needs a target or a layout")
+        return self
+
+
+class Pipeline(_Declared):
+    """`pipeline.yaml`: which recipes there are, which is the default, where results lie, and the pinned tools."""
+
+    default: str
+    recipes: dict[Name, PathText]
+    cache: PathText = "cache"
+    dist: PathText = "dist"
+    tools: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_places(self) -> Pipeline:
+        cache, dist = (Path(os.path.abspath(place)) for place in (self.cache, self.dist))  # noqa: PTH100  # no link followed
+        for name, place in (("cache", cache), ("dist", dist)):
+            if Path.cwd().is_relative_to(place):
+                raise ValueError(f"'{name}' must be a folder of its own: what does not belong there is removed")
+        if cache.is_relative_to(dist) or dist.is_relative_to(cache):
+            raise ValueError("'cache' and 'dist' must lie apart")
+        return self
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe with its name, its file, and the places of all it says."""
+
+    name: str
+    file: Path
+    recipe: Recipe
+    marked: Marked
+
+    @property
+    def lock_file(self) -> Path:
+        """Where the digests of sources lie that the recipe itself does not pin."""
+        return self.file.with_suffix(".lock.yaml")
+
+    def source_path(self, name: str) -> Path:
+        """The path of a `file` or `folder` source, seen from the YAML file that names it."""
+        source = self.recipe.sources[name]
+        kind = "file" if source.file is not None else "folder"
+        said_in = self.marked.place(("sources", name, kind)).file
+        return Path(os.path.normpath(said_in.parent / (source.file or source.folder or "")))
+
+
+def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
+    """Read `pipeline.yaml`. Raises `RecipeError`."""
+    marked = read_yaml(path)
+    pipeline = validate(Pipeline, marked)
+    if pipeline.default not in pipeline.recipes:
+        fix = did_you_mean(pipeline.default, pipeline.recipes, "name one of the recipes, or add it to them")
+        raise RecipeError(f"{marked.place(('default',))}: default: no recipe is called '{pipeline.default}'", fix)
+    for name in pipeline.recipes:
+        if name.lower() in (*RESERVED, *RESERVED_FILES):
+            place = marked.place(("recipes", name, "<key>"))
+            fix = "call the recipe something else"
+            raise RecipeError(f"{place}: recipes: the name '{name}' is the store's own", fix)
+    _check_case(marked, [("recipes", name) for name in pipeline.recipes])
+    return pipeline
+
+
+def load_recipe(name: str, file: Path) -> LoadedRecipe:
+    """Read a recipe and those it extends, the nearest winning. Raises `RecipeError`."""
+    marked = _read_extended(file)
+    recipe = validate(Recipe, marked)
+    sections: dict[str, Iterable[str]] = {
+        "sources": recipe.sources,
+        "targets": recipe.targets,
+        "layouts": recipe.layouts,
+    }
+    _check_case(marked, [(section, name) for section, names in sections.items() for name in names])
+    return LoadedRecipe(name, file, recipe, marked)
+
+
+def _check_case(marked: Marked, names: list[tuple[str, str]]) -> None:
+    """Refuse two names that a file system which ignores case takes for one. `names` holds pairs of section and name."""
+    known: dict[str, str] = {}
+    for section, name in names:
+        other = known.setdefault(name.lower(), name)
+        if other != name:
+            fact = f"{marked.place((section, name, '<key>'))}: {section}: '{name}' and '{other}' differ by case alone"
+            raise RecipeError(fact, "rename one of the two")
+
+
+def _read_extended(file: Path) -> Marked:
+    """A recipe laid on the one that it extends, and that on its own, down to one that extends none."""
+    layers = [read_yaml(file)]
+    read = {os.path.realpath(file)}
+    while True:
+        marked = layers[-1]
+        if not isinstance(marked.value, dict):
+            fix = "begin with 'sources:', 'targets:' or 'extends:'"
+            raise RecipeError(f"{marked.place(())}: a recipe is a mapping of keys", fix)
+        base = marked.value.get("extends")
+        if base is None:
+            break
+        place = marked.place(("extends",))
+        fix = "name one YAML file, relative to this one"
+        if not isinstance(base, str) or "\0" in base:
+            raise RecipeError(f"{place}: extends: must be the path of a recipe", fix)
+        path = Path(os.path.normpath(place.file.parent / base))
+        if os.path.realpath(path) in read:
+            raise RecipeError(f"{place}: extends: '{base}' leads back to itself", "break the circle")
+        if not os.path.exists(path):  # noqa: PTH110  # false also for a name that is too long
+            raise RecipeError(f"{place}: extends: no such file: '{base}'", fix)
+        if len(layers) == MOST_LAYERS:
+            raise RecipeError(f"{place}: extends: the chain has more than {MOST_LAYERS} recipes", "join some of them")
+        read.add(os.path.realpath(path))
+        layers.append(read_yaml(path))
+    marked = layers.pop()
+    while layers:
+        marked = merge(marked, layers.pop())
+    return marked

@@ -1,0 +1,102 @@
+"""Checks what was read from YAML against a pydantic model, and says what is wrong the way its author reads it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import typing
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from artifacts.errors import RecipeError
+from artifacts.recipe.yaml_locations import KeyPath, Marked
+
+if typing.TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+# What pydantic says, in the words of someone who writes YAML.
+PLAIN_WORDS = {
+    "Input should": "must",
+    "String should": "must",
+    "List should": "must",
+    "Tuple should": "must",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "an object": "a mapping of keys",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "a text",
+    "a valid array": "a list",
+    " after validation": "",
+}
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The next move for an unknown word: the nearest known one, else `otherwise`."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else otherwise
+
+
+def validate(model: type[Model], marked: Marked, path: KeyPath = ()) -> Model:
+    """The model made from the value at `path`, with defaults filled in: all of them, if there is none.
+
+    Values are held to JSON's types: `1` is a float where one is asked for, `"1"` never is. Raises `RecipeError` for the
+    first thing that is wrong, with its place.
+    """
+    value = marked.value
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else value[part]
+    try:
+        return model.model_validate_json(json.dumps({} if value is None else value))
+    except ValidationError as error:
+        # A misspelt key is missing as well: what was written says more than what was not.
+        found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+        raise _explain(model, marked, path, found[0]) from None
+
+
+def _explain(model: type[BaseModel], marked: Marked, path: KeyPath, error: ErrorDetails) -> RecipeError:
+    # pydantic adds parts of its own to the location (which member of a union); only keys that exist are places.
+    full: KeyPath = path
+    for part in error["loc"]:
+        if (*full, part) in marked.places or error["type"] == "missing":
+            full = (*full, part)
+    name = ".".join(str(part) for part in full)
+    known = _keys_at(model, error["loc"][:-1])
+    if error["type"] == "extra_forbidden":
+        key = str(error["loc"][-1])
+        fix = did_you_mean(key, known, f"the keys known here are: {', '.join(known) or 'none'}")
+        return RecipeError(f"{marked.place((*full, '<key>'))}: {name}: unknown key '{key}'", fix)
+    if error["type"] == "missing":
+        return RecipeError(f"{marked.place(full)}: {name}: this key is missing", "add it")
+    message = error["msg"].removeprefix("Value error, ")
+    for theirs, ours in PLAIN_WORDS.items():
+        message = message.replace(theirs, ours)
+    shown = json.dumps(error["input"], ensure_ascii=False) if error["type"] != "value_error" else ""
+    got = f", got {shown}" if 0 < len(shown) < 80 else ""
+    place = marked.place((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
+    where = f"{place}: {name}" if name else f"{place}"
+    if error["type"] == "string_type":
+        return RecipeError(f"{where}: {message}{got}", "put the value in quotes")
+    fix = error.get("ctx", {}).get("fix") or (f"correct '{full[-1]}'" if full else "correct it")
+    return RecipeError(f"{where}: {message}{got}", fix)
+
+
+def _keys_at(model: Any, location: Iterable[str | int]) -> list[str]:
+    """The keys that a model knows at a location inside it."""
+    here = model
+    for part in location:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            found = here.model_fields.get(str(part))
+            here = found.annotation if found else None
+            if type(None) in typing.get_args(here):  # of `Model | None`, the model's
+                here = typing.get_args(here)[0]
+        elif typing.get_origin(here) in (dict, list, tuple):
+            here = typing.get_args(here)[-1]
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []

@@ -1,0 +1,220 @@
+"""YAML in which every value knows its file, line and column, so that an error can point at it.
+
+Scalars are resolved as YAML 1.2 does: `1e-7` is a number, `no` and `on` are text. A key given twice is an error, and so
+is an anchor, an alias or a tag that is not of a scalar's type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import yaml
+
+from artifacts.errors import RecipeError
+from artifacts.untrusted.bounded_yaml import LOADER, YamlBoundError, check_events
+
+KeyPath = tuple[str | int, ...]
+
+TAG = "tag:yaml.org,2002:"
+
+
+class Place(NamedTuple):
+    """Where a value stands; lines and columns count from 1."""
+
+    file: Path
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass
+class Marked:
+    """A YAML document: plain values, and the place of the value at each key path."""
+
+    value: Any
+    places: dict[KeyPath, Place] = field(default_factory=dict)
+
+    def place(self, path: KeyPath) -> Place:
+        """The place of a value, or of its nearest parent that was written down."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places[path]
+
+
+class _Loader(LOADER):  # type: ignore[misc, valid-type]  # chosen at run time
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9][0-9_]*", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+
+# A scalar's value by its tag. PyYAML's own constructors would read `010` as 8, as YAML 1.1 did.
+SCALARS: dict[str, Callable[[str], Any]] = {
+    f"{TAG}str": str,
+    f"{TAG}null": lambda _text: None,
+    f"{TAG}bool": lambda text: text.lower() == "true",
+    f"{TAG}int": lambda text: int(text.replace("_", "")),
+    f"{TAG}float": float,
+}
+COLLECTIONS = {f"{TAG}map", f"{TAG}seq"}
+
+# The parser calls itself for each level, and what it makes of a text takes some 300 times the text's memory.
+MOST_LEVELS = 50
+MOST_BYTES = 2_000_000
+
+KINDS: dict[int, str] = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def read_yaml(path: Path) -> Marked:
+    """Read a YAML file of at most 2 MB and 50 levels.
+
+    Raises `RecipeError` for what is missing, too large, not a regular file, not YAML, or given twice.
+    """
+    with _without_garbage_collection():
+        return _read(path)
+
+
+def _read(path: Path) -> Marked:
+    text = _read_text(path)
+    try:
+        check_events(text, max_bytes=MOST_BYTES, max_depth=MOST_LEVELS)
+        node = _Loader(text).get_single_node()
+    except YamlBoundError as error:
+        fix = "write the value out where it is used, and nest less; `extends:` shares what recipes have in common"
+        raise RecipeError(f"{Place(path, error.line, error.column)}: {error.problem}", fix) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(path, mark.line + 1, mark.column + 1) if mark else path
+        raise RecipeError(f"{place}: not YAML: {error.problem or error.context}", "correct the syntax there") from None
+    except yaml.reader.ReaderError as error:
+        raise RecipeError(f"{path}: not YAML: {error.reason}", "remove the character that YAML forbids") from None
+    document = Marked(None)
+    if node is None:
+        document.places[()] = Place(path, 1, 1)
+    else:
+        document.value = _convert(node, path, (), document.places)
+    return document
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Nothing that is read is garbage, and to look for some again and again takes three times as long as to read it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
+        if kind is not None:
+            raise OSError(0, f"it is {kind}, not a regular file")
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            fix = "split it into several recipes, or name the right file"
+            raise RecipeError(f"{path}: the file has more than {MOST_BYTES} bytes", fix)
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file", "create it, or correct the path that led here") from None
+    except (OSError, ValueError) as error:  # a ValueError: not UTF-8, or a path with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"{path}: cannot be read: {reason}", "make it a readable UTF-8 text file") from None
+
+
+def _convert(node: yaml.Node, file: Path, path: KeyPath, places: dict[KeyPath, Place]) -> Any:
+    place = places[path] = _place(file, node)
+    if isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTIONS:
+        raise RecipeError(f"{place}: the tag '{_shown(node.tag)}' is not known here", "leave the tag out")
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            at_key = _place(file, key_node)
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in SCALARS:
+                raise RecipeError(f"{at_key}: a key must be a word", "put the text in quotes")
+            key = key_node.value
+            if key in mapping:
+                raise RecipeError(f"{at_key}: the key '{key}' is given twice", "keep one of the two")
+            mapping[key] = _convert(value_node, file, (*path, key), places)
+            # An empty value has no text of its own to point at, and an unknown key is wrong at the key.
+            places[(*path, key, "<key>")] = at_key
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_convert(child, file, (*path, index), places) for index, child in enumerate(node.value)]
+    try:
+        value = SCALARS[node.tag](node.value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+    except (KeyError, ValueError):
+        fact = f"{place}: '{node.value}' is no {_shown(node.tag)} known here"
+        raise RecipeError(fact, "write a text, a number, true or false") from None
+    return value
+
+
+def _shown(tag: str) -> str:
+    return tag.replace(TAG, "!!")
+
+
+def _place(file: Path, node: yaml.Node) -> Place:
+    return Place(file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def merge(base: Marked, over: Marked) -> Marked:
+    """`over` laid on `base`: mappings join key by key, any other value replaces, `null` removes the key."""
+    places = dict(base.places)
+    value = _merge(base.value, over.value, (), places, over.places)
+    return Marked(value, places)
+
+
+def _merge(base: Any, over: Any, path: KeyPath, places: dict[KeyPath, Place], over_places: dict[KeyPath, Place]) -> Any:
+    if isinstance(base, dict) and isinstance(over, dict):
+        joined = dict(base)
+        for mark in (path, (*path, "<key>")):
+            if mark in over_places:
+                places[mark] = over_places[mark]
+        for key, value in over.items():
+            if value is None:
+                joined.pop(key, None)
+            else:
+                joined[key] = _merge(joined.get(key), value, (*path, key), places, over_places)
+        return joined
+    for stale in _paths(base, path):
+        places.pop(stale, None)
+    for written in _paths(over, path):
+        if written in over_places:
+            places[written] = over_places[written]
+    return over
+
+
+def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """The key paths of a value and of all that it contains."""
+    yield path
+    yield (*path, "<key>")
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from _paths(child, (*path, key))

@@ -1,0 +1,264 @@
+"""Downloads that resume where they broke off, and are compared with what their server says of the file.
+
+A download's folder has `part` and `validator` (what the server said of the file) while it is under way, and `whole`
+once every byte has arrived. A part without a validator cannot be continued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from artifacts.digest import digest_file
+from artifacts.errors import StoreError, disk_error
+from artifacts.sources.file_headers import Kept, beginning_of, length_of, validator_of
+from artifacts.sources.http_get import Answer, RefusedError, TransientError, get, login_for
+from artifacts.sources.pages import page_fault, way_to_the_file
+from artifacts.web_address import shown_url
+
+log = logging.getLogger(__name__)
+
+# Progress callback: message, bytes so far, bytes in all; None for an unknown number.
+Progress = Callable[[str, int | None, int | None], None]
+
+FETCHING = "fetching, bytes"
+TRY_AGAIN = "check the network, then run again; what has arrived is kept"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Bounds on a slow server and on the number of tries.
+
+    A connection that brings fewer than `least_bytes` in `seconds` is closed. A try that gets the download no further by
+    `least_bytes` is fruitless. After `tries` fruitless ones in a row, or `all_tries`, the download fails. Pauses double
+    from `pause_seconds` on. A server may ask for longer ones; more than `longest_pause_seconds` ends the download.
+    """
+
+    least_bytes: int = 1 << 15
+    seconds: float = 60.0
+    tries: int = 5
+    all_tries: int = 50
+    pause_seconds: float = 1.0
+    longest_pause_seconds: float = 300.0
+
+
+PATIENT = Patience()
+
+
+@dataclass(frozen=True)
+class Location:
+    """Address of a file, login for its host, and its size and sha256 where known."""
+
+    url: str
+    authorization: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A file that arrived. `is_whole` is False where no server said its length: it may be cut off."""
+
+    path: Path
+    sha256: str
+    is_whole: bool
+
+
+def download_url(
+    url: str, folder: Path, progress: Progress, pin: str | None = None, patience: Patience = PATIENT
+) -> Arrived:
+    """Fetch `url` into `folder`. A file with the sha256 `pin` is accepted, whatever its server says of it.
+
+    Raises `StoreError` for what cannot be fetched, and for a page or a Git LFS pointer that comes instead of the file.
+    """
+    location = Location(url, login_for(url))
+    name = PurePosixPath(urlsplit(url).path).name
+    shown = f"'{shown_url(url)}'"
+    return Download(shown, name, way_to_the_file(url), lambda: location, folder, pin, patience).fetch(progress)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """A body that was received to its end; `doubt` is what contradicts that it is the file."""
+
+    path: Path
+    is_whole: bool
+    content_type: str = ""
+    doubt: str | None = None
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file to fetch: what errors call it, its name, and the next move where a page comes instead of it.
+
+    `locate` is called before each try, since an address may be good for a short time only.
+    """
+
+    shown: str
+    file_name: str
+    way: str
+    locate: Callable[[], Location]
+    folder: Path
+    pin: str | None
+    patience: Patience
+
+    def fetch(self, progress: Progress) -> Arrived:
+        """Fetch it, as often as `patience` has it, and compare it. Raises `StoreError`."""
+        part, patience = self.folder / "part", self.patience
+        furthest, fruitless = _size(part), 0
+        for attempt in range(1, patience.all_tries + 1):
+            try:
+                location = self.locate()
+                return self._compared(self._try(location, progress), location)
+            except RefusedError as error:
+                raise StoreError(f"{self.shown} {error.fact}", error.fix) from None
+            except TransientError as error:
+                reached = _size(part)
+                fruitless = 0 if reached >= furthest + patience.least_bytes else fruitless + 1
+                furthest = max(furthest, reached)
+                is_last = fruitless >= patience.tries or attempt == patience.all_tries
+                if is_last or not (error.is_reached or reached):
+                    tries = f" ({attempt} tries)" if attempt > 1 else ""
+                    raise StoreError(f"{self.shown} {error.fact}{tries}", TRY_AGAIN) from None
+                self._pause(error, fruitless, progress)
+        raise AssertionError("the last try returns or raises")
+
+    def _pause(self, error: TransientError, fruitless: int, progress: Progress) -> None:
+        seconds = self.patience.pause_seconds * 2 ** max(fruitless - 1, 0) * random.uniform(0.5, 1)
+        if error.pause_seconds is not None:
+            seconds = error.pause_seconds
+        if seconds > self.patience.longest_pause_seconds:
+            fact = f"{self.shown} {error.fact}, and asks to wait {seconds:.0f} s"
+            raise StoreError(fact, "wait that long, then run again; what has arrived is kept") from None
+        log.warning("%s %s; it is tried again in %.1f s", self.shown, error.fact, seconds)
+        progress(f"{error.fact}; tried again in {seconds:.0f} s", None, None)
+        time.sleep(seconds)
+
+    def _try(self, location: Location, progress: Progress) -> _Body:
+        """One request; a second one if the server has another file than the one that a part is of."""
+        whole = self.folder / "whole"
+        if whole.exists():  # an earlier run was killed before it could take it away
+            known = self.pin or location.sha256
+            if known is None or digest_file(whole) == known:
+                return _Body(whole, is_whole=True)
+            whole.unlink()
+        while True:
+            kept = self._kept(location)
+            headers = {"Accept-Encoding": "identity"}
+            if kept is not None:
+                headers |= {"Range": f"bytes={kept.size}-", "If-Range": kept.validator}
+            limits = self.patience.least_bytes, self.patience.seconds
+            with get(location.url, headers, location.authorization, *limits) as answer:
+                begins_at = beginning_of(answer, kept)
+                if begins_at is not None:
+                    return self._receive(answer, begins_at, location, progress)
+            self._forget()
+
+    def _receive(self, answer: Answer, begins_at: int, location: Location, progress: Progress) -> _Body:
+        """Write a body to the part, from `begins_at` on, and rename it when it is known to be whole."""
+        part, mark, whole = (self.folder / name for name in ("part", "validator", "whole"))
+        said, is_chunked = length_of(answer, begins_at)
+        expected = said if said is not None else location.bytes
+        with _disk_errors(self.folder):
+            if begins_at == 0:
+                part.unlink(missing_ok=True)  # before the validator says that it is of this file
+            validator = validator_of(answer.headers)
+            if validator:
+                mark.write_text(json.dumps({"validator": validator, "total": expected}))
+            else:
+                mark.unlink(missing_ok=True)
+            with part.open("ab") as file:
+                for chunk in answer.chunks():
+                    file.write(chunk)
+                    progress(FETCHING, file.tell(), expected)
+                    if expected is not None and file.tell() > expected:
+                        break
+                arrived = file.tell()
+        if expected is not None and arrived < expected:
+            raise TransientError(f"broke off after {arrived} of {expected} bytes")
+        is_whole = expected is not None or is_chunked
+        if not is_whole and arrived == 0:
+            raise TransientError("sends nothing, and says no length")
+        doubt = self._encoded(answer.headers)
+        if expected is not None and (arrived > expected or (not is_chunked and answer.has_surplus())):
+            doubt = f"has more than the {expected} bytes that were announced"
+        if location.bytes is not None and arrived != location.bytes:
+            doubt = f"has {arrived} bytes, and the hub says {location.bytes}"
+        with _disk_errors(self.folder):
+            path = part.replace(whole) if is_whole else part
+            mark.unlink(missing_ok=True)
+        return _Body(path, is_whole, answer.headers.get("Content-Type") or "", doubt)
+
+    def _compared(self, body: _Body, location: Location) -> Arrived:
+        """The file with its sha256. Raises `RefusedError`, and removes it, where it cannot be the one that is meant."""
+        sha256 = digest_file(body.path)
+        if sha256 == self.pin:
+            return Arrived(body.path, sha256, is_whole=True)
+        page = page_fault(body.path, self.file_name, body.content_type)
+        doubt = page or body.doubt
+        if doubt is None and location.sha256 not in (None, sha256):
+            doubt = f"has sha256 {sha256}, and the hub says {location.sha256}"
+        if doubt is not None:
+            body.path.unlink()
+            way = self.way if page else "run again, or ask its owner"
+            raise RefusedError(doubt, f"{way}; or pin its sha256 if these bytes are meant: {sha256}")
+        return Arrived(body.path, sha256, body.is_whole)
+
+    def _encoded(self, headers: Message) -> str | None:
+        given = headers.get_all("Content-Encoding") or []
+        encoding = ", ".join(text.strip().lower() for text in given if text.strip()) or "identity"
+        # Some servers call a file's own format its encoding.
+        own = encoding in ("gzip", "x-gzip") and self.file_name.lower().endswith((".gz", ".tgz"))
+        return None if encoding == "identity" or own else f"arrived with the encoding '{encoding[:20]}', not as it is"
+
+    def _kept(self, location: Location) -> Kept | None:
+        """Return the partial file of an earlier try, if it can be continued."""
+        size = _size(self.folder / "part")
+        noted = _noted(self.folder)
+        if not size or noted is None:
+            return None
+        kept = Kept(*noted, size)
+        is_of_another = location.bytes is not None and (
+            kept.total not in (None, location.bytes) or size > location.bytes
+        )
+        return None if is_of_another else kept
+
+    def _forget(self) -> None:
+        for name in ("part", "validator"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def is_resumable(folder: Path) -> bool:
+    """Return whether the next download can continue from this folder; True where it is empty."""
+    return not (folder / "part").exists() or _noted(folder) is not None
+
+
+def _noted(folder: Path) -> tuple[str, int | None] | None:
+    """The validator and the size that the server gave; None where there are none, or a crash cut them off."""
+    try:
+        noted = json.loads((folder / "validator").read_text())
+        validator, total = noted["validator"], noted["total"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+    return (validator, total) if isinstance(validator, str) and isinstance(total, int | None) else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk raises into our error. What the network raises is ours already."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, folder) or error from None

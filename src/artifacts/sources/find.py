@@ -1,0 +1,217 @@
+"""Where bytes come from that no step makes: files, folders, URLs, Hugging Face repositories; each held to a sha256.
+
+A source is pinned by the recipe, or by the recipe's lock file. A download is locked on arrival; a local file or folder
+only once a step has read it, so that a damaged one that every step refuses is not what the right one is held to. The
+same holds for a download whose server does not say its length, because it may be cut off.
+Downloads go to `cache/downloads/<sha256>/`, resume where they broke off, and are never made twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from artifacts.digest import digest_json
+from artifacts.errors import StoreError
+from artifacts.files.atomic import sync
+from artifacts.files.locks import held
+from artifacts.files.stamps import raise_error
+from artifacts.recipe.recipe import LoadedRecipe, Source
+from artifacts.sources.pins import hold_to_pin, lock_source, pinned_digest, place_of, shown_source
+from artifacts.store.digest_memory import DigestMemory
+from artifacts.store.store import Manifest, content_of, manifest_of
+
+if TYPE_CHECKING:
+    from artifacts.sources.download import Progress
+
+log = logging.getLogger(__name__)
+
+# File systems allow 255; some that encrypt names allow fewer.
+LONGEST_NAME_BYTES = 140
+
+
+@dataclass(frozen=True)
+class Found:
+    """A source that is there: the file or folder, its content digest, and what it consists of."""
+
+    path: Path
+    content: str
+    manifest: Manifest
+
+
+def look_for_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path) -> Found | None:
+    """The source if it is there and pinned; None if it has to be fetched or locked first; changes nothing.
+
+    Raises `StoreError` for a file or folder that is missing or has another digest than its pin.
+    """
+    source = loaded.recipe.sources[name]
+    pin, _ = pinned_digest(loaded, name)
+    if source.is_local:
+        found = local_source(loaded, name, memory)
+        return found if pin is not None else None
+    if pin is None:
+        return None
+    path = downloads / pin / _file_name(source)
+    if not path.is_file() or (memory.digest(path) != pin and memory.digest_anew(path) != pin):
+        return None
+    return _single(path, memory.digest)
+
+
+def find_source(
+    loaded: LoadedRecipe,
+    name: str,
+    memory: DigestMemory,
+    downloads: Path,
+    progress: Progress,
+    waiting: Callable[[], None] | None = None,
+) -> Found:
+    """The source's bytes, downloaded if they have to be, held to their pin; an unpinned download is locked if it
+    is whole for certain.
+
+    `waiting` is called once if another process is fetching it. Raises `StoreError` for what is missing, cannot be
+    fetched, or has another digest than its pin.
+    """
+    if loaded.recipe.sources[name].is_local:
+        return local_source(loaded, name, memory)
+    partial = partial_folder(loaded.recipe.sources[name], downloads)
+    with held(partial / "lock", waiting):  # who waited here finds what the other has fetched
+        return _downloaded(loaded, name, memory, downloads, partial, progress)
+
+
+def local_source(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
+    """A file or folder as it is now, held to its pin if it has one; changes nothing.
+
+    Raises `StoreError` for what is missing or has another digest than its pin. Before it is refused its bytes are read:
+    what is remembered of them may be wrong.
+    """
+    found = _local(loaded, name, memory.digest)
+    pin, _ = pinned_digest(loaded, name)
+    if pin is not None and found.content != pin:
+        found = _local(loaded, name, memory.digest_anew)
+        hold_to_pin(loaded, name, found.content)
+    return found
+
+
+def source_content(path: Path, digest: Callable[[Path], str]) -> str:
+    """The content digest of a source's file or folder, its files hashed by `digest`. Raises `StoreError`, OSError."""
+    return content_of(_folder_manifest(path, f"'{path}'", digest)) if path.is_dir() else digest(path)
+
+
+def _local(loaded: LoadedRecipe, name: str, digest: Callable[[Path], str]) -> Found:
+    source = loaded.recipe.sources[name]
+    path = loaded.source_path(name)
+    kind = "file" if source.file is not None else "folder"
+    if not (path.is_file() if kind == "file" else path.is_dir()):
+        raise StoreError(f"{place_of(loaded, name)}: no {kind} at '{path}'", source.hint or f"put the {kind} there")
+    if kind == "file":
+        return _single(path, digest)
+    manifest = _folder_manifest(path, place_of(loaded, name), digest)
+    if not manifest["files"]:
+        raise StoreError(
+            f"{place_of(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there"
+        )
+    return Found(path.absolute(), content_of(manifest), manifest)
+
+
+def _folder_manifest(path: Path, where: str, digest: Callable[[Path], str]) -> Manifest:
+    files = _files_below(path, where)
+    return manifest_of({str(file.relative_to(path)): (file.stat().st_size, digest(file)) for file in files})
+
+
+def _files_below(folder: Path, where: str) -> Iterator[Path]:
+    """Every file in the folder. Raises `StoreError` for what no manifest could say, or no digest would see."""
+    for parent, folders, names in os.walk(folder, onerror=raise_error):
+        for path in (Path(parent, name) for name in folders):
+            if path.is_symlink():  # steps would read what is behind it
+                raise StoreError(f"{where}: '{path}' is a link to a folder", "put the folder itself there")
+        for path in (Path(parent, name) for name in names):
+            try:
+                path.name.encode()
+            except UnicodeEncodeError:
+                raise StoreError(f"{where}: {path.name!a} is no name in UTF-8", "rename the file") from None
+            if not path.is_file():  # a step that opens a named pipe or a device waits for ever
+                raise StoreError(f"{where}: '{path}' is not a regular file", "take it out of the folder")
+            yield path
+
+
+def _file_name(source: Source) -> str:
+    """The name of a download: the last part of its address, as it is written there, of at most LONGEST_NAME_BYTES."""
+    path = source.file or urlsplit(source.url or "").path
+    name = re.sub(r"[\x00-\x1f\x7f\\]", "_", path.rstrip("/").rpartition("/")[2])
+    if name in ("", ".", ".."):
+        return "download"
+    stem, dot, suffix = name.rpartition(".")
+    if len(name.encode()) <= LONGEST_NAME_BYTES or not dot or len(suffix.encode()) > 20:
+        return _first_bytes(name, LONGEST_NAME_BYTES)
+    return f"{_first_bytes(stem, LONGEST_NAME_BYTES - 21)}.{suffix}"
+
+
+def _first_bytes(text: str, most: int) -> str:
+    return text.encode()[:most].decode(errors="ignore")
+
+
+def _single(path: Path, digest: Callable[[Path], str]) -> Found:
+    """A file is its bytes: its name is not part of its content."""
+    content = digest(path)
+    return Found(path.absolute(), content, manifest_of({path.name: (path.stat().st_size, content)}))
+
+
+def partial_folder(source: Source, downloads: Path) -> Path:
+    """The folder of a download while it is under way. Its name is a digest: an address may contain secrets."""
+    return downloads / "partial" / digest_json(_address(source))[:16]
+
+
+def is_resumable(partial: Path) -> bool:
+    """Return whether the next run can continue the partial download in this folder."""
+    from artifacts.sources import download  # only a download and a clean-up need it
+
+    return download.is_resumable(partial)
+
+
+def _address(source: Source) -> list[str]:
+    return [source.hf, source.file or ""] if source.hf is not None else [source.url or ""]
+
+
+def _downloaded(
+    loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, partial: Path, progress: Progress
+) -> Found:
+    from artifacts.sources.download import download_url  # it takes longer to import than `doit list` may
+    from artifacts.sources.hub import download_hf
+
+    source = loaded.recipe.sources[name]
+    pin, _ = pinned_digest(loaded, name)
+    if pin is not None and (kept := downloads / pin / _file_name(source)).is_file():
+        if memory.digest(kept) == pin or memory.digest_anew(kept) == pin:
+            return _single(kept, memory.digest)
+        log.warning("%s was damaged and is fetched again", kept)
+        kept.unlink()
+    try:
+        if source.hf is not None:
+            arrived = download_hf(source.hf, source.file or "", partial, progress, pin)
+        else:
+            arrived = download_url(source.url or "", partial, progress, pin)
+    except StoreError as error:
+        raise StoreError(f"{place_of(loaded, name)}: {error.fact}", source.hint or error.fix) from None
+    place = downloads / arrived.sha256 / _file_name(source)
+    place.parent.mkdir(exist_ok=True)
+    sync(arrived.path)
+    arrived.path.replace(place)
+    memory.note(place, arrived.sha256)
+    # Kept even if it is not what is pinned: where the pin is wrong, a corrected one finds it.
+    if not arrived.is_whole:
+        log.warning(
+            "%s: the server does not say how long '%s' is: it may be cut off after %d bytes; it is locked once a step "
+            "has read it",
+            *(place_of(loaded, name), shown_source(source), place.stat().st_size),
+        )
+    elif pin is None:
+        lock_source(loaded, name, arrived.sha256)
+    if pin is not None or arrived.is_whole:
+        hold_to_pin(loaded, name, arrived.sha256)
+    return _single(place, memory.digest)

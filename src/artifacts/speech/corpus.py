@@ -1,0 +1,217 @@
+"""A corpus of speech with its transcripts, read from a folder.
+
+The folder holds `utterances.jsonl` and the clips that it names. A line has NeMo's manifest keys plus `id`, `slice` and
+`gap_seconds`; other keys are left alone. `audio_filepath` is one clip or a list of clips, relative to the folder: a
+list is joined in its order with `gap_seconds` of silence between the clips, so that long recordings need not be kept
+twice. `duration` is that of the joined waveform, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from artifacts.errors import StepError
+from artifacts.untrusted.read_input import parse_json
+
+MANIFEST_NAME = "utterances.jsonl"
+SAMPLE_RATE_HZ = 16_000
+DURATION_TOLERANCE_SECONDS = 0.1
+"""Manifests round their durations; a clip that was cut short differs by more than this."""
+
+# Four hours, which are 0.9 GB in memory: a recording is read in one piece.
+MAX_SECONDS = 14_400.0
+# A clip in floats may exceed 1 where it is loud; the energies of far larger numbers are infinite.
+LARGEST_SAMPLE = 1000.0
+MAX_LINE_BYTES = 16 << 20
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Utterance(BaseModel):
+    """One line of `utterances.jsonl`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+    id: _Text
+    slice: _Text
+    audio_filepath: _Text | Annotated[list[_Text], Field(min_length=1)]
+    gap_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
+    duration: float = Field(gt=0, le=MAX_SECONDS)
+    text: _Text
+
+    @property
+    def clips(self) -> list[str]:
+        """The clips' paths, relative to the corpus folder, in the order in which they are spoken."""
+        return [self.audio_filepath] if isinstance(self.audio_filepath, str) else list(self.audio_filepath)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The utterances of a folder, in the order of its `utterances.jsonl`."""
+
+    folder: Path
+    utterances: tuple[Utterance, ...]
+
+    def waveform(self, utterance: Utterance) -> npt.NDArray[np.float32]:
+        """Read an utterance's clips and join them: float32 `[N]`, mono, 16 kHz, PCM scaled to -1..1.
+
+        Raises StepError for a clip that is unreadable, empty, not mono, not 16 kHz or not finite, and for a length
+        that is not the one in the manifest.
+        """
+        gap = round(utterance.gap_seconds * SAMPLE_RATE_HZ)
+        # From the clips' heads first: what they claim must not be more than the manifest says, before it is read.
+        counts = [_count_samples(self.folder, clip) for clip in utterance.clips]
+        self._check_duration(utterance, sum(counts) + gap * (len(counts) - 1))
+        silence = np.zeros(gap, dtype=np.float32)
+        parts: list[npt.NDArray[np.float32]] = []
+        for clip in utterance.clips:
+            parts += [silence, _read_clip(self.folder, clip)]
+        waveform = np.concatenate(parts[1:])
+        self._check_duration(utterance, len(waveform))
+        return waveform
+
+    def _check_duration(self, utterance: Utterance, samples: int) -> None:
+        seconds = samples / SAMPLE_RATE_HZ
+        if abs(seconds - utterance.duration) > DURATION_TOLERANCE_SECONDS:
+            raise StepError(
+                f"{self.folder.name}: utterance '{utterance.id}' lasts {seconds:.3f} s, "
+                f"{MANIFEST_NAME} says {utterance.duration:.3f} s",
+                "copy the clips again, or write the duration that they have",
+            )
+
+    def spread(self, per_slice: int) -> tuple[Utterance, ...]:
+        """At most `per_slice` utterances of each slice, evenly spread over it, in the corpus' order."""
+        members: dict[str, list[Utterance]] = {}
+        for utterance in self.utterances:
+            members.setdefault(utterance.slice, []).append(utterance)
+        chosen = {
+            each[index * len(each) // count].id
+            for each in members.values()
+            for count in [min(per_slice, len(each))]
+            for index in range(count)
+        }
+        return tuple(utterance for utterance in self.utterances if utterance.id in chosen)
+
+
+def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
+    """Read and validate a corpus; with `slices`, keep only the utterances of those.
+
+    Raises StepError, with the line, for what is not UTF-8, bad JSON, a missing or wrong key, an id that is used twice
+    and a clip that is missing or lies outside the folder; and for a corpus without utterances or without one of the
+    `slices`.
+    """
+    manifest = folder / MANIFEST_NAME
+    if not manifest.is_file():
+        raise StepError(f"{folder}: holds no {MANIFEST_NAME}", "give the folder of a corpus")
+    first_lines: dict[str, int] = {}
+    utterances: list[Utterance] = []
+    # Bytes that are not UTF-8 are kept for `_parse`: an error from here would not know its line.
+    with manifest.open(encoding="utf-8", errors="surrogateescape") as lines:
+        # A line that is longer than it may be is met by `_parse`, and not read to its end.
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), ""), start=1):
+            if not line.strip():
+                continue
+            place = f"{folder.name}/{MANIFEST_NAME}:{number}"
+            utterance = _parse(line, place)
+            for clip in utterance.clips:
+                _check_clip_path(folder, clip, place)
+            first = first_lines.setdefault(utterance.id, number)
+            if first != number:
+                raise StepError(
+                    f"{place}: id: '{utterance.id}' is also on line {first}", "give each utterance an id of its own"
+                )
+            utterances.append(utterance)
+    if not utterances:
+        raise StepError(f"{folder.name}/{MANIFEST_NAME}: holds no utterances", "give a corpus with at least one")
+    if slices is None:
+        return Corpus(folder, tuple(utterances))
+    present = sorted({utterance.slice for utterance in utterances})
+    for wanted in slices:
+        if wanted not in present:
+            raise StepError(
+                f"{folder.name}/{MANIFEST_NAME}: holds no slice '{wanted}'", f"choose among {', '.join(present)}"
+            )
+    return Corpus(folder, tuple(utterance for utterance in utterances if utterance.slice in slices))
+
+
+def _parse(line: str, place: str) -> Utterance:
+    fix = "write one JSON object a line: id, slice, audio_filepath, gap_seconds, duration, text"
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise StepError(f"{place}:{error.start + 1}: is not UTF-8", "save the file as UTF-8") from None
+    if len(line) > MAX_LINE_BYTES:
+        raise StepError(f"{place}: has more than {MAX_LINE_BYTES} characters", fix)
+    value = parse_json(line.strip(), place, fix)
+    try:
+        return Utterance.model_validate(value)
+    except ValidationError as error:
+        # For a union pydantic names the tried alternative behind the key; the key alone is the place.
+        problem = error.errors(include_url=False)[0]
+        key = f"{problem['loc'][0]}: " if problem["loc"] else ""
+        raise StepError(f"{place}: {key}{problem['msg'].lower()}", fix) from None
+
+
+def _check_clip_path(folder: Path, clip: str, place: str) -> None:
+    path = PurePosixPath(clip)
+    if path == PurePosixPath(MANIFEST_NAME):
+        raise StepError(f"{place}: audio_filepath: '{clip}' is the manifest", "name a clip")
+    if path.is_absolute() or ".." in path.parts:
+        raise StepError(
+            f"{place}: audio_filepath: '{clip}' points outside the corpus folder", "name clips inside the folder"
+        )
+    try:
+        is_there = (folder / path).is_file()
+    except OSError:  # no file can have such a name
+        is_there = False
+    if not is_there:
+        raise StepError(f"{place}: audio_filepath: there is no '{clip}'", "copy the corpus again; a clip is missing")
+
+
+def _count_samples(folder: Path, clip: str) -> int:
+    """Return the sample count in a clip's header. Raises StepError unless the clip is mono at 16 kHz."""
+    place = f"{folder.name}/{clip}"
+    if PurePosixPath(clip).suffix.lower() == ".raw":
+        raise StepError(f"{place}: a .raw file does not say what its samples are", "convert the clip to WAV or FLAC")
+    with _library_errors(place):
+        head = soundfile.info(folder / clip)
+    if head.samplerate != SAMPLE_RATE_HZ or head.channels != 1:
+        raise StepError(
+            f"{place}: has {head.channels} channel(s) at {head.samplerate} Hz, needs one at {SAMPLE_RATE_HZ} Hz",
+            "convert the clip to 16 kHz mono",
+        )
+    if head.frames <= 0:
+        raise StepError(f"{place}: holds no samples", "copy the clip again; it is empty")
+    return int(head.frames)
+
+
+@contextmanager
+def _library_errors(place: str) -> Iterator[None]:
+    try:
+        yield
+    except soundfile.SoundFileError as error:
+        reason = getattr(error, "error_string", str(error))
+        raise StepError(f"{place}: cannot be read: {reason}", "copy the clip again; it is damaged") from None
+
+
+def _read_clip(folder: Path, clip: str) -> npt.NDArray[np.float32]:
+    place = f"{folder.name}/{clip}"
+    with _library_errors(place):
+        samples, _ = soundfile.read(folder / clip, dtype="float32", always_2d=True)
+    waveform: npt.NDArray[np.float32] = samples[:, 0]
+    if not np.isfinite(waveform).all():
+        raise StepError(f"{place}: holds samples that are not finite", "make the clip again; PCM_16 cannot hold NaN")
+    if (largest := np.abs(waveform).max()) > LARGEST_SAMPLE:
+        raise StepError(
+            f"{place}: holds a sample of {largest:g}, expected are -1 to 1", "scale the clip, or write PCM_16"
+        )
+    return waveform

@@ -1,0 +1,1 @@
+"""What is kept: artifacts, digests, target links, the journal."""

@@ -1,0 +1,247 @@
+"""What is kept: finished artifacts by their content, and which identity gave which content.
+
+```
+cache/
+  artifacts/<content>/files/…        read-only; <content> is the sha256 of manifest.json
+  artifacts/<content>/manifest.json  {"files": {name: {"bytes", "sha256"}}}: nothing else
+  actions/<key>.json                 the identity, the content it gave, metrics, seconds, peak memory, processor; and
+                                     their digest
+  staging/<key>.…/                   a step at work; never read, removed by the next who holds the key
+  locks/<key>, guard                 held while a key is built, or the store used; released when the holder dies;
+                                     a key's is removed by its holder
+  digests.sqlite                     digests of files not touched since
+```
+
+Two identities that give the same bytes share one artifact. Nothing is visible before it is whole: an artifact is
+renamed into place after its bytes are on the disk, and its action is written after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from artifacts.digest import canonical_json, digest_json
+from artifacts.errors import StoreError
+from artifacts.files.atomic import remove, remove_tree, remove_unfinished, sync, write_atomically
+from artifacts.files.locks import held, lock_file, open_lock
+from artifacts.store.digest_memory import DigestMemory
+
+Manifest = dict[str, dict[str, dict[str, Any]]]
+
+# What the kernel answers where a file's bytes cannot be had from the disk, or fail a checksum there.
+ROTTEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
+
+
+@dataclass(frozen=True)
+class Action:
+    """Record of one step run: identity, content, metrics, seconds, peak memory, processor."""
+
+    identity: dict[str, Any]
+    content: str
+    metrics: dict[str, float | int | str]
+    seconds: float
+    peak_bytes: int
+    processor: str = ""  # unknown of a record that is older than this field
+
+
+def manifest_of(files: dict[str, tuple[int, str]]) -> Manifest:
+    """The manifest of files given as {name: (bytes, sha256)}."""
+    return {"files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(files.items())}}
+
+
+def content_of(manifest: Manifest) -> str:
+    """The content digest of what a manifest lists."""
+    return digest_json(manifest)
+
+
+def total_bytes(manifest: Manifest) -> int:
+    """How many bytes the files of a manifest have together."""
+    return sum(file["bytes"] for file in manifest["files"].values())
+
+
+class Store:
+    """The store below one cache folder."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.memory = DigestMemory(cache / "digests.sqlite")
+        self._artifacts = cache / "artifacts"
+        self._actions = cache / "actions"
+        self._guard = cache / "guard"
+
+    def lock(self, key: str, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+        """Hold a key against every other thread and process that would build it, as `held` does."""
+        return held(self.cache / "locks" / key, waiting)
+
+    def use(self) -> IO[str]:
+        """Keep `alone` from beginning until the returned file is closed, or its holder is dead."""
+        file = open_lock(self._guard)
+        lock_file(file, self.cache, fcntl.LOCK_SH)
+        return file
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the whole store. Raises `StoreError` while anything uses it."""
+        with open_lock(self._guard) as file:
+            if not lock_file(file, self.cache, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                raise StoreError(f"'{self.cache}' is in use by a build", "wait until it has ended")
+            yield
+
+    def stage(self, key: str) -> Path:
+        """A new, empty staging folder. The caller holds the key's lock: what an earlier holder left is removed."""
+        staging = self.cache / "staging"
+        staging.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self._record(key))
+        for left in staging.glob(f"{key}.*"):
+            remove(left)
+        return Path(tempfile.mkdtemp(prefix=f"{key}.", dir=staging))
+
+    def folder(self, content: str) -> Path:
+        """The folder of an artifact."""
+        return self._artifacts / content
+
+    def files(self, content: str) -> Path:
+        """The folder that holds an artifact's files."""
+        return self.folder(content) / "files"
+
+    def action(self, key: str) -> Action | None:
+        """Return the record of a key; None if it is missing, torn, altered, or of another key or version."""
+        written = _read(self._record(key)) if _is_sha256(key) else None
+        if written is None:
+            return None
+        try:
+            record = json.loads(written)
+            action = Action(**record["action"]) if digest_json(record["action"]) == record["sha256"] else None
+            return action if action and digest_json(action.identity) == key and _is_sound(action) else None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+    def actions(self) -> Iterator[tuple[str, Action]]:
+        """Every recorded action with its key."""
+        for path in sorted(self._actions.glob("*.json")):
+            action = self.action(path.stem)
+            if action is not None:
+                yield path.stem, action
+
+    def manifest(self, content: str) -> Manifest | None:
+        """An artifact's manifest, or None if there is none or it is not the one that `content` names."""
+        written = _read(self._artifacts / content / "manifest.json") if _is_sha256(content) else None
+        if written is None or hashlib.sha256(written).hexdigest() != content:
+            return None
+        try:
+            manifest: Manifest = json.loads(written)
+            sound = [_is_file(name, file["bytes"], file["sha256"]) for name, file in manifest["files"].items()]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        return manifest if sound and all(sound) else None
+
+    def damage(self, content: str, *, anew: bool = False) -> str | None:
+        """Return the damage of an artifact in words, or None. Files that were not touched since they were last hashed
+        are read again only with `anew`."""
+        manifest = self.manifest(content)
+        if manifest is None:
+            return "its manifest is missing or damaged"
+        return self.difference(self.files(content), manifest, anew=anew)
+
+    def difference(self, folder: Path, manifest: Manifest, *, anew: bool = False) -> str | None:
+        """Return how a folder differs from a manifest, in words, or None; `anew` as for `damage`.
+
+        Before a file is called different its bytes are read: what is remembered of it may be wrong.
+        """
+        listed = manifest["files"]
+        found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+        for name in sorted(found ^ set(listed)):
+            return f"'{name}' is missing" if name in listed else f"'{name}' does not belong there"
+        for name, file in listed.items():
+            path = folder / name
+            if path.is_symlink() or not path.is_file():
+                return f"'{name}' is not a regular file"
+            size = path.stat().st_size
+            if size != file["bytes"]:
+                return f"'{name}' has {size} bytes instead of {file['bytes']}"
+            try:
+                is_right = not anew and self.memory.digest(path) == file["sha256"]
+                if not is_right and self.memory.digest_anew(path) != file["sha256"]:
+                    return f"'{name}' has other bytes than its manifest says"
+            except OSError as error:
+                if error.errno not in ROTTEN:
+                    raise
+                return f"'{name}' cannot be read: {error.strerror}"
+        return None
+
+    def seal(self, key: str, staging: Path, manifest: Manifest, action: Action) -> None:
+        """Take in the finished files at `staging/files`, already hashed and on the disk, and record the action."""
+        place = self._artifacts / action.content
+        with self.lock(f"content.{action.content}"):  # another key may give the same bytes at the same time
+            # The right bytes are at hand: those that lie there are read before they are preferred.
+            if self.damage(action.content, anew=True) is not None:
+                sealed = staging / "sealed"
+                remove(sealed)  # the step wrote in this folder: a link of its own would lead elsewhere
+                sealed.mkdir()
+                write_atomically(sealed / "manifest.json", canonical_json(manifest))
+                (staging / "files").rename(sealed / "files")
+                sync(sealed)
+                self._artifacts.mkdir(parents=True, exist_ok=True)
+                remove_tree(place)
+                sealed.rename(place)
+                sync(self._artifacts)
+                for name, file in manifest["files"].items():
+                    self.memory.note(place / "files" / name, file["sha256"])
+        record = {"action": asdict(action), "sha256": digest_json(asdict(action))}
+        # Not in its canonical spelling: metrics keep the order in which the step tells them.
+        if self._record(key).is_dir():
+            remove_tree(self._record(key))
+        write_atomically(self._record(key), json.dumps(record, allow_nan=False).encode())
+
+    def contents(self) -> list[str]:
+        """The content digests of all artifacts there are."""
+        return sorted(path.name for path in self._artifacts.glob("*") if not path.name.startswith("."))
+
+    def forget(self, key: str) -> None:
+        """Remove an action's record."""
+        self._record(key).unlink(missing_ok=True)
+
+    def _record(self, key: str) -> Path:
+        return self._actions / f"{key}.json"
+
+
+def _read(path: Path) -> bytes | None:
+    """The bytes of a small file of the store; None where no regular file can be read."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        if error.errno not in ROTTEN:
+            raise
+        return None
+
+
+def _is_sha256(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def _is_file(name: str, size: Any, digest: Any) -> bool:
+    """Return whether a manifest may list this name: one that leads out of the folder would be read elsewhere."""
+    inside = not {"", ".", ".."} & set(name.split("/")) and "\0" not in name
+    return inside and isinstance(size, int) and size >= 0 and _is_sha256(digest)
+
+
+def _is_sound(action: Action) -> bool:
+    numbers = (action.seconds, action.peak_bytes)
+    return (
+        _is_sha256(action.content)
+        and isinstance(action.processor, str)
+        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
+        and isinstance(action.metrics, dict)
+        and all(isinstance(value, (int, float, str)) for value in action.metrics.values())
+    )

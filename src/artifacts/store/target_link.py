@@ -1,0 +1,103 @@
+"""The stable, human path of each target, `cache/<recipe>/<target>/`, and what stands behind it.
+
+```
+cache/<recipe>/<target>                         a link to the files of the artifact that the target is now
+cache/<recipe>/.state/<target>.manifest.json    that artifact's manifest: what doit watches
+cache/<recipe>/.state/<target>.key              the key that it was built by
+```
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifacts.digest import canonical_json
+from artifacts.errors import StoreError
+from artifacts.files.atomic import remove_unfinished, unfinished_folder, write_atomically
+from artifacts.store.store import Manifest
+
+KEY_CHARACTERS = 64
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The paths of one target (or source) of one recipe."""
+
+    cache: Path
+    recipe: str
+    name: str
+
+    @property
+    def link(self) -> Path:
+        """The human path."""
+        return self.cache / self.recipe / self.name
+
+    @property
+    def manifest_file(self) -> Path:
+        """The small file that says which content the target has now."""
+        return self.cache / self.recipe / ".state" / f"{self.name}.manifest.json"
+
+    @property
+    def key(self) -> str | None:
+        """The key that the target was last built or restored by."""
+        if not self._key_file.is_file():  # to open a named pipe would wait for ever
+            return None
+        with self._key_file.open("rb") as file:
+            key = file.read(KEY_CHARACTERS + 1).decode("ascii", errors="replace")
+        return key if key.isalnum() and len(key) <= KEY_CHARACTERS else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the link, the manifest or the key exists."""
+        return any(path.is_symlink() or path.exists() for path in (self.link, self.manifest_file, self._key_file))
+
+    @property
+    def state(self) -> tuple[str | bytes | None, ...]:
+        """Contents of the link, the manifest and the key, for comparison."""
+        link = os.fspath(self.link.readlink()) if self.link.is_symlink() else None
+        return link, self.manifest_file.read_bytes() if self.manifest_file.is_file() else None, self.key
+
+    @property
+    def _key_file(self) -> Path:
+        return self.manifest_file.with_name(f"{self.name}.key")
+
+    def shows(self, files: Path, manifest: Manifest) -> bool:
+        """Whether the link and the manifest say what they should."""
+        return self.notes(manifest) and self.link.is_symlink() and self.link.readlink() == self._relative(files)
+
+    def notes(self, manifest: Manifest) -> bool:
+        """Whether the manifest that doit watches is this one."""
+        return self.manifest_file.is_file() and self.manifest_file.read_bytes() == canonical_json(manifest)
+
+    def point(self, key: str, files: Path, manifest: Manifest) -> None:
+        """Make the target be these files. The manifest is left untouched where it says the same already.
+
+        The caller holds the target's lock: what a killed run left on its way to these paths is removed.
+        """
+        for path in (self.link, self.manifest_file, self._key_file):
+            remove_unfinished(path)
+        self.note(manifest)
+        if not self.shows(files, manifest):
+            if self.link.is_dir() and not self.link.is_symlink():
+                raise StoreError(f"'{self.link}' is a folder where a link belongs", "move it away, then run again")
+            # A link is made under another name and renamed: readers see the old artifact or the new one.
+            with unfinished_folder(self.link) as folder:
+                link = folder / self.name
+                link.symlink_to(self._relative(files), target_is_directory=True)
+                link.replace(self.link)
+        write_atomically(self._key_file, key.encode())
+
+    def note(self, manifest: Manifest) -> None:
+        """Write the manifest, for a source that has no link, unless it says so already. The lock as for `point`."""
+        if not self.notes(manifest):
+            write_atomically(self.manifest_file, canonical_json(manifest))
+
+    def remove(self) -> None:
+        """Forget the target: its path, its manifest and its key, but no artifact."""
+        for path in (self.link, self.manifest_file, self._key_file):
+            path.unlink(missing_ok=True)
+
+    def _relative(self, files: Path) -> Path:
+        return Path(os.path.relpath(files, self.link.parent))

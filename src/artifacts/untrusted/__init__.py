@@ -1,0 +1,1 @@
+"""Reading what strangers made: within bounds, and without running any of it."""

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import RecipeError
+from artifacts.recipe.recipe import LoadedRecipe, load_pipeline, load_recipe
+
+BASE = """\
+sources:
+  checkpoint: {file: base.nemo}
+  speech: {folder: ../speech}
+targets:
+  encoder:
+    step: export_encoder
+    inputs: {checkpoint: checkpoint}
+    params: {opset: 17, dynamic_axes: true}
+    resources: {memory_gib: 8}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of recipes; its parent is the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("recipes/sub").mkdir(parents=True)
+    return tmp_path / "recipes"
+
+
+def load(text: str, name: str = "recipes/x.yaml") -> LoadedRecipe:
+    """Load a recipe that says this."""
+    Path(name).write_text(text)
+    return load_recipe("x", Path(name))
+
+
+def test_a_recipe_has_sources_and_targets_with_their_places() -> None:
+    loaded = load(BASE)
+    target = loaded.recipe.targets["encoder"]
+    assert (target.step, target.inputs) == ("export_encoder", {"checkpoint": "checkpoint"})
+    assert target.params == {"opset": 17, "dynamic_axes": True}
+    assert target.resources.memory_gib == 8.0
+    assert str(loaded.marked.place(("targets", "encoder", "params", "opset"))) == "recipes/x.yaml:8:21"
+
+
+def test_a_recipe_that_extends_another_says_only_what_differs() -> None:
+    Path("recipes/base.yaml").write_text(BASE)
+    over = "extends: ../base.yaml\nsources: {checkpoint: {file: mine.nemo}}\ntargets: {encoder: {params: {opset: 18}}}"
+    loaded = load(over, "recipes/sub/x.yaml")
+    assert loaded.recipe.targets["encoder"].params == {"opset": 18, "dynamic_axes": True}
+    assert loaded.recipe.targets["encoder"].step == "export_encoder"
+    assert str(loaded.marked.place(("targets", "encoder", "params", "opset"))) == "recipes/sub/x.yaml:3:37"
+    assert str(loaded.marked.place(("targets", "encoder", "params", "dynamic_axes"))) == "recipes/base.yaml:8:39"
+
+
+def test_a_path_is_seen_from_the_file_that_it_is_written_in() -> None:
+    Path("recipes/base.yaml").write_text(BASE)
+    loaded = load("extends: ../base.yaml\nsources: {checkpoint: {file: mine.nemo}}", "recipes/sub/x.yaml")
+    assert loaded.source_path("checkpoint") == Path("recipes/sub/mine.nemo")
+    assert loaded.source_path("speech") == Path("speech")
+    assert loaded.lock_file == Path("recipes/sub/x.lock.yaml")
+
+
+def test_what_is_extended_can_extend_and_a_target_can_be_taken_away() -> None:
+    Path("recipes/a.yaml").write_text(BASE)
+    Path("recipes/b.yaml").write_text("extends: a.yaml\ntargets: {more: {step: s}, encoder: {params: {opset: 18}}}\n")
+    loaded = load("extends: b.yaml\ntargets: {encoder: null}\n")
+    assert list(loaded.recipe.targets) == ["more"]
+    assert load("extends: b.yaml\n").recipe.targets["encoder"].params == {"opset": 18, "dynamic_axes": True}
+
+
+def test_a_circle_of_recipes_is_told() -> None:
+    Path("recipes/a.yaml").write_text("extends: x.yaml\n" + BASE)
+    with pytest.raises(RecipeError, match=r"recipes/a.yaml:1:10: extends: 'x.yaml' leads back to itself"):
+        load("extends: a.yaml\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{}", "give one of 'file', 'folder', 'url', or 'hf' with 'file'"),
+        ("{file: a, folder: b}", "give one of"),
+        ("{hf: o/n@r}", "'hf' needs 'file'"),
+        ("{hf: o/n@r, file: f, folder: d}", "'hf' needs 'file'"),
+        ("{hf: o/n, file: f}", "'hf' must read 'owner/name@revision'"),
+        ("{url: 'ftp://host/f'}", "'url' must begin with 'https://'"),
+        ("{url: 'file:///etc/passwd'}", "'url' must begin with 'https://'"),
+        ("{url: 'https://secret@host/f'}", "'url' contains a user name or password"),
+        ("{url: 'https://u:secret@host:port/f'}", "'url' contains a host or port that is malformed"),
+        ("{url: 'https://host:secret/f'}", "'url' contains a host or port that is malformed"),
+        ('{url: "https://host/secret\\n"}', "'url' contains a control character"),
+        ("{url: 'https://'}", "'url' names no host"),
+        ("{url: ['https://u:secret@host/f?k=secret']}", "must be a text"),
+        ("'https://u:secret@host/f?k=secret'", "must be a mapping"),
+        ("{file: 'https://u:secret@host/f'}", "'file' is a path, and this is a web address: use 'url'"),
+        ("{folder: 's3://u:secret@host/f'}", "'folder' is a path, and this is a web address: use 'url'"),
+        ("{hf: o/n@r, file: ''}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: ../f}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: /f}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: a//f}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: a/}", "'file' must be a path inside the repository"),
+        ("{hf: o/n@r, file: 'a\\f'}", "'file' must be a path inside the repository"),
+        ('{hf: o/n@r, file: "a\\tf"}', "'file' must be a path inside the repository"),
+        ("{file: a, sha256: ABC}", "must match pattern"),
+    ],
+)
+def test_a_source_is_one_thing(source: str, problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem) as caught:
+        load(f"sources: {{s: {source}}}\n{BASE[BASE.index('targets') :]}")
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_login_in_a_url_is_told_where_to_put_it() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(f"sources: {{s: {{url: 'https://user:secret@host/f'}}}}\n{BASE[BASE.index('targets') :]}")
+    assert caught.value.fix == "put them into ~/.netrc: machine HOST login USER password PASSWORD"
+
+
+@pytest.mark.parametrize("text", ["targets: {}", "sources: {a: {file: x}}"])
+def test_a_recipe_that_makes_nothing_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="a recipe needs a target or a layout"):
+        load(text)
+
+
+def test_the_pipeline_names_recipes_and_pins() -> None:
+    Path("pipeline.yaml").write_text("default: x\nrecipes: {x: recipes/x.yaml}\ntools: {onnx: 1.23.2}\n")
+    pipeline = load_pipeline()
+    assert (pipeline.default, pipeline.cache, pipeline.dist) == ("x", "cache", "dist")
+    assert pipeline.tools == {"onnx": "1.23.2"}
+
+
+def test_a_pin_that_yaml_takes_for_a_number_is_told_to_be_put_in_quotes() -> None:
+    Path("pipeline.yaml").write_text("default: x\nrecipes: {x: recipes/x.yaml}\ntools: {numpy: 2.4}\n")
+    with pytest.raises(
+        RecipeError, match=r"pipeline.yaml:3:16: tools.numpy: must be a text, got 2.4\n  fix: put the value in"
+    ):
+        load_pipeline()
+
+
+@pytest.mark.parametrize(
+    "name", ["artifacts", "logs", "downloads", "Logs", "guard", "journal.jsonl", "digests.sqlite-wal"]
+)
+def test_no_recipe_is_called_as_a_folder_of_the_store(name: str) -> None:
+    Path("pipeline.yaml").write_text(f"default: {name}\nrecipes: {{{name}: recipes/x.yaml}}\ntools: {{}}\n")
+    with pytest.raises(RecipeError, match=f"the name '{name}' is the store's own"):
+        load_pipeline()
+
+
+@pytest.mark.parametrize(
+    ("places", "problem"),
+    [
+        ("cache: ''", "'cache' must be a folder of its own"),
+        ("cache: .", "'cache' must be a folder of its own"),
+        ("dist: ..", "'dist' must be a folder of its own"),
+        ("cache: /", "'cache' must be a folder of its own"),
+        ("cache: x\ndist: x", "'cache' and 'dist' must lie apart"),
+        ("cache: dist/cache", "'cache' and 'dist' must lie apart"),
+        ("dist: cache/dist", "'cache' and 'dist' must lie apart"),
+    ],
+)
+def test_results_lie_where_nothing_else_can_be_taken_for_them(places: str, problem: str) -> None:
+    Path("pipeline.yaml").write_text(f"default: x\nrecipes: {{x: recipes/x.yaml}}\ntools: {{}}\n{places}\n")
+    with pytest.raises(RecipeError, match=problem):
+        load_pipeline()
+
+
+@pytest.mark.parametrize("places", ["cache: ../cache", "cache: /big/disk/cache", "cache: a/cache\ndist: a/dist"])
+def test_results_may_lie_on_another_disk(places: str) -> None:
+    Path("pipeline.yaml").write_text(f"default: x\nrecipes: {{x: recipes/x.yaml}}\ntools: {{}}\n{places}\n")
+    assert load_pipeline().cache in places
+
+
+@pytest.mark.parametrize("section", ["sources", "targets", "layouts"])
+def test_a_name_that_no_file_system_would_take_is_told_with_its_place(section: str) -> None:
+    value = "{file: a}" if section == "sources" else "{step: s}"
+    loaded = load(f"{section}:\n  {'n' * 100}: {value}\n{'' if section == 'targets' else 'targets: {a: {step: s}}'}\n")
+    assert "n" * 100 in getattr(loaded.recipe, section)
+    with pytest.raises(RecipeError, match=rf"recipes/x.yaml:2:3: {section}.n+: must have at most 100 characters"):
+        load(f"{section}:\n  {'n' * 101}: {value}\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["'a\\nb'", '"a\\nb"', '"a\\e[31mb"', '"\\u202eab"', "-a", ".a", "''", "a/b", "ä", "'a '"]
+)
+def test_a_name_is_letters_and_digits(name: str) -> None:
+    with pytest.raises(RecipeError, match="must match pattern") as caught:
+        load(f"targets:\n  {name}: {{step: s}}\n")
+    assert caught.value.fact.startswith("recipes/x.yaml:2:3: targets.")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("targets:\n  one: {step: s}\n  One: {step: s}\n", "3:3: targets: 'One' and 'one' differ by case alone"),
+        ("sources:\n  one: {file: a}\nlayouts:\n  ONE: {step: s}\n", "4:3: layouts: 'ONE' and 'one' differ by case"),
+    ],
+)
+def test_two_names_that_differ_by_case_alone_are_refused(text: str, fact: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(text)
+    assert caught.value.fact.startswith(f"recipes/x.yaml:{fact}")
+
+
+def test_two_recipes_that_differ_by_case_alone_are_refused() -> None:
+    Path("pipeline.yaml").write_text("default: x\nrecipes: {x: recipes/x.yaml, X: recipes/y.yaml}\ntools: {}\n")
+    with pytest.raises(RecipeError, match=r"pipeline.yaml:2:30: recipes: 'X' and 'x' differ by case alone"):
+        load_pipeline()
+
+
+def test_a_chain_of_recipes_is_bounded_and_one_within_the_bound_is_read() -> None:
+    Path("recipes/r0.yaml").write_text(BASE)
+    for number in range(1, 2000):
+        Path(f"recipes/r{number}.yaml").write_text(f"extends: r{number - 1}.yaml\n")
+    assert load("extends: r30.yaml\n").recipe.targets["encoder"].params["opset"] == 17
+    with pytest.raises(RecipeError, match=r"recipes/r1969.yaml:1:10: extends: the chain has more than 32 recipes"):
+        load("extends: r1999.yaml\n")
+
+
+@pytest.mark.parametrize(
+    ("base", "fact"),
+    [
+        ("loop.yaml", r"recipes/x.yaml:1:10: extends: no such file: 'loop.yaml'"),
+        ("mine.yaml", r"recipes/x.yaml:1:10: extends: 'mine.yaml' leads back to itself"),
+        ("/dev/zero", r"/dev/zero: cannot be read: it is a device, not a regular file"),
+        ("pipe.yaml", r"recipes/pipe.yaml: cannot be read: it is a named pipe, not a regular file"),
+        ("sub", r"recipes/sub: cannot be read: Is a directory"),
+        ('"a\\0b"', r"recipes/x.yaml:1:10: extends: must be the path of a recipe"),
+        ("x" * 300, r"recipes/x.yaml:1:10: extends: no such file: 'x{60}...x{17}'"),
+        ("[a]", r"recipes/x.yaml:1:10: extends: must be the path of a recipe"),
+        ("''", r"recipes: cannot be read: Is a directory"),
+    ],
+)
+def test_what_cannot_be_extended_is_told(base: str, fact: str) -> None:
+    Path("recipes/loop.yaml").symlink_to("loop.yaml")
+    Path("recipes/mine.yaml").symlink_to("x.yaml")
+    os.mkfifo("recipes/pipe.yaml")
+    with pytest.raises(RecipeError, match=rf"{fact}\n  fix: "):
+        load(f"extends: {base}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['cache: "a\\0b"', 'dist: "a\\0b"', 'recipes: {x: "a\\0b"}'],
+)
+def test_a_path_has_no_nul_character(text: str) -> None:
+    key = text.partition(":")[0]
+    lines = {"default": "x", "recipes": "{x: recipes/x.yaml}", "tools": "{}"} | {key: text.partition(": ")[2]}
+    Path("pipeline.yaml").write_text("".join(f"{name}: {value}\n" for name, value in lines.items()))
+    with pytest.raises(RecipeError, match=rf"{key}.*: must be a path, and no path has a NUL character"):
+        load_pipeline()
+    with pytest.raises(RecipeError, match=r"sources.s.file: must be a path"):
+        load('sources: {s: {file: "a\\0b"}}\n' + BASE[BASE.index("targets") :])

@@ -1,0 +1,99 @@
+"""Files of a made-up /proc and /sys: what a group of each version leaves, at every depth and seen from a container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artifacts.run.control_groups import free_in_groups, kernel_kills
+
+GIB = 1 << 30
+UNLIMITED_V1 = 9223372036854771712
+
+
+class Machine:
+    """A folder that looks like /proc and /sys/fs/cgroup."""
+
+    def __init__(self, root: Path) -> None:
+        self.proc, self.mounted = root / "proc", root / "mounted"
+        (self.proc / "self").mkdir(parents=True)
+        (self.proc / "vmstat").write_text("nr_free_pages 5\noom_kill 3\n")
+
+    def mount(self, kind: str, root: str, membership: str, options: str = "rw") -> None:
+        """Mount the groups below `root`, and make this process a member."""
+        line = f"31 23 0:28 {root} {self.mounted} rw,relatime shared:5 - {kind} {kind} {options}\n"
+        (self.proc / "self" / "mountinfo").write_text(f"30 23 0:27 / / rw - ext4 /dev/vda rw\n{line}")
+        (self.proc / "self" / "cgroup").write_text(membership)
+
+    def group(self, path: str, **files: str) -> None:
+        """Make a group; `__` in a name stands for a dot."""
+        folder = self.mounted / path
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name.replace("__", ".")).write_text(text)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine with no groups yet."""
+    return Machine(tmp_path)
+
+
+def test_the_tightest_group_of_version_2_binds(machine: Machine) -> None:
+    machine.mount("cgroup2", "/", "0::/slice/job\n")
+    machine.group(".", memory__stat="inactive_file 5\n")
+    machine.group("slice", memory__max=str(4 * GIB), memory__current=str(3 * GIB), memory__stat="inactive_file 0\n")
+    machine.group("slice/job", memory__max="max\n", memory__current="5\n", memory__stat="inactive_file 0\n")
+    assert free_in_groups(machine.proc) == GIB
+
+
+def test_pages_of_files_that_can_be_given_up_count_as_free(machine: Machine) -> None:
+    machine.mount("cgroup2", "/", "0::/\n")
+    machine.group(".", memory__max=str(4 * GIB), memory__current=str(3 * GIB), memory__stat=f"inactive_file {GIB}\n")
+    assert free_in_groups(machine.proc) == 2 * GIB
+
+
+def test_groups_of_version_1_bind_too(machine: Machine) -> None:
+    machine.mount("cgroup", "/", "9:name=systemd:/\n4:cpu,memory:/docker/job\n0::/\n", "rw,memory")
+    group = {"memory__usage_in_bytes": str(GIB), "memory__stat": "inactive_file 7\ntotal_inactive_file 4096\n"}
+    machine.group(".", memory__limit_in_bytes=str(UNLIMITED_V1), **group)
+    machine.group("docker/job", memory__limit_in_bytes=str(2 * GIB), **group)
+    assert free_in_groups(machine.proc) == GIB + 4096
+
+
+def test_a_container_sees_its_own_group_as_the_root(machine: Machine) -> None:
+    machine.mount("cgroup", "/docker/job", "4:memory:/docker/job\n", "rw,memory")
+    machine.group(".", memory__limit_in_bytes=str(2 * GIB), memory__usage_in_bytes="0", memory__stat="")
+    assert free_in_groups(machine.proc) == 2 * GIB
+    machine.mount("cgroup", "/", "4:memory:/seen/from/outside\n", "rw,memory")
+    assert free_in_groups(machine.proc) == 2 * GIB
+
+
+def test_a_hierarchy_of_other_things_than_memory_is_not_asked(machine: Machine) -> None:
+    machine.mount("cgroup", "/", "4:cpu:/\n", "rw,cpu")
+    machine.group(".", memory__limit_in_bytes="5", memory__usage_in_bytes="0", memory__stat="")
+    assert free_in_groups(machine.proc) is None
+
+
+def test_no_groups_are_no_limit(machine: Machine) -> None:
+    assert free_in_groups(machine.proc) is None
+    machine.mount("cgroup2", "/", "0::/\n")
+    machine.group(".", memory__max="max", memory__current="1")
+    assert free_in_groups(machine.proc) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "membership", "file", "text"),
+    [
+        ("cgroup2", "0::/job\n", "memory__events", "low 0\noom 9\noom_kill 2\n"),
+        ("cgroup", "4:memory:/job\n", "memory__oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+    ],
+)
+def test_kills_are_counted_on_the_machine_and_in_the_group(
+    machine: Machine, kind: str, membership: str, file: str, text: str
+) -> None:
+    assert kernel_kills(machine.proc) == 3
+    machine.mount(kind, "/", membership, "rw,memory")
+    machine.group("job", **{file: text})
+    assert kernel_kills(machine.proc) == 5

@@ -1,0 +1,81 @@
+"""What is foretold of sources and records; the walk itself is tried in end_to_end/test_explain.py."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from artifacts.plan.plan import load_plan
+from artifacts.run.build import Build
+from artifacts.run.dry_run import forecast
+from small_model import MODEL_RECIPE, Quiet, write_pipeline
+
+
+def foretell(*words: str) -> dict[str, tuple[str, list[str]]]:
+    """What would happen to each target, and why."""
+    return {row.target.removeprefix("small:"): (row.what, row.why) for row in forecast(load_plan(), list(words))}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_source_that_lies_here_is_found_until_a_step_has_read_it_then_left() -> None:
+    build = Build(load_plan(), Quiet(), lambda: 1 << 30)
+    assert foretell("model") == {"model": ("found", ["it is not locked yet"])}
+    build.make("small:model")
+    assert foretell("model") == {"model": ("found", ["it is not locked yet"])}
+    build.make("small:shards")
+    build.close()
+    assert foretell("model") == {"model": ("left", [])}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_source_that_is_not_here_is_missing_and_nothing_behind_it_is_tried() -> None:
+    shutil.rmtree("recipes/model")
+    rows = foretell()
+    assert rows["model"] == ("missing", ["recipes/small.yaml:2:3: sources.model: no folder at 'recipes/model'"])
+    assert rows["shards"] == rows["flat"] == ("not tried", rows["model"][1])
+
+
+@pytest.mark.usefixtures("here")
+def test_a_pinned_address_is_fetched_and_what_follows_is_known_already() -> None:
+    pin = hashlib.sha256(b"model").hexdigest()
+    source = f"{{url: 'http://127.0.0.1:9/model.onnx', sha256: {pin}}}"
+    write_pipeline(MODEL_RECIPE.replace("{folder: model}", source))
+    rows = foretell()
+    assert rows["model"] == ("fetched", [])
+    assert rows["shards"] == ("built", ["it was never built"])
+    write_pipeline(MODEL_RECIPE.replace("{folder: model}", "{url: 'http://127.0.0.1:9/model.onnx'}"))
+    assert foretell()["shards"] == ("built", ["it was never built", "small:model is fetched first"])
+
+
+@pytest.mark.usefixtures("built_here")
+def test_damage_is_foretold_with_what_it_is_and_what_follows_is_left() -> None:
+    path = Path("cache/small/shards/encoder-model.onnx.data.001").resolve()
+    path.unlink()
+    rows = foretell()
+    assert rows["shards"] == ("built", ["its artifact was damaged: 'encoder-model.onnx.data.001' is missing"])
+    assert rows["again"] == (
+        "built?",
+        ["small:shards is built first; it may stop here if the bytes come out equal"],
+    )
+
+
+@pytest.mark.usefixtures("built_here")
+def test_damage_behind_something_that_is_built_is_certain() -> None:
+    for target in ("shards", "again"):
+        next(Path(f"cache/small/{target}/").resolve().glob("*.data.000")).unlink()
+    what, why = foretell()["again"]
+    assert what == "built"
+    assert why == ["its artifact was damaged: 'encoder-model.onnx.data.000' is missing", "small:shards is built first"]
+
+
+@pytest.mark.usefixtures("built_here")
+def test_the_last_build_says_what_to_expect() -> None:
+    last = {row.target: row.last for row in forecast(load_plan(), [])}
+    assert last["small:model"] is None
+    entry = last["small:shards"]
+    assert entry is not None
+    assert entry.seconds > 0
+    assert entry.peak_bytes > 10_000_000

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from artifacts.digest import digest_file, digest_json
+from artifacts.errors import StoreError
+from artifacts.files.atomic import remove_tree
+from artifacts.plan.identity import Identity
+from artifacts.store.store import Action, Manifest, Store, content_of, manifest_of, total_bytes
+
+Metrics = dict[str, float | int | str]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "cache")
+
+
+K1, K2 = ({"step": name} for name in ("one", "two"))
+
+
+def put(store: Store, identity: Identity, files: dict[str, bytes], metrics: Metrics | None = None) -> str:
+    """Seal an artifact of these files, as a build does. Returns its content."""
+    key = digest_json(identity)
+    staging = store.stage(key)
+    for name, data in files.items():
+        path = staging / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o444)
+    manifest = manifest_of({name: (len(data), digest_file(staging / "files" / name)) for name, data in files.items()})
+    store.seal(key, staging, manifest, Action(identity, content_of(manifest), metrics or {}, 1.5, 1000))
+    return content_of(manifest)
+
+
+def test_a_manifest_says_names_sizes_and_digests_and_nothing_else() -> None:
+    manifest = manifest_of({"b": (2, "d2"), "a": (1, "d1")})
+    assert manifest == {"files": {"a": {"bytes": 1, "sha256": "d1"}, "b": {"bytes": 2, "sha256": "d2"}}}
+    assert list(manifest["files"]) == ["a", "b"]
+    assert total_bytes(manifest) == 3
+
+
+def test_what_is_sealed_is_found_by_its_key_and_by_its_content(store: Store) -> None:
+    content = put(store, K1, {"a.onnx": b"a", "sub/b.data": b"bb"}, {"shards": 2})
+    assert store.action(digest_json(K1)) == Action(K1, content, {"shards": 2}, 1.5, 1000)
+    assert (store.files(content) / "sub" / "b.data").read_bytes() == b"bb"
+    manifest = store.manifest(content)
+    assert manifest is not None
+    assert set(manifest["files"]) == {"a.onnx", "sub/b.data"}
+    assert store.damage(content) is None
+    assert store.contents() == [content]
+    assert [key for key, _ in store.actions()] == [digest_json(K1)]
+
+
+def test_metrics_keep_the_order_in_which_the_step_told_them(store: Store) -> None:
+    put(store, K1, {"a.onnx": b"a"}, {"wer_percent": 2, "deletions_percent": 1})
+    action = store.action(digest_json(K1))
+    assert action is not None
+    assert list(action.metrics) == ["wer_percent", "deletions_percent"]
+
+
+def test_two_keys_that_give_the_same_bytes_share_one_artifact(store: Store) -> None:
+    first, second = put(store, K1, {"a": b"a"}), put(store, K2, {"a": b"a"})
+    assert first == second
+    assert store.contents() == [first]
+    assert [key for key, _ in store.actions()] == sorted(map(digest_json, (K1, K2)))
+
+
+def test_nothing_is_known_of_what_was_never_sealed(store: Store) -> None:
+    assert store.action(digest_json(K1)) is None
+    assert store.manifest("0" * 64) is None
+    assert store.damage("0" * 64) == "its manifest is missing or damaged"
+    assert store.contents() == []
+
+
+def _link(files: Path) -> None:
+    (files / "a").unlink()
+    (files / "a").symlink_to("sub/b")
+
+
+def _pipe(files: Path) -> None:
+    (files / "a").unlink()
+    os.mkfifo(files / "a")
+
+
+def _folder(files: Path) -> None:
+    (files / "a").unlink()
+    (files / "a").mkdir()
+
+
+DAMAGE: list[tuple[Callable[[Path], object], str]] = [
+    (lambda files: (files / "a").unlink(), "'a' is missing"),
+    (lambda files: (files / "c").write_text("c"), "'c' does not belong there"),
+    (lambda files: os.truncate(files / "a", 1), "'a' has 1 bytes instead of 3"),
+    (lambda files: (files / "a").write_bytes(b"xyz"), "'a' has other bytes than its manifest says"),
+    (_link, "'a' is not a regular file"),
+    (_pipe, "'a' is not a regular file"),
+    (_folder, "'a' is missing"),
+    (remove_tree, "'a' is missing"),
+    (lambda files: os.truncate(files.parent / "manifest.json", 9), "its manifest is missing or damaged"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGE)
+def test_damage_is_seen_and_what_is_sealed_again_replaces_it(
+    store: Store, damage: Callable[[Path], object], said: str
+) -> None:
+    files = {"a": b"abc", "sub/b": b"b"}
+    content = put(store, K1, files)
+    for path in store.files(content).rglob("*"):
+        path.chmod(0o755)
+    damage(store.files(content))
+    assert store.damage(content) == said
+    assert put(store, K1, files) == content
+    assert store.damage(content) is None
+    assert not list((store.cache / "artifacts").glob(".*"))
+
+
+@pytest.mark.parametrize("bit", [1, 30, 60, 90, 120])
+def test_a_record_with_one_flipped_bit_is_no_record(store: Store, bit: int) -> None:
+    put(store, K1, {"a": b"a"}, {"wer_percent": 3.25})
+    path = store.cache / "actions" / f"{digest_json(K1)}.json"
+    data = bytearray(path.read_bytes())
+    data[bit] ^= 1
+    path.write_bytes(data)
+    assert store.action(digest_json(K1)) is None
+
+
+def test_a_record_of_another_version_is_no_record(store: Store) -> None:
+    put(store, K1, {"a": b"a"})
+    path = store.cache / "actions" / f"{digest_json(K1)}.json"
+    action = {**json.loads(path.read_bytes())["action"], "a new field": 1}
+    records: list[object] = [{"action": action, "sha256": digest_json(action)}, action, [], "text", None]
+    for record in records:
+        path.write_text(json.dumps(record))
+        assert store.action(digest_json(K1)) is None
+        assert list(store.actions()) == []
+
+
+def test_a_staging_folder_is_empty_and_removes_what_an_earlier_holder_left(store: Store) -> None:
+    first = store.stage("k")
+    (first / "half").write_text("half")
+    other = store.stage("other")
+    second = store.stage("k")
+    assert list(second.iterdir()) == []
+    assert not first.exists()
+    assert other.exists()
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_what_a_step_puts_where_its_artifact_is_sealed_leads_nowhere(
+    store: Store, tmp_path: Path, is_link: bool
+) -> None:
+    elsewhere, staging = tmp_path / "elsewhere", store.stage("a" * 64)
+    elsewhere.mkdir()
+    (staging / "files").mkdir()
+    (staging / "files" / "a.txt").write_text("a")
+    if is_link:
+        (staging / "sealed").symlink_to(elsewhere)
+    else:
+        (staging / "sealed" / "files" / "more").mkdir(parents=True)
+    manifest = manifest_of({"a.txt": (1, hashlib.sha256(b"a").hexdigest())})
+    store.seal("a" * 64, staging, manifest, Action({}, content_of(manifest), {}, 1.0, 1))
+    assert list(elsewhere.iterdir()) == []
+    folder = store.folder(content_of(manifest))
+    assert not folder.is_symlink()
+    assert sorted(path.name for path in folder.rglob("*")) == ["a.txt", "files", "manifest.json"]
+
+
+def test_one_at_a_time_holds_a_key(store: Store) -> None:
+    held: list[str] = []
+
+    def hold(name: str) -> None:
+        with store.lock("k"):
+            held.append(f"+{name}")
+            time.sleep(0.02)
+            held.append(f"-{name}")
+
+    threads = [threading.Thread(target=hold, args=(str(index),)) for index in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [name[1:] for name in held[::2]] == [name[1:] for name in held[1::2]]
+
+
+def test_who_has_to_wait_for_a_key_is_told_so_once(store: Store) -> None:
+    said: list[str] = []
+    got = threading.Event()
+
+    def wait() -> None:
+        with store.lock("k", lambda: said.append("waiting")):
+            got.set()
+
+    with store.lock("k", lambda: said.append("nobody held it")):
+        other = threading.Thread(target=wait)
+        other.start()
+        assert not got.wait(0.2)
+        assert said == ["waiting"]
+    other.join()
+    assert got.is_set()
+    assert said == ["waiting"]
+
+
+def test_the_store_is_held_alone_only_while_nobody_uses_it(store: Store) -> None:
+    users = [store.use(), store.use()]
+    for user in users:
+        with pytest.raises(StoreError, match="is in use by a build"), store.alone():
+            pass
+        user.close()
+    with store.alone():
+        pass
+
+
+def test_the_content_is_the_sha256_of_the_manifest_file(store: Store) -> None:
+    content = put(store, K1, {"a": b"a"})
+    assert digest_file(store.folder(content) / "manifest.json") == content
+    manifest: Manifest = json.loads((store.folder(content) / "manifest.json").read_bytes())
+    assert content_of(manifest) == content
+
+
+def test_a_forgotten_action_is_gone_and_its_artifact_is_not(store: Store) -> None:
+    content = put(store, K1, {"a": b"a"})
+    store.forget(digest_json(K1))
+    store.forget("never there")
+    assert store.action(digest_json(K1)) is None
+    assert store.damage(content) is None

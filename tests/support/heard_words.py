@@ -1,0 +1,30 @@
+"""A recipe's measurement of words, made anew on some slices: all of the evaluation takes minutes for each form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from artifacts.plan.plan import Job, load_plan
+from conftest import ROOT, run_doit
+
+
+def hear(folder: Path, recipe: str, targets: Sequence[str], slices: Sequence[str]) -> dict[str, Path]:
+    """For each target that measures words, a folder with what its step writes for these slices. Inputs are built."""
+    plan = load_plan(ROOT / "pipeline.yaml", [recipe])
+    jobs = {target: plan.jobs[f"{recipe}:{target}"] for target in targets}
+    measuring = {target: job for target, job in jobs.items() if isinstance(job, Job)}
+    assert measuring.keys() == jobs.keys()
+    made = {
+        source for job in measuring.values() for source in job.inputs.values() if not source.endswith(":evaluation")
+    }
+    run_doit("-n", "2", *sorted(made))
+    for target, job in measuring.items():
+        step = import_module(f"artifacts.steps.{job.step}")
+        names = {name: source.partition(":")[2] for name, source in job.inputs.items()}
+        inputs = {name: ROOT / "cache" / recipe / source for name, source in names.items() if name != "corpus"}
+        (folder / target).mkdir()
+        params = step.Params(**job.params | {"slices": tuple(slices)})
+        step.run(folder / target, params, corpus=ROOT / "recipes" / "tiny" / "evaluation", **inputs)
+    return {target: folder / target for target in targets}
