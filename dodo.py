@@ -8,7 +8,7 @@ from typing import Any
 
 from artifacts.cli.tasks import Session
 
-SESSION = Session.of_doit()
+SESSION = Session()
 DOIT_CONFIG = SESSION.doit_config
 
 

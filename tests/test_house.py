@@ -171,6 +171,8 @@ def test_every_step_keeps_the_contract(step: str) -> None:
         assert signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY, name
     assert inspect.getdoc(module.run)
     assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", step), "verb_object"
+    assert len(getattr(module, "HEADLINE", ())) <= 3, "the run table has room for three metrics"
+    assert inspect.getsource(module).count("HEADLINE") <= 1, "a step that reads it could change with it"
 
 
 def test_architecture_lists_every_step_that_depends_on_the_processor() -> None:

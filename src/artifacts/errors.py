@@ -55,7 +55,7 @@ class ArtifactsError(Exception):
 
 
 class RecipeError(ArtifactsError):
-    """The recipe's author has the next move: syntax, unknown names, wrong types, circles."""
+    """The recipe's author has the next move: syntax, unknown names, wrong types, cycles."""
 
 
 class StepError(ArtifactsError):

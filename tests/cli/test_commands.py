@@ -10,7 +10,7 @@ import pytest
 from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
-from artifacts.cli.commands import Gc, PlanRun, Verify, Why
+from artifacts.cli.commands import DryRun, Gc, Verify, Why
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,23 +18,23 @@ ROOT = Path(__file__).parents[2]
 def test_the_project_tells_doit_where_its_commands_are() -> None:
     plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["doit"]["plugins"]["command"]
     refused = {"ignore", "forget", "reset-dep", "dumpdb", "clean", "strace", "info"}
-    assert set(plugins) == {"run", "list", "why", "plan", "verify", "gc"} | refused
+    assert set(plugins) == {"run", "list", "help", "why", "plan", "verify", "gc"} | refused
     for name, place in plugins.items():
         module, _, attribute = place.partition(":")
         command = getattr(import_module(module), attribute)
         assert issubclass(command, Command)
         assert command.name == name
-        assert command.doc_purpose
+        assert bool(command.doc_purpose) == (name not in refused), name
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("command", [Why, PlanRun, Verify])
+@pytest.mark.parametrize("command", [Why, DryRun, Verify])
 def test_an_unknown_target_is_refused_in_two_lines(command: type[Command]) -> None:
     with pytest.raises(InvalidCommand, match=r"no target is called 'shard'\n  fix: did you mean 'shards'\?"):
         command().execute({}, ["shard"])
 
 
-@pytest.mark.parametrize("command", [Why, PlanRun, Verify, Gc])
+@pytest.mark.parametrize("command", [Why, DryRun, Verify, Gc])
 def test_a_project_that_cannot_be_read_is_told_in_two_lines(
     command: type[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,9 +55,9 @@ def test_a_project_in_which_nothing_was_built_can_be_asked(capsys: pytest.Captur
     assert (
         capsys.readouterr().out == "small:shards will be built:\n  it was never built\n  small:model is found first\n"
     )
-    assert PlanRun().execute({}, []) == 0
+    assert DryRun().execute({}, []) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 to find, 3 to build"
     assert Verify().execute({}, []) == 0
     assert capsys.readouterr().out == "0 of 0 targets intact, 0 B read\n"
     assert Gc().execute({}, []) == 0
-    assert capsys.readouterr().out == "dropped 0 artifacts and downloads, 0 records, 0 B\n"
+    assert capsys.readouterr().out == "removed 0 artifacts and downloads, 0 records, 0 B\n"

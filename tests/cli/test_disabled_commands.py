@@ -7,6 +7,6 @@ from artifacts.cli.disabled_commands import Clean, DumpDb, Forget, Ignore, Info,
 
 
 @pytest.mark.parametrize("command", [Clean, DumpDb, Forget, Ignore, Info, ResetDep, Strace])
-def test_what_means_nothing_here_is_refused_with_what_does(command: type[Ignore]) -> None:
+def test_a_disabled_command_names_the_one_to_use(command: type[Ignore]) -> None:
     with pytest.raises(InvalidCommand, match=r"^.+\n  fix: .+$"):
         command().execute({}, ["shards"])

@@ -4,15 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
+from doit.exceptions import TaskFailed, UnmetDependency
 
+from artifacts.cli.options import UserError
 from artifacts.cli.tasks import DoitReporter, Session
 
 pytestmark = pytest.mark.usefixtures("here")
 
 
+def loaded(words: list[str] | None = None) -> Session:
+    """The session of the project in the working folder, its recipes read."""
+    session = Session()
+    session.load(words)
+    return session
+
+
 def test_every_target_is_a_task_and_the_default_recipe_s_have_short_names() -> None:
-    tasks = list(Session().tasks())
+    tasks = list(loaded().tasks())
     names = [f"{task['basename']}:{task['name']}" if task.get("name") else task["basename"] for task in tasks]
     assert names == [
         "small", "small:model", "small:shards", "small:again", "small:flat", "shards", "again", "flat",
@@ -20,7 +28,7 @@ def test_every_target_is_a_task_and_the_default_recipe_s_have_short_names() -> N
 
 
 def test_a_task_follows_the_tasks_of_its_inputs_and_has_the_step_s_first_line() -> None:
-    tasks = {task.get("name"): task for task in Session().tasks()}
+    tasks = {task.get("name"): task for task in loaded().tasks()}
     assert tasks["again"]["task_dep"] == ["small:shards"]
     assert tasks["again"]["doc"].startswith("Spread a model's weights")
     assert tasks["model"]["task_dep"] == []
@@ -32,16 +40,16 @@ def test_doit_keeps_nothing_of_its_own_and_works_in_threads() -> None:
     assert isinstance(config["reporter"], DoitReporter)
 
 
-def test_a_mistake_in_the_recipe_is_doit_s_invalid_dodo_file() -> None:
+def test_a_mistake_in_the_recipe_is_told_in_two_lines() -> None:
     Path("recipes/small.yaml").write_text("targets: {a: {step: nothing}}\n")
     with pytest.raises(
-        InvalidDodoFile, match=r"recipes/small.yaml:1:21: targets.a.step: no step is called 'nothing'\n  fix: "
+        UserError, match=r"recipes/small.yaml:1:21: targets.a.step: no step is called 'nothing'\n  fix: "
     ):
-        Session()
+        loaded()
 
 
 def test_a_task_s_action_fails_with_the_two_lines() -> None:
-    session = Session()
+    session = loaded()
     tasks = {task.get("name"): task for task in session.tasks()}
     make, _ = tasks["again"]["actions"][0]
     failed = make()
@@ -52,7 +60,7 @@ def test_a_task_s_action_fails_with_the_two_lines() -> None:
 
 
 def test_the_reporter_ends_with_the_table_and_then_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    session = Session()
+    session = loaded()
     reporter = DoitReporter(session)
 
     class Task:

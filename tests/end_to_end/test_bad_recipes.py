@@ -93,14 +93,14 @@ RECIPES: dict[str, tuple[str, str, str]] = {
         "recipes/small.yaml:1:1: the name 'one' is used twice; sources, targets and layouts share their names",
         "correct it",
     ),
-    "a circle": (
+    "a cycle": (
         "targets:\n  one: {step: change_text, inputs: {text: two}}\n  two: {step: change_text, inputs: {text: one}}\n",
-        "recipes/small.yaml:2:36: targets.one.inputs: a circle: one <- two <- one",
+        "recipes/small.yaml:2:36: targets.one.inputs: dependency cycle: one -> two -> one",
         "take one of these inputs away",
     ),
-    "a circle of layouts": (
+    "a cycle of layouts": (
         "layouts:\n  one: {step: change_text, inputs: {text: one}}\n",
-        "recipes/small.yaml:2:36: layouts.one.inputs: a circle: one <- one",
+        "recipes/small.yaml:2:36: layouts.one.inputs: dependency cycle: one -> one",
         "take one of these inputs away",
     ),
     "an unknown input": (
@@ -141,7 +141,7 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     "extends itself": (
         "extends: ../recipes/small.yaml\n" + HEAD,
         "recipes/small.yaml:1:10: extends: '../recipes/small.yaml' leads back to itself",
-        "break the circle",
+        "break the cycle",
     ),
     "not a mapping": (
         "- one\n",

@@ -118,7 +118,7 @@ def test_a_repair_says_what_was_wrong(built_project: Project) -> None:
     truncate(built_project.artifact("second") / "files" / "text.txt")
     said = built_project.doit("why", "second").out
     assert "its artifact was damaged: 'text.txt' has 6 bytes instead of 12\n" in said
-    assert "build    small:second: its artifact was damaged: 'text.txt' has 6 bytes" in built_project.doit().out
+    assert "building small:second: its artifact was damaged: 'text.txt' has 6 bytes" in built_project.doit().out
 
 
 def test_a_flip_that_shows_in_no_time_and_no_size_is_found_by_verify(built_project: Project) -> None:
@@ -236,10 +236,10 @@ def test_gc_drops_what_no_recipe_needs_and_says_how_much(built_project: Project)
     (built_project.root / "dist/small/.flat.abcd1234.unfinished").mkdir()
     ended = built_project.doit("gc")
     assert ended.code == 0
-    assert re.fullmatch(r"dropped 4 artifacts and downloads, 4 records, 15\.\d kB\n", ended.out)
+    assert re.fullmatch(r"removed 4 artifacts and downloads, 4 records, 15\.\d kB\n", ended.out)
     assert results(built_project) == before
     assert "all unchanged" in built_project.doit().out
-    assert "dropped 0 artifacts and downloads, 0 records, 0 B" in built_project.doit("gc").out
+    assert "removed 0 artifacts and downloads, 0 records, 0 B" in built_project.doit("gc").out
 
 
 def test_gc_keeps_what_a_target_is_now_and_what_it_would_be(built_project: Project) -> None:

@@ -130,7 +130,7 @@ def test_what_cannot_be_continued_is_cleared_away_and_what_can_is_kept(project: 
     server.after_break = (404, {})
     assert project.doit("small:notes").code == 1
     [part] = project.cache.rglob("part")
-    assert "dropped 0 artifacts and downloads" in project.doit("gc").out
+    assert "removed 0 artifacts and downloads" in project.doit("gc").out
     (part.parent / "validator").unlink()
-    assert "dropped 1 artifacts and downloads" in project.doit("gc").out
+    assert "removed 1 artifacts and downloads" in project.doit("gc").out
     assert not part.parent.exists()

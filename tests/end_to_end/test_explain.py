@@ -116,7 +116,7 @@ def test_why_explains_the_last_build_of_what_is_up_to_date(built_project: Projec
 def test_the_run_itself_says_why_it_builds(built_project: Project) -> None:
     built_project.replace("upper: true", "upper: false")
     said = built_project.doit().out
-    assert "build    small:second: recipes/small.yaml:13:21: targets.second.params.upper: true -> false\n" in said
+    assert "building small:second: recipes/small.yaml:13:21: targets.second.params.upper: true -> false\n" in said
 
 
 def test_plan_changes_nothing(project: Project) -> None:

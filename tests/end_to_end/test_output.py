@@ -16,14 +16,14 @@ from small_project import DOIT, Project
 def test_a_run_says_in_plain_lines_what_happens_and_ends_with_a_table(project: Project) -> None:
     ended = project.doit()
     # On a busy machine a step may take so long that its progress is told too: such lines are indented.
-    lines = [line.rstrip() for line in ended.out.splitlines() if not line.startswith("         small:")]
+    lines = [line.rstrip() for line in ended.out.splitlines() if not line.startswith("        small:")]
     assert lines[:4] == [
-        "found    small:notes  11 B",
-        "build    small:first: it was never built",
+        "[1/5] found small:notes  11 B",
+        "      building small:first",
         lines[2],
-        "build    small:second: it was never built",
+        "      building small:second",
     ]
-    assert re.fullmatch(r"built    small:first  12 B(, \d+\.\d s)?", lines[2])
+    assert re.fullmatch(r"\[2/5\] built small:first  12 B(  \d+\.\d s)?", lines[2])
     table = [line.split() for line in lines if line.lstrip().startswith("small:")]
     assert [(row[0], row[1]) for row in table] == [
         ("small:notes", "found"),
@@ -32,7 +32,7 @@ def test_a_run_says_in_plain_lines_what_happens_and_ends_with_a_table(project: P
         ("small:third", "built"),
         ("small:flat", "built"),
     ]
-    assert re.search(r"target +what happened +size +seconds +peak memory +metrics", ended.out)
+    assert re.search(r"target +status +size +seconds +peak memory +metrics", ended.out)
     assert re.search(r"small:first +built +12 B .*\d MB +lines 3$", "\n".join(lines), flags=re.MULTILINE)
     assert re.fullmatch(r"1 found, 4 built \(\d+\.\d s\)", lines[-2])
     assert lines[-1] == "laid out: dist/small/flat"
@@ -46,7 +46,7 @@ def test_a_second_run_says_one_line(built_project: Project) -> None:
 def test_the_table_says_what_was_restored_and_what_was_left(built_project: Project) -> None:
     (built_project.cache / "small" / "second").unlink()
     out = built_project.doit().out
-    assert re.search(r"^restored small:second  12 B$", out, flags=re.MULTILINE)
+    assert re.search(r"^\[\d/5\] restored small:second  12 B$", out, flags=re.MULTILINE)
     assert re.search(r"small:first +unchanged +12 B", out)
     assert re.search(r"^4 unchanged, 1 restored", out, flags=re.MULTILINE)
 
@@ -134,14 +134,14 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
     ("words", "said"),
     [
         (("--jobs", "2"), "option --jobs not recognized\n  fix: see the options with: doit help run"),
-        (("-n", "two"), "'num_process': invalid literal for int() with base 10: 'two'\n  fix: see the options with: "),
+        (("-n", "two"), "-n JOBS, --process=JOBS: must be a whole number, got 'two'\n  fix: correct the option"),
         (("-s", "second"), "option -s not recognized\n  fix: see the options with: doit help run"),
         (("list", "-s"), "option -s not recognized\n  fix: see the options with: doit help list"),
-        (("-n", "-1"), "-n -1: no number of jobs\n  fix: give 1 or more"),
+        (("-n", "-1"), "-n: must be from 1 to 1000, got -1\n  fix: correct it: doit -n 2"),
         (("zz*",), "no target is called 'zz*'\n  fix: "),
         (("plan", "--all"), "option --all not recognized\n  fix: see the options with: doit help plan"),
-        (("-n", "99999999999999999999"), "-n 99999999999999999999: more than 1000 jobs at once\n  fix: give at most"),
-        (("-n", "9" * 5000), "'num_process': Exceeds the limit (4300 digits)"),
+        (("-n", "99999999999999999999"), "-n: must be from 1 to 1000, got 99999999999999999999\n  fix: "),
+        (("-n", "9" * 5000), "-n JOBS, --process=JOBS: must be a whole number, got '999"),
         (("",), "a word of the command line is empty\n  fix: name a target, or leave the word out"),
         (("list", ""), "a word of the command line is empty\n  fix: "),
         (("x" * 100_000,), f"no target is called '{'x' * 60}...{'x' * 17}'\n  fix: see them all with: "),
@@ -149,11 +149,15 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
         (("plan", "\x1b[31mfirst"), r"no target is called '\x1b[31mfirst'"),
         (("\udcff\udcfe",), r"no target is called '\udcff\udcfe'"),
         (("why", "\u202efirst"), r"no target is called '\u202efirst'"),
-        (("a=\nb",), r"no target is called 'a=\nb'"),
+        (("a=\nb",), r"'a=\nb': no target has a '=' in its name"),
         (("--\x1b\n",), r"option --\x1b\n not recognized"),
-        (("clean", "--\x1b"), "targets are not cleaned one by one"),
+        (
+            ("list", "--sort", "size"),
+            "--sort=ARG: must be one of name, definition, got 'size'\n  fix: correct the option",
+        ),
+        (("clean", "--\x1b"), "doit clean: targets are not removed one by one"),
         (("--db-file", "x"), "option --db-file not recognized"),
-        (("-f", "pipeline.yaml"), "-f 'pipeline.yaml': not a Python file\n  fix: name the project's dodo.py"),
+        (("-f", "pipeline.yaml"), "-f 'pipeline.yaml': is not a Python file\n  fix: name the project's dodo.py"),
         (("-f", "none.py"), "Could not find dodo file '"),
         (("-d", "none"), "Specified 'dir' path must be a directory."),
         (("list", "--template", "{size}"), "--template '{size}': KeyError: 'size'\n  fix: use {name} and {doc}"),

@@ -58,7 +58,7 @@ def test_gc_keeps_what_any_recipe_needs(two: Project, tmp_path: Path) -> None:
     shutil.copytree(two.root, tmp_path / "project", symlinks=True)
     copy = Project(tmp_path / "project", two.package.parent)
     copy.replace(BROKEN, "", path=copy.root / "pipeline.yaml")
-    assert copy.doit("gc").out.startswith("dropped 0 artifacts and downloads, 0 records")
+    assert copy.doit("gc").out.startswith("removed 0 artifacts and downloads, 0 records")
     assert "all unchanged" in copy.doit("other").out
 
 

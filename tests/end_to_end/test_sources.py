@@ -288,8 +288,8 @@ def test_plan_fetches_nothing(project: Project, server: FileServer) -> None:
 def test_gc_keeps_downloads_that_a_source_is_pinned_to_and_drops_others(project: Project, server: FileServer) -> None:
     use(project, server, KINDS["url"][0])
     fetch(project, server)
-    assert "dropped 0 artifacts and downloads" in project.doit("gc").out
+    assert "removed 0 artifacts and downloads" in project.doit("gc").out
     (project.root / "recipes" / "small.lock.yaml").unlink()
     project.recipe("targets:\n  first: {step: write_text}\n")
-    assert re.match(r"dropped 2 artifacts and downloads, 0 records, 512 kB", project.doit("gc").out)
+    assert re.match(r"removed 2 artifacts and downloads, 0 records, 512 kB", project.doit("gc").out)
     assert list((project.cache / "downloads").rglob("*.bin")) == []

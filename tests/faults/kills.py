@@ -31,7 +31,7 @@ from small_project import Ended
 SECONDS = "0.05"
 VARIANTS = ("one", "two")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-TABLE = "what happened"
+TABLE = "peak memory"
 # The calls by which a build changes the disk, and about how often each thread makes them: a kill is aimed at the Nth.
 AIMED = {
     "rename": 32, "renameat2": 1, "mkdir": 64, "fsync": 50, "write": 43, "symlink": 5, "unlinkat": 22, "rmdir": 10,

@@ -70,6 +70,7 @@ def test_every_definition_that_a_step_reaches_has_a_digest(package: Path) -> Non
         ('"""How large."""', '"""How large, in bytes."""'),
         ('"""What a limit is."""', '"""What the limit is."""'),
         ("LIMIT = 3", "LIMIT  =  3"),
+        ("LIMIT = 3", 'LIMIT = 3\nHEADLINE = ("size",)'),
         ("add(params.size, LIMIT)", "add(\n        params.size,\n        LIMIT,\n    )"),
     ],
 )

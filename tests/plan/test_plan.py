@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RecipeError
-from artifacts.plan.plan import DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES, Job, Plan, SourceJob, known_steps, load_plan
-from artifacts.run.dry_run import forecast
+from artifacts.plan.plan import DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES, Job, Plan, known_steps, load_plan
+from artifacts.recipe.named_source import NamedSource
+from artifacts.run.dry_run import dry_run
 from artifacts.run.lookup import Lookup
+from artifacts.store.digest_memory import DigestMemory
 from small_model import MODEL_RECIPE, write_pipeline
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -27,8 +29,18 @@ def test_a_job_knows_all_that_decides_its_bytes() -> None:
     assert job.inputs == {"model": "small:model"}
     assert set(job.tools) == {"onnx", "protobuf"}
     assert job.doc.startswith("Spread a model's weights over files")
-    assert str(job.place("params", "max_shard_bytes")) == "recipes/small.yaml:7:31"
-    assert str(job.place()) == "recipes/small.yaml:4:3"
+    assert str(job.location("params", "max_shard_bytes")) == "recipes/small.yaml:7:31"
+    assert str(job.location()) == "recipes/small.yaml:4:3"
+
+
+def test_what_a_target_says_about_itself_is_shown_and_decides_no_bytes() -> None:
+    plain = plan_of().jobs["small:again"]
+    told = plan_of(MODEL_RECIPE.replace("  again:\n", "  again:\n    about: shards of shards\n")).jobs["small:again"]
+    assert isinstance(plain, Job)
+    assert isinstance(told, Job)
+    assert told.doc == "shards of shards"
+    contents, memory = {"small:shards": "0" * 64}, DigestMemory(Path("memory"))
+    assert told.identity(contents, memory) == plain.identity(contents, memory)
 
 
 def test_defaults_are_filled_in_before_anything_is_decided() -> None:
@@ -65,13 +77,15 @@ def test_a_chain_of_targets_may_be_longer_than_the_stack(order: int) -> None:
     plan = plan_of("\n".join(["sources: {model: {folder: model}}", "targets:", *lines]))
     names = ["model", *(f"t{number}" for number in range(1500))]
     assert list(plan.jobs) == plan.selected(["t1499"]) == [f"small:{name}" for name in names]
-    rows = forecast(plan, [])
-    assert [row.what for row in rows] == ["found"] + ["built"] * 1500
+    rows = dry_run(plan, [])
+    assert [row.status for row in rows] == ["found"] + ["built"] * 1500
     assert Lookup(plan).current("small:t1499") is None
 
 
-def test_a_long_circle_is_told_in_one_line_of_bounded_length() -> None:
-    with pytest.raises(RecipeError, match=r"recipes/small.yaml:\d+:\d+: targets.t\d+.inputs: a circle: ") as caught:
+def test_a_long_cycle_is_told_in_one_line_of_bounded_length() -> None:
+    with pytest.raises(
+        RecipeError, match=r"recipes/small.yaml:\d+:\d+: targets.t\d+.inputs: dependency cycle: "
+    ) as caught:
         plan_of("\n".join(["targets:", *chain(1500, first="t1499")]))
     assert len(caught.value.fact) == 1000
 
@@ -115,7 +129,7 @@ def test_what_is_selected_comes_with_all_that_it_needs() -> None:
 
 def test_a_source_is_a_job_without_a_step() -> None:
     job = plan_of().jobs["small:model"]
-    assert isinstance(job, SourceJob)
+    assert isinstance(job, NamedSource)
     assert job.doc == "Source: model"
 
 

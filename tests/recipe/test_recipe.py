@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RecipeError
+from artifacts.recipe.named_source import NamedSource
 from artifacts.recipe.recipe import LoadedRecipe, load_pipeline, load_recipe
 
 BASE = """\
@@ -41,7 +42,7 @@ def test_a_recipe_has_sources_and_targets_with_their_places() -> None:
     assert (target.step, target.inputs) == ("export_encoder", {"checkpoint": "checkpoint"})
     assert target.params == {"opset": 17, "dynamic_axes": True}
     assert target.resources.memory_gib == 8.0
-    assert str(loaded.marked.place(("targets", "encoder", "params", "opset"))) == "recipes/x.yaml:8:21"
+    assert str(loaded.document.location(("targets", "encoder", "params", "opset"))) == "recipes/x.yaml:8:21"
 
 
 def test_a_recipe_that_extends_another_says_only_what_differs() -> None:
@@ -50,15 +51,15 @@ def test_a_recipe_that_extends_another_says_only_what_differs() -> None:
     loaded = load(over, "recipes/sub/x.yaml")
     assert loaded.recipe.targets["encoder"].params == {"opset": 18, "dynamic_axes": True}
     assert loaded.recipe.targets["encoder"].step == "export_encoder"
-    assert str(loaded.marked.place(("targets", "encoder", "params", "opset"))) == "recipes/sub/x.yaml:3:37"
-    assert str(loaded.marked.place(("targets", "encoder", "params", "dynamic_axes"))) == "recipes/base.yaml:8:39"
+    assert str(loaded.document.location(("targets", "encoder", "params", "opset"))) == "recipes/sub/x.yaml:3:37"
+    assert str(loaded.document.location(("targets", "encoder", "params", "dynamic_axes"))) == "recipes/base.yaml:8:39"
 
 
 def test_a_path_is_seen_from_the_file_that_it_is_written_in() -> None:
     Path("recipes/base.yaml").write_text(BASE)
     loaded = load("extends: ../base.yaml\nsources: {checkpoint: {file: mine.nemo}}", "recipes/sub/x.yaml")
-    assert loaded.source_path("checkpoint") == Path("recipes/sub/mine.nemo")
-    assert loaded.source_path("speech") == Path("speech")
+    assert NamedSource(loaded, "checkpoint").path == Path("recipes/sub/mine.nemo")
+    assert NamedSource(loaded, "speech").path == Path("speech")
     assert loaded.lock_file == Path("recipes/sub/x.lock.yaml")
 
 
@@ -70,7 +71,7 @@ def test_what_is_extended_can_extend_and_a_target_can_be_taken_away() -> None:
     assert load("extends: b.yaml\n").recipe.targets["encoder"].params == {"opset": 18, "dynamic_axes": True}
 
 
-def test_a_circle_of_recipes_is_told() -> None:
+def test_a_cycle_of_recipes_is_told() -> None:
     Path("recipes/a.yaml").write_text("extends: x.yaml\n" + BASE)
     with pytest.raises(RecipeError, match=r"recipes/a.yaml:1:10: extends: 'x.yaml' leads back to itself"):
         load("extends: a.yaml\n")

@@ -49,10 +49,10 @@ def test_what_is_right_becomes_the_model_with_defaults(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_all_defaults_or_told_to_be_missing(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("targets:\n  one: {}\n")
-    marked = read_yaml(tmp_path / "x.yaml")
-    assert validate(Inner, marked, ("targets", "one", "params")) == Inner()
+    document = read_yaml(tmp_path / "x.yaml")
+    assert validate(Inner, document, ("targets", "one", "params")) == Inner()
     with pytest.raises(RecipeError, match=r"x.yaml:2:\d: targets.one.params.count: this key is missing"):
-        validate(Outer, marked, ("targets", "one", "params"))
+        validate(Outer, document, ("targets", "one", "params"))
 
 
 @pytest.mark.parametrize(

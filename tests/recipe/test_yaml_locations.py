@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from artifacts.errors import RecipeError
-from artifacts.recipe.yaml_locations import MOST_BYTES, Marked, merge, read_yaml
+from artifacts.recipe.yaml_locations import MOST_BYTES, YamlDocument, merge, read_yaml
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Reads a text as YAML, as from the file x.yaml."""
     monkeypatch.chdir(tmp_path)
 
-    def read_text(text: str, name: str = "x.yaml") -> Marked:
+    def read_text(text: str, name: str = "x.yaml") -> YamlDocument:
         Path(name).write_text(text)
         return read_yaml(Path(name))
 
@@ -41,12 +41,12 @@ def test_scalars_are_read_as_yaml_1_2_reads_them(read: Any, text: str, value: ob
 
 
 def test_every_value_knows_its_place(read: Any) -> None:
-    marked = read("a: 1\nb:\n  c: [x, yy]\n  d:\n")
-    assert str(marked.place(("a",))) == "x.yaml:1:4"
-    assert str(marked.place(("b", "c", 1))) == "x.yaml:3:10"
-    assert str(marked.place(("b", "c", "<key>"))) == "x.yaml:3:3"
-    assert str(marked.place(("b", "nothing", "here"))) == "x.yaml:3:3"
-    assert str(marked.place(())) == "x.yaml:1:1"
+    document = read("a: 1\nb:\n  c: [x, yy]\n  d:\n")
+    assert str(document.location(("a",))) == "x.yaml:1:4"
+    assert str(document.location(("b", "c", 1))) == "x.yaml:3:10"
+    assert str(document.location(("b", "c", "<key>"))) == "x.yaml:3:3"
+    assert str(document.location(("b", "nothing", "here"))) == "x.yaml:3:3"
+    assert str(document.location(())) == "x.yaml:1:1"
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
 def test_a_file_in_another_encoding_is_told_and_a_mark_at_its_beginning_is_no_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")
-    marked = read_yaml(path)
-    assert marked.value == {"a": 1, "b": 2}
-    assert str(marked.place(("a",))) == f"{path}:1:4"
+    document = read_yaml(path)
+    assert document.value == {"a": 1, "b": 2}
+    assert str(document.location(("a",))) == f"{path}:1:4"
     for encoding in ("utf-16", "utf-16-le", "utf-32", "latin-1"):
         path.write_bytes("a: ä\n".encode(encoding))
         with pytest.raises(RecipeError):
@@ -140,17 +140,17 @@ def test_the_time_of_a_merge_grows_with_its_size_alone(tmp_path: Path) -> None:
     path.write_text(
         "targets:\n" + "".join(f"  t{n}: {{step: s, inputs: {{a: t0}}, params: {{b: 1}}}}\n" for n in range(3000))
     )
-    marked = read_yaml(path)
+    document = read_yaml(path)
     began = time.monotonic()
-    merged = merge(marked, marked)
+    merged = merge(document, document)
     assert time.monotonic() - began < 5  # to look at all places for each value takes minutes
-    assert merged.value == marked.value
-    assert merged.places == marked.places
+    assert merged.value == document.value
+    assert merged.locations == document.locations
 
 
 def test_an_empty_file_is_nothing(read: Any) -> None:
     assert read("# only a comment\n").value is None
-    assert str(read("").place(("a", "b"))) == "x.yaml:1:1"
+    assert str(read("").location(("a", "b"))) == "x.yaml:1:1"
 
 
 def test_a_merge_joins_mappings_and_replaces_the_rest(read: Any) -> None:
@@ -165,7 +165,7 @@ def test_a_merged_value_has_the_place_where_it_was_written(read: Any) -> None:
     base = read("a: {x: 1, y: {deep: 1}}\nb: 2\n", "base.yaml")
     over = read("# comment\na:\n  y: 3\n", "over.yaml")
     merged = merge(base, over)
-    assert str(merged.place(("a", "x"))) == "base.yaml:1:8"
-    assert str(merged.place(("a", "y"))) == "over.yaml:3:6"
-    assert str(merged.place(("a", "y", "deep"))) == "over.yaml:3:6", "what was replaced has no place"
-    assert str(merged.place(("b",))) == "base.yaml:2:4"
+    assert str(merged.location(("a", "x"))) == "base.yaml:1:8"
+    assert str(merged.location(("a", "y"))) == "over.yaml:3:6"
+    assert str(merged.location(("a", "y", "deep"))) == "over.yaml:3:6", "what was replaced has no place"
+    assert str(merged.location(("b",))) == "base.yaml:2:4"

@@ -30,7 +30,7 @@ class Heard:
 
     def ended(self, outcome: Outcome) -> None:
         """A target is done."""
-        self.said.append(f"ended {outcome.target}: {outcome.what}")
+        self.said.append(f"ended {outcome.target}: {outcome.status}")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_target_is_built_once_and_found_again_by_the_next_invocation(heard: He
     assert not build.is_current("small:shards")
     build.make("small:model")
     outcome = build.make("small:shards")
-    assert (outcome.what, outcome.metrics["shards"]) == ("built", 3)
+    assert (outcome.status, outcome.metrics["shards"]) == ("built", 3)
     assert outcome.peak_bytes > 10_000_000
     assert heard.said == [
         "ended small:model: found",
@@ -65,7 +65,7 @@ def test_a_target_is_built_once_and_found_again_by_the_next_invocation(heard: He
     assert again.is_current("small:shards")
     unchanged = Outcome("small:shards", "unchanged", outcome.bytes, metrics=outcome.metrics)
     assert again.outcomes["small:shards"] == unchanged
-    assert again.make("small:shards").what == "unchanged"
+    assert again.make("small:shards").status == "unchanged"
     assert [entry.outcome for entry in again.journal.read()] == ["built"]
 
 
@@ -76,7 +76,7 @@ def test_what_the_store_has_is_restored_and_the_journal_says_why(heard: Heard) -
     Path("cache/small/shards").unlink()
     again = start(heard)
     assert not again.is_current("small:shards")
-    assert again.make("small:shards").what == "restored"
+    assert again.make("small:shards").status == "restored"
     entry = again.journal.last("small:shards")
     assert entry is not None
     assert (entry.outcome, entry.why) == ("restored", ["its path or its layout was not in place"])
@@ -98,7 +98,7 @@ def test_a_failure_is_told_noted_and_leaves_nothing(heard: Heard) -> None:
     build.make("small:model")
     with pytest.raises(StepError, match=r"^small:shards: encoder-model.onnx"):
         build.make("small:shards")
-    assert build.outcomes["small:shards"].what == "failed"
+    assert build.outcomes["small:shards"].status == "failed"
     entry = build.journal.last("small:shards")
     assert entry is not None
     assert entry.error.startswith("small:shards: encoder-model.onnx")
@@ -130,7 +130,7 @@ def test_a_layout_is_laid_out_and_put_right(heard: Heard) -> None:
     (laid_out / "encoder-model.onnx").unlink()
     again = start(heard)
     assert not again.is_current("small:flat")
-    assert again.make("small:flat").what == "restored"
+    assert again.make("small:flat").status == "restored"
     assert len(list(laid_out.iterdir())) == 7
 
 
@@ -144,4 +144,4 @@ def test_what_does_not_come_to_an_end_was_interrupted(heard: Heard, monkeypatch:
     monkeypatch.setattr(heard, "started", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build.make("small:shards")
-    assert build.outcomes["small:shards"].what == "interrupted"
+    assert build.outcomes["small:shards"].status == "interrupted"

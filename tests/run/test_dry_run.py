@@ -10,13 +10,13 @@ import pytest
 
 from artifacts.plan.plan import load_plan
 from artifacts.run.build import Build
-from artifacts.run.dry_run import forecast
+from artifacts.run.dry_run import dry_run
 from small_model import MODEL_RECIPE, Quiet, write_pipeline
 
 
 def foretell(*words: str) -> dict[str, tuple[str, list[str]]]:
     """What would happen to each target, and why."""
-    return {row.target.removeprefix("small:"): (row.what, row.why) for row in forecast(load_plan(), list(words))}
+    return {row.target.removeprefix("small:"): (row.status, row.why) for row in dry_run(load_plan(), list(words))}
 
 
 @pytest.mark.usefixtures("here")
@@ -27,7 +27,7 @@ def test_a_source_that_lies_here_is_found_until_a_step_has_read_it_then_left() -
     assert foretell("model") == {"model": ("found", ["it is not locked yet"])}
     build.make("small:shards")
     build.close()
-    assert foretell("model") == {"model": ("left", [])}
+    assert foretell("model") == {"model": ("unchanged", [])}
 
 
 @pytest.mark.usefixtures("here")
@@ -73,7 +73,7 @@ def test_damage_behind_something_that_is_built_is_certain() -> None:
 
 @pytest.mark.usefixtures("built_here")
 def test_the_last_build_says_what_to_expect() -> None:
-    last = {row.target: row.last for row in forecast(load_plan(), [])}
+    last = {row.target: row.last for row in dry_run(load_plan(), [])}
     assert last["small:model"] is None
     entry = last["small:shards"]
     assert entry is not None

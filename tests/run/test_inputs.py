@@ -14,29 +14,29 @@ from artifacts.run.lookup import Lookup
 
 
 @pytest.fixture
-def there(built_here: Path) -> Lookup:
+def lookup(built_here: Path) -> Lookup:
     """What is known of a project in which all is built."""
-    there = Lookup(load_plan())
-    assert there.current("small:flat") is not None
-    return there
+    lookup = Lookup(load_plan())
+    assert lookup.current("small:flat") is not None
+    return lookup
 
 
-def job_of(there: Lookup, name: str) -> Job:
+def job_of(lookup: Lookup, name: str) -> Job:
     """One job of the plan."""
-    job = there.plan.jobs[name]
+    job = lookup.plan.jobs[name]
     assert isinstance(job, Job)
     return job
 
 
-def believe(there: Lookup, path: Path, change: Callable[[bytes], bytes]) -> None:
+def believe(lookup: Lookup, path: Path, change: Callable[[bytes], bytes]) -> None:
     """Change a file below what is remembered of it."""
-    digest = there.store.memory.digest(path)
+    digest = lookup.store.memory.digest(path)
     path.chmod(0o644)
     path.write_bytes(change(path.read_bytes()))
     time.sleep(0.2)
-    there.store.memory.note(path, digest)
-    there.store.memory._hashed.clear()  # as in the next run
-    assert there.store.memory.digest(path) == digest
+    lookup.store.memory.note(path, digest)
+    lookup.store.memory._hashed.clear()  # as in the next run
+    assert lookup.store.memory.digest(path) == digest
 
 
 def flip(data: bytes) -> bytes:
@@ -45,32 +45,32 @@ def flip(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["small:shards", "small:again"])
-def test_inputs_that_are_as_their_identity_says_are_held(there: Lookup, name: str) -> None:
-    job = job_of(there, name)
-    stamps = hash_inputs(there, job)
+def test_inputs_that_are_as_their_identity_says_are_held(lookup: Lookup, name: str) -> None:
+    job = job_of(lookup, name)
+    stamps = hash_inputs(lookup, job)
     [(given, files)] = stamps.items()
     assert given == "model"
     assert {path.name for path in files} >= {"encoder-model.onnx"}
-    hold_inputs(there, job, stamps)
+    hold_inputs(lookup, job, stamps)
 
 
-def test_a_source_whose_bytes_rotted_is_told_by_its_name(there: Lookup) -> None:
-    believe(there, Path("recipes/model/encoder-model.onnx"), flip)
+def test_a_source_whose_bytes_rotted_is_told_by_its_name(lookup: Lookup) -> None:
+    believe(lookup, Path("recipes/model/encoder-model.onnx"), flip)
     with pytest.raises(DamagedError) as caught:
-        hash_inputs(there, job_of(there, "small:shards"))
+        hash_inputs(lookup, job_of(lookup, "small:shards"))
     assert caught.value.target == "small:model"
     assert caught.value.fact.endswith("recipes/model' has other bytes than when it was last hashed")
     assert caught.value.fix == "doit small:model"
 
 
-def test_an_artifact_whose_bytes_rotted_is_told_by_its_name_and_is_damaged_from_then_on(there: Lookup) -> None:
-    believe(there, there.known["small:shards"].path / "encoder-model.onnx", flip)
-    assert there.current("small:shards") is not None
+def test_an_artifact_whose_bytes_rotted_is_told_by_its_name_and_is_damaged_from_then_on(lookup: Lookup) -> None:
+    believe(lookup, lookup.resolved["small:shards"].path / "encoder-model.onnx", flip)
+    assert lookup.current("small:shards") is not None
     with pytest.raises(DamagedError) as caught:
-        hash_inputs(there, job_of(there, "small:again"))
+        hash_inputs(lookup, job_of(lookup, "small:again"))
     assert caught.value.target == "small:shards"
     assert "'encoder-model.onnx' has other bytes than its manifest says" in caught.value.fact
-    assert there.current("small:shards") is None
+    assert lookup.current("small:shards") is None
 
 
 def _touch(folder: Path) -> None:
@@ -91,46 +91,46 @@ def _remove(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_touch, _add, _add_and_remove, _remove])
-def test_an_input_that_was_touched_since_is_told(there: Lookup, change: Callable[[Path], None]) -> None:
-    job = job_of(there, "small:shards")
-    stamps = hash_inputs(there, job)
+def test_an_input_that_was_touched_since_is_told(lookup: Lookup, change: Callable[[Path], None]) -> None:
+    job = job_of(lookup, "small:shards")
+    stamps = hash_inputs(lookup, job)
     time.sleep(0.02)
     change(Path("recipes/model"))
     with pytest.raises(StoreError) as caught:
-        hold_inputs(there, job, stamps)
+        hold_inputs(lookup, job, stamps)
     assert caught.value.fact == "input 'model' (small:model) changed while the step read it"
 
 
-def test_an_input_of_many_targets_is_hashed_once_in_a_run(there: Lookup) -> None:
+def test_an_input_of_many_targets_is_hashed_once_in_a_run(lookup: Lookup) -> None:
     time.sleep(0.2)
-    job, memory = job_of(there, "small:shards"), there.store.memory
-    hash_inputs(there, job)
+    job, memory = job_of(lookup, "small:shards"), lookup.store.memory
+    hash_inputs(lookup, job)
     for path in Path("recipes/model").iterdir():
         memory.note(path, memory.digest(path)[::-1])  # which a second reading would contradict
     with pytest.raises(DamagedError):
-        hash_inputs(there, job)
+        hash_inputs(lookup, job)
 
 
 MODULE = f"{STEPS}.shard_weights"
 
 
-def test_code_that_ran_as_its_identity_says_is_held(there: Lookup) -> None:
-    job = job_of(there, "small:shards")
-    identity, code = there.identity(job), read_code(f"{STEPS}.{job.step}", there.store.memory)
+def test_code_that_ran_as_its_identity_says_is_held(lookup: Lookup) -> None:
+    job = job_of(lookup, "small:shards")
+    identity, code = lookup.identity(job), read_code(f"{STEPS}.{job.step}", lookup.store.memory)
     assert identity is not None
-    hold_code(there, job, identity, code, {MODULE: code.files[MODULE], "artifacts.not_reached": "x"})
+    hold_code(lookup, job, identity, code, {MODULE: code.files[MODULE], "artifacts.not_reached": "x"})
     earlier = Code(code.definitions, code.files | {MODULE: "of a comment that was reworded meanwhile"})
-    hold_code(there, job, identity, earlier, {MODULE: earlier.files[MODULE]})
-    hold_code(there, job, identity, earlier, {MODULE: code.files[MODULE]})
+    hold_code(lookup, job, identity, earlier, {MODULE: earlier.files[MODULE]})
+    hold_code(lookup, job, identity, earlier, {MODULE: code.files[MODULE]})
 
 
-def test_code_that_ran_and_is_not_that_of_the_identity_is_told(there: Lookup) -> None:
-    job = job_of(there, "small:shards")
-    identity, code = there.identity(job), read_code(f"{STEPS}.{job.step}", there.store.memory)
+def test_code_that_ran_and_is_not_that_of_the_identity_is_told(lookup: Lookup) -> None:
+    job = job_of(lookup, "small:shards")
+    identity, code = lookup.identity(job), read_code(f"{STEPS}.{job.step}", lookup.store.memory)
     assert identity is not None
     others = Code(code.definitions | {MODULE: {"run": "another"}}, code.files | {MODULE: "edited"})
     for before, compiled in ((code, "of neither"), (others, "edited")):
         with pytest.raises(StoreError, match=f"{MODULE} changed while step 'shard_weights' ran"):
-            hold_code(there, job, identity, before, {MODULE: compiled})
+            hold_code(lookup, job, identity, before, {MODULE: compiled})
     with pytest.raises(StoreError, match="the code of step 'shard_weights' changed while it ran"):
-        hold_code(there, job, identity | {"code": code.definitions | {"artifacts.gone": {"x": "y"}}}, code, {})
+        hold_code(lookup, job, identity | {"code": code.definitions | {"artifacts.gone": {"x": "y"}}}, code, {})

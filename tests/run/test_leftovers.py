@@ -28,12 +28,12 @@ def test_what_is_unfinished_is_removed_and_nothing_else() -> None:
     for name in (*LEFT, *OTHERS):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("a")
-    there = Lookup(load_plan())
-    user = there.store.use()
+    lookup = Lookup(load_plan())
+    user = lookup.store.use()
     with user, pytest.raises(StoreError, match="is in use by a build"):
-        clear_leftovers(there)
+        clear_leftovers(lookup)
     assert all(Path(name).exists() for name in LEFT)
-    clear_leftovers(there)
+    clear_leftovers(lookup)
     assert not [name for name in LEFT if Path(name).exists()]
     assert all(Path(name).exists() for name in OTHERS)
 

@@ -8,7 +8,7 @@ import pytest
 
 from artifacts.errors import StoreError
 from artifacts.plan.plan import load_plan
-from artifacts.run.maintenance import Dropped, drop_unneeded, verify
+from artifacts.run.maintenance import GcResult, collect_garbage, verify
 from artifacts.store.store import Store
 from small_model import MODEL_RECIPE, write_pipeline
 
@@ -26,7 +26,7 @@ def put(path: str, size: int) -> Path:
 
 def test_an_empty_cache_has_nothing_to_verify_and_nothing_to_drop() -> None:
     assert list(verify(load_plan(), ["small"])) == []
-    assert drop_unneeded(load_plan()) == Dropped(0, 0, 0)
+    assert collect_garbage(load_plan()) == GcResult(0, 0, 0)
 
 
 def test_downloads_that_no_source_is_pinned_to_are_dropped() -> None:
@@ -34,7 +34,7 @@ def test_downloads_that_no_source_is_pinned_to_are_dropped() -> None:
     kept = put(f"cache/downloads/{NEEDED}/model.bin", 10)
     put(f"cache/downloads/{'b' * 64}/model.bin", 1000)
     put("cache/downloads/partial/of-no-source/part", 500)
-    assert drop_unneeded(load_plan()) == Dropped(2, 0, 1500)
+    assert collect_garbage(load_plan()) == GcResult(2, 0, 1500)
     assert kept.exists()
     assert [path.name for path in Path("cache/downloads").iterdir()] in (
         [NEEDED],
@@ -50,7 +50,7 @@ def test_what_is_on_its_way_is_kept() -> None:
     source = load_plan().jobs["small:model"].loaded.recipe.sources["model"]
     part = put(str(partial_folder(source, Path("cache/downloads")) / "part"), 10)
     (part.parent / "validator").write_text('{"validator": "x", "total": 100}')
-    assert drop_unneeded(load_plan()).folders == 0
+    assert collect_garbage(load_plan()).folders == 0
     assert part.exists()
 
 
@@ -65,7 +65,7 @@ def test_what_killed_runs_left_is_dropped_and_nothing_of_others() -> None:
     ]
     others = [put("cache/.gitignore", 1), put("dist/small/.keep", 1), put("cache/logs/small/shards.log", 1)]
     others += [put("cache/project/.git/HEAD", 1), put("cache/project/.env", 1)]
-    assert drop_unneeded(load_plan()).bytes == 1113
+    assert collect_garbage(load_plan()).bytes == 1113
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in others)
 
@@ -75,7 +75,7 @@ def test_a_target_that_no_recipe_has_any_more_loses_its_path() -> None:
         put(f"cache/{recipe}/.state/{name}.manifest.json", 2)
         put(f"cache/{recipe}/.state/{name}.key", 2)
         Path(f"cache/{recipe}/{name}").symlink_to("../artifacts/x/files")
-    drop_unneeded(load_plan())
+    collect_garbage(load_plan())
     assert not Path("cache/small/gone").is_symlink()
     assert not Path("cache/gone/shards").is_symlink()
     assert Path("cache/small/shards").is_symlink()
@@ -84,6 +84,6 @@ def test_a_target_that_no_recipe_has_any_more_loses_its_path() -> None:
 def test_nothing_is_dropped_while_a_build_is_at_work() -> None:
     user = Store(Path("cache")).use()
     with pytest.raises(StoreError, match="is in use by a build"):
-        drop_unneeded(load_plan())
+        collect_garbage(load_plan())
     user.close()
-    assert drop_unneeded(load_plan()) == Dropped(0, 0, 0)
+    assert collect_garbage(load_plan()) == GcResult(0, 0, 0)

@@ -15,7 +15,7 @@ def most_at_once(budget: MemoryBudget, needs: list[int | None]) -> tuple[int, in
     most = [0, 0]
 
     def job(need: int | None) -> None:
-        with budget.lend(need):
+        with budget.reserve(need):
             with lock:
                 running.append(need or 0)
                 most[0] = max(most[0], len(running))
@@ -59,7 +59,7 @@ def test_where_nothing_is_free_jobs_run_one_by_one(total: int) -> None:
 def test_a_job_that_fails_gives_its_memory_back() -> None:
     budget = MemoryBudget(100)
     for _ in range(3):
-        with pytest.raises(RuntimeError), budget.lend(100):
+        with pytest.raises(RuntimeError), budget.reserve(100):
             raise RuntimeError
     assert most_at_once(budget, [100])[0] == 1
 

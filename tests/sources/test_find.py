@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import StoreError
+from artifacts.recipe.named_source import NamedSource
 from artifacts.recipe.recipe import LoadedRecipe, load_recipe
 from artifacts.sources.find import Found, find_source, look_for_source, partial_folder
 from artifacts.sources.pins import lock_source, pinned_digest
@@ -35,12 +36,14 @@ def load(sources: str) -> LoadedRecipe:
 
 def find(loaded: LoadedRecipe, name: str) -> Found:
     """Find a source, or fail as a build would."""
-    return find_source(loaded, name, DigestMemory(Path("cache/m")), Path("cache/downloads"), lambda *_: None)
+    return find_source(
+        NamedSource(loaded, name), DigestMemory(Path("cache/m")), Path("cache/downloads"), lambda *_: None
+    )
 
 
 def look(loaded: LoadedRecipe, name: str) -> Found | None:
     """Look for a source, and change nothing."""
-    return look_for_source(loaded, name, DigestMemory(Path("cache/m")), Path("cache/downloads"))
+    return look_for_source(NamedSource(loaded, name), DigestMemory(Path("cache/m")), Path("cache/downloads"))
 
 
 def test_a_file_is_its_bytes_whatever_its_name() -> None:
@@ -78,8 +81,8 @@ def test_a_lock_is_held() -> None:
     content = find(loaded, "a").content
     assert look(loaded, "a") is None
     assert not Path("recipes/x.lock.yaml").exists(), "neither looking nor finding locks what a step may yet refuse"
-    lock_source(loaded, "a", content)
-    assert pinned_digest(loaded, "a") == (content, Path("recipes/x.lock.yaml"))
+    lock_source(NamedSource(loaded, "a"), content)
+    assert pinned_digest(NamedSource(loaded, "a")) == (content, Path("recipes/x.lock.yaml"))
     assert look(loaded, "a") == find(loaded, "a")
     Path("recipes/model.nemo").write_bytes(b"other")
     for attempt in (find, look):
@@ -177,7 +180,7 @@ def test_a_memory_that_is_wrong_about_a_source_is_corrected_before_it_is_refused
     loaded = load("{a: {file: model.nemo}, s: {folder: speech}}")
     Path("recipes/speech/a.flac").write_bytes(b"a")
     for name in "as":
-        lock_source(loaded, name, find(loaded, name).content)
+        lock_source(NamedSource(loaded, name), find(loaded, name).content)
     time.sleep(0.15)
     for path in (Path("recipes/model.nemo"), Path("recipes/speech/a.flac")):
         DigestMemory(Path("cache/m")).note(path, "0" * 64)

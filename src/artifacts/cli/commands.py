@@ -1,183 +1,119 @@
-"""doit's own commands of this project: run, list, why, plan, verify, gc. pyproject.toml tells doit where they are."""
+"""Commands that doit does not have: why, plan, verify, gc. pyproject.toml names them."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from abc import abstractmethod
+from collections import Counter
 from typing import Any
 
-from doit import doit_cmd
-from doit.cmd_list import List as DoitList
-from doit.cmd_run import Run as DoitRun
-from doit.exceptions import InvalidCommand
-
-from artifacts.cli.command_line import Options, in_two_lines
-from artifacts.cli.interrupts import interrupt_on_signals
-from artifacts.cli.report import fall_silent, size_text
-from artifacts.cli.tasks import Session
-from artifacts.errors import ArtifactsError, RecipeError, StoreError, printable
-from artifacts.plan.plan import Job, Plan, is_pattern, load_plan
-from artifacts.run.dry_run import forecast
+from artifacts.cli.doit_commands import INTERRUPTED
+from artifacts.cli.options import Options, user_errors
+from artifacts.cli.progress import discard_stdout
+from artifacts.cli.tables import size_text
+from artifacts.errors import RecipeError, StoreError, printable
+from artifacts.plan.plan import Plan, load_plan
+from artifacts.run.dry_run import dry_run
 from artifacts.run.lookup import Lookup
 from artifacts.store.journal import Journal
+from artifacts.store.status import Status
 
-INTERRUPTED = 130
-MOST_JOBS = 1000
-
-PLANNED = {
-    "left": "leave",
-    "found": "find",
-    "fetched": "fetch",
-    "restored": "restore",
-    "built": "build",
-    "built?": "build?",
+# In the table of `doit plan`.
+VERBS = {
+    Status.UNCHANGED: "leave",
+    Status.FOUND: "find",
+    Status.FETCHED: "fetch",
+    Status.RESTORED: "restore",
+    Status.BUILT: "build",
+    Status.MAYBE_BUILT: "build?",
+}
+# In the sentences of `doit why`.
+SENTENCES = {
+    Status.MAYBE_BUILT: "will be built, unless the bytes of its inputs come out as they were",
+    Status.MISSING: "is missing",
+    Status.NOT_TRIED: "will not be tried",
 }
 
-IN_WORDS = {
-    "built?": "will be built, or left if its inputs come out as they were",
-    "missing": "is missing",
-    "not tried": "will not be tried",
-}
 
-
-class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
-    """`doit run`, and `doit` alone: workers are threads, and an unknown target is answered with the nearest one."""
-
-    name = "run"
-    # What is current is not built again, and what a target needs comes before it: neither is to be had otherwise.
-    cmd_options = tuple(option for option in DoitRun.cmd_options if option["name"] not in ("always", "single"))
-
-    def execute(self, params: Any, args: list[str]) -> int:
-        """Run the tasks. Each step has a process of its own, so a thread that waits for it is all a worker is."""
-        params.update(par_type="thread", always=False, single=False)
-        ended_by = interrupt_on_signals()
-        with in_two_lines():
-            try:
-                return self._run(params, args)
-            except InvalidCommand as error:
-                if error.not_found is None:
-                    raise
-                raise _unknown(error.not_found) from None
-            except KeyboardInterrupt:
-                with contextlib.suppress(OSError):  # a terminal that hung up
-                    print("interrupted; what was finished is kept", file=sys.stderr)
-                return ended_by[0] if ended_by else INTERRUPTED
-
-    def _run(self, params: Any, args: list[str]) -> int:
-        if doit_cmd._CMDLINE_VARS:
-            word = "=".join(next(iter(doit_cmd._CMDLINE_VARS.items())))
-            raise RecipeError(f"no target is called '{word}'", "parameters are set in the recipe, not here")
-        if params["num_process"] < 0:
-            raise RecipeError(f"-n {params['num_process']}: no number of jobs", "give 1 or more, as in: doit -n 2")
-        if params["num_process"] > MOST_JOBS:
-            raise RecipeError(
-                f"-n {params['num_process']}: more than {MOST_JOBS} jobs at once", f"give at most {MOST_JOBS}"
-            )
-        Session.words = args
-        result: int = super().execute(params, _spelt_out(args) if any(map(is_pattern, args)) else args)
-        return result
-
-
-class List(Options, DoitList):  # type: ignore[misc]  # as above
-    """`doit list`, which shows the default recipe's targets and of the other recipes the names."""
-
-    name = "list"
-    cmd_options = tuple(option for option in DoitList.cmd_options if option["name"] != "status")  # `plan` knows it
-
-    def execute(self, params: Any, args: list[str]) -> int:
-        """List targets."""
-        Session.words = None if params["subtasks"] else args
-        params["status"] = False
-        try:
-            with in_two_lines():
-                _check_template(params["template"])
-                result: int = super().execute(params, _spelt_out(args) if args else [])
-                sys.stdout.flush()
-        except BrokenPipeError:
-            fall_silent()
-            return 0
-        return result
-
-
-class _PlanCommand(Options):
-    """A command that needs the plan and no tasks."""
+class PlanCommand(Options):
+    """A command that needs the plan, and none of doit's tasks."""
 
     doc_usage = "[TARGET ...]"
 
     def execute(self, _options: Any, args: list[str]) -> int:
         """Load the plan, and say what is wrong in two lines."""
         try:
-            with in_two_lines():
+            with user_errors():
                 return self.work(self.plan(args), args)
         except BrokenPipeError:
-            fall_silent()
+            discard_stdout()
             return 0
         except KeyboardInterrupt:
             return INTERRUPTED
 
     def plan(self, words: list[str]) -> Plan:
-        """The plan, with the recipes that the words speak of."""
+        """Return the plan of the recipes that the words refer to."""
         return load_plan(words=words)
 
     @abstractmethod
     def work(self, plan: Plan, words: list[str]) -> int:
-        """What the command does. Returns the exit code."""
+        """Do what the command is for. Returns the exit code."""
 
 
-class Why(_PlanCommand):
+class Why(PlanCommand):
     """`doit why`."""
 
     name = "why"
-    doc_purpose = "say what decides the next build of a target, or decided the last"
+    doc_purpose = "explain what causes the next build of a target, or caused the last"
 
     def work(self, plan: Plan, words: list[str]) -> int:
         """Explain each target named; of the default recipe, all that a run would touch."""
         lookup = Lookup(plan)
         journal = Journal(lookup.cache / "journal.jsonl")
         asked = {name for word in words if word not in plan.pipeline.recipes for name in plan.meant(word)}
-        rows = forecast(plan, words)
+        rows = dry_run(plan, words)
         for row in rows:
             if asked and row.target not in asked:
                 continue
-            if row.what != "left":
-                print(f"{row.target} {IN_WORDS.get(row.what, f'will be {row.what}')}{':' if row.why else ''}")
+            if row.status != Status.UNCHANGED:
+                sentence = SENTENCES.get(row.status, f"will be {row.status}")
+                print(f"{row.target} {sentence}{':' if row.why else ''}")
                 _print_reasons(row.why)
             elif asked:
                 print(f"{row.target} is up to date")
-                entry = journal.last(row.target, "built", "restored")
+                entry = journal.last(row.target, Status.BUILT, Status.RESTORED)
                 if entry is not None:
                     action = lookup.store.action(entry.key)
-                    on = f", made on {action.processor}" if action and action.processor else ""
+                    on = f", on {action.processor}" if action and action.processor else ""
                     print(printable(f"  last {entry.outcome} {entry.at}{on}:"))
                     _print_reasons(entry.why)
-        if not asked and all(row.what == "left" for row in rows):
+        if not asked and all(row.status == Status.UNCHANGED for row in rows):
             print(f"{len(rows)} targets, all up to date")
         return 0
 
 
-class PlanRun(_PlanCommand):
+class DryRun(PlanCommand):
     """`doit plan`."""
 
     name = "plan"
-    doc_purpose = "show what a run would build, restore or leave, and change nothing"
+    doc_purpose = "show what a run would build, restore or leave; change nothing"
 
     def work(self, plan: Plan, words: list[str]) -> int:
         """Walk through the whole plan."""
-        rows = forecast(plan, words)
+        rows = dry_run(plan, words)
         width = max((len(row.target) for row in rows), default=0)
         for row in rows:
             known = ""
-            if row.last is not None and row.what.startswith("built"):
+            if row.last is not None and row.status in (Status.BUILT, Status.MAYBE_BUILT):
                 known = f"{row.last.seconds:8.1f} s  {size_text(row.last.peak_bytes):>8}"
-            verb, reason = PLANNED.get(row.what, row.what), printable(row.why[0]) if row.why else ""
+            verb, reason = VERBS.get(row.status, row.status), printable(row.why[0]) if row.why else ""
             print(f"{verb:<10}{row.target:<{width}}  {known:<20}  {reason}".rstrip())
-        counts = {what: sum(row.what == what for row in rows) for what in dict.fromkeys(row.what for row in rows)}
-        last = [row.last for row in rows if row.last is not None and row.what.startswith("built")]
+        counts = Counter(row.status for row in rows)
+        last = [row.last for row in rows if row.last is not None and row.status in (Status.BUILT, Status.MAYBE_BUILT)]
         print(
             ", ".join(
-                f"{count} to {PLANNED[what]}" if what in PLANNED else f"{count} {what}"
-                for what, count in counts.items()
+                f"{count} to {VERBS[status]}" if status in VERBS else f"{count} {status}"
+                for status, count in counts.items()
             )
         )
         if last:
@@ -186,11 +122,11 @@ class PlanRun(_PlanCommand):
         return 0
 
 
-class Verify(_PlanCommand):
+class Verify(PlanCommand):
     """`doit verify`."""
 
     name = "verify"
-    doc_purpose = "read every byte against the manifests; what is damaged is built again next time"
+    doc_purpose = "compare every byte with the manifests; the next run builds what is damaged again"
 
     def plan(self, words: list[str]) -> Plan:
         """As named; of all recipes if none is."""
@@ -200,25 +136,25 @@ class Verify(_PlanCommand):
         """Read targets, of all recipes if none is named. 1 if anything is damaged."""
         from artifacts.run.maintenance import verify  # here, and below: `doit` and `doit list` start sooner without
 
-        findings = list(verify(plan, words or list(plan.pipeline.recipes)))
-        damaged = [finding for finding in findings if finding.damage is not None]
-        for finding in damaged:
-            print(StoreError(f"{finding.target}: {finding.damage}", finding.fix), file=sys.stderr)
-        unlocked = [finding.target for finding in findings if finding.is_unlocked]
+        results = list(verify(plan, words or list(plan.pipeline.recipes)))
+        damaged = [result for result in results if result.damage is not None]
+        for result in damaged:
+            print(StoreError(f"{result.target}: {result.damage}", result.fix), file=sys.stderr)
+        unlocked = [result.target for result in results if result.is_unlocked]
         for target in unlocked:
-            print(f"{target}: is not locked yet: the first step that reads it locks it to its bytes")
-        intact = len(findings) - len(damaged) - len(unlocked)
-        read = size_text(sum(finding.bytes for finding in findings))
+            print(f"{target}: is not locked yet; the first step that reads it locks it")
+        intact = len(results) - len(damaged) - len(unlocked)
+        read = size_text(sum(result.bytes for result in results))
         known = f", {len(unlocked)} not locked yet" if unlocked else ""
-        print(f"{intact} of {len(findings)} targets intact{known}, {read} read")
+        print(f"{intact} of {len(results)} targets intact{known}, {read} read")
         return 1 if damaged else 0
 
 
-class Gc(_PlanCommand):
+class Gc(PlanCommand):
     """`doit gc`."""
 
     name = "gc"
-    doc_purpose = "drop from the cache what no recipe needs"
+    doc_purpose = "remove from the cache what no recipe needs"
     doc_usage = ""
 
     def plan(self, words: list[str]) -> Plan:
@@ -229,41 +165,12 @@ class Gc(_PlanCommand):
         """Clean up."""
         if words:
             raise RecipeError("gc takes no target", "run it alone: it keeps what any recipe needs")
-        from artifacts.run.maintenance import drop_unneeded
+        from artifacts.run.maintenance import collect_garbage
 
-        dropped = drop_unneeded(plan)
-        what = f"{dropped.folders} artifacts and downloads, {dropped.actions} records"
-        print(f"dropped {what}, {size_text(dropped.bytes)}")
+        removed = collect_garbage(plan)
+        what = f"{removed.folders} artifacts and downloads, {removed.actions} records"
+        print(f"removed {what}, {size_text(removed.bytes)}")
         return 0
-
-
-def _spelt_out(words: list[str]) -> list[str]:
-    """The words, with a pattern's targets in its place. Raises `RecipeError` for one that means nothing."""
-    plan = load_plan(words=words)
-    names = []
-    for word in words:
-        meant = plan.meant(word)
-        own = "" if ":" in word else f"{plan.pipeline.default}:"
-        # Of a source, doit has no task without the recipe's name.
-        short = [name.removeprefix(own) if isinstance(plan.jobs[name], Job) else name for name in meant]
-        names += short if is_pattern(word) else [word]
-    return names
-
-
-def _check_template(template: str | None) -> None:
-    try:
-        (template or "").format(name="", doc="")
-    except (ValueError, LookupError, AttributeError, TypeError, OverflowError, MemoryError) as error:
-        fact = f"--template '{template}': {type(error).__name__}: {error}"
-        raise RecipeError(fact, "use {name} and {doc}, as in: doit list --template '{name}: {doc}'") from None
-
-
-def _unknown(word: str) -> ArtifactsError:
-    try:
-        load_plan(words=[word]).resolve(word)
-    except ArtifactsError as error:
-        return error
-    return RecipeError(f"'{word}' cannot be run by itself", "see the targets with: doit list --all")
 
 
 def _print_reasons(why: list[str]) -> None:

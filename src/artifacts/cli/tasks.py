@@ -1,4 +1,4 @@
-"""What doit sees: a task for each source, target and layout of the recipes asked for, and a reporter in our words."""
+"""doit's view of the project: a task for each source, target and layout, and a reporter."""
 
 from __future__ import annotations
 
@@ -6,52 +6,62 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
 
-from artifacts.cli.report import Report, fall_silent, print_summary
+from artifacts.cli.options import UserError
+from artifacts.cli.progress import Progress, discard_stdout
+from artifacts.cli.tables import print_summary
 from artifacts.errors import ArtifactsError, RecipeError, printable
-from artifacts.plan.plan import Job, Plan, load_plan
+from artifacts.plan.plan import Job, Plan, plan_of
+from artifacts.recipe.recipe import load_pipeline
 from artifacts.run.build import Build, Outcome
+from artifacts.run.dry_run import expected_seconds
 from artifacts.run.memory_budget import free_bytes
 from artifacts.run.run_step import StepCrashError
+from artifacts.store.status import Status
+
+LOADER = "artifacts.cli.loader"
+LAID_OUT = (Status.BUILT, Status.RESTORED, Status.UNCHANGED)
 
 
 class Session:
-    """One `doit` command: the plan, the build, and what it says."""
+    """One `doit` command: its plan, its build, and its progress. `load` comes first, and doit's loader calls it."""
 
-    words: ClassVar[list[str] | None] = None
-    """What the command line speaks of: other recipes are not read. None: all are. The command says it before doit
-    imports the dodo file, which makes the session."""
-
-    @classmethod
-    def of_doit(cls) -> Session:
-        """The session of a dodo file. Raises `InvalidDodoFile` if nothing tells doit this project's commands.
-
-        doit reads the pyproject.toml of the folder it is called in: from elsewhere (`-f`), it knows its own commands.
-        """
-        if "artifacts.cli.command_line" not in sys.modules and not Path("pyproject.toml").is_file():
-            fact = "pyproject.toml, which tells doit this project's commands, is missing"
-            raise InvalidDodoFile(str(RecipeError(fact, "put back the pyproject.toml of this project")))
-        return cls()
+    plan: Plan
+    build: Build
 
     def __init__(self) -> None:
+        """Read pipeline.yaml. Raises `UserError`; InvalidDodoFile unless pyproject.toml has named our loader to doit.
+
+        doit reads the pyproject.toml of the folder that it is called in. From elsewhere (`-f`) it does not know us.
+        """
+        if LOADER not in sys.modules and not Path("pyproject.toml").is_file():
+            fact = "pyproject.toml, which tells doit this project's commands, is missing"
+            raise InvalidDodoFile(str(RecipeError(fact, "put back the pyproject.toml of this project")))
         try:
-            self.plan: Plan = load_plan(words=self.words)
+            self.pipeline = load_pipeline()
         except ArtifactsError as error:
-            raise InvalidDodoFile(str(error)) from None
-        self.report = Report()
-        self.build = Build(self.plan, self.report, free_bytes)
+            raise UserError(error) from None
+        self.progress = Progress()
+
+    def load(self, words: list[str] | None) -> None:
+        """Read the recipes that the words refer to; all of them for None. Raises `UserError`."""
+        try:
+            self.plan = plan_of(self.pipeline, words=words)
+        except ArtifactsError as error:
+            raise UserError(error) from None
+        self.build = Build(self.plan, self.progress, free_bytes)
 
     @property
     def doit_config(self) -> dict[str, Any]:
         """`DOIT_CONFIG` for a dodo file."""
         return {
-            "default_tasks": [self.plan.pipeline.default],
+            "default_tasks": [self.pipeline.default],
             "reporter": DoitReporter(self),
             "par_type": "thread",
-            # The store knows what is current; a second truth in doit's own database could only be lost, torn or locked.
+            # The store knows what is current. A second record in doit's own database could be lost, torn or locked.
             "backend": "sqlite3",
             "dep_file": ":memory:",
             "sort": "definition",
@@ -60,8 +70,8 @@ class Session:
 
     def tasks(self) -> Iterator[dict[str, Any]]:
         """Task dictionaries: each recipe, `<recipe>:<target>` for those read, `<target>` alone for the default's."""
-        for recipe, file in self.plan.pipeline.recipes.items():
-            yield {"basename": recipe, "name": None, "doc": printable(f"All of recipe {file}")}
+        for recipe, file in self.pipeline.recipes.items():
+            yield {"basename": recipe, "name": None, "doc": printable(f"All targets of {file}")}
         for full_name, job in self.plan.jobs.items():
             yield {
                 "basename": job.loaded.name,
@@ -69,12 +79,12 @@ class Session:
                 "doc": printable(job.doc),
                 "actions": [(self._make(full_name), [])],
                 "task_dep": list(job.inputs.values()) if isinstance(job, Job) else [],
-                "targets": [str(self.build.there.pointer(full_name).manifest_file)],
+                "targets": [str(self.build.lookup.link_of(full_name).manifest_file)],
                 "uptodate": [self._is_current(full_name)],
                 "io": {"capture": False},
             }
         for full_name, job in self.plan.jobs.items():
-            if isinstance(job, Job) and job.loaded.name == self.plan.pipeline.default:
+            if isinstance(job, Job) and job.loaded.name == self.pipeline.default:
                 yield {"basename": job.name, "doc": job.doc, "actions": None, "task_dep": [full_name]}
 
     def _is_current(self, full_name: str) -> Callable[[], bool]:
@@ -95,7 +105,7 @@ class Session:
 
 
 class DoitReporter:
-    """Takes doit's events; the build itself reports what happens to targets, so most of them say nothing here."""
+    """doit's reporter: a table at the end, then the errors. The build itself tells `Progress` what happens before."""
 
     desc = "progress while steps run, a table at the end, two lines for each mistake"
 
@@ -106,61 +116,67 @@ class DoitReporter:
         self._started = time.monotonic()
 
     def initialize(self, tasks: dict[str, Any], selected_tasks: list[str]) -> None:
-        """Note what is to be made; a run that finds nothing to do says one line, at its end."""
-        self._selected = self._session.plan.selected(selected_tasks)
+        """Note the targets of this run."""
+        plan = self._session.plan
+        self._selected = plan.selected(selected_tasks)
+        self._session.progress.begin(len(self._selected), lambda: expected_seconds(plan, selected_tasks))
 
     def get_status(self, task: Any) -> None:
-        """Looked at."""
+        """Do nothing: doit looks at the task."""
 
     def execute_task(self, task: Any) -> None:
-        """About to be made."""
+        """Do nothing: the build tells when a step starts."""
 
     def add_success(self, task: Any) -> None:
-        """Made, and told by the build."""
+        """Do nothing: the build tells when a target ends."""
 
     def skip_uptodate(self, task: Any) -> None:
-        """Current, and counted by the build."""
+        """Count a target that is current."""
+        if task.name in self._session.plan.jobs:
+            self._session.progress.unchanged()
 
     def skip_ignore(self, task: Any) -> None:
-        """Never: `doit ignore` is refused."""
+        """Do nothing: `doit ignore` is disabled."""
 
     def teardown_task(self, task: Any) -> None:
-        """No task has a teardown."""
+        """Do nothing: no task has a teardown."""
 
     def add_failure(self, task: Any, fail: Any) -> None:
-        """Remember a failure for the end of the run, where it will not scroll away."""
-        if not isinstance(fail, UnmetDependency):  # which the table shows as not tried
+        """Keep an error for the end of the run, where it does not scroll away."""
+        if not isinstance(fail, UnmetDependency):  # the table shows it as not tried
             self._errors.append(fail.message if isinstance(fail, TaskFailed) else fail.get_msg())
 
     def cleanup_error(self, exception: Any) -> None:
-        """An error of doit's own."""
+        """Keep an error of doit's own."""
         self._errors.append(exception.get_msg())
 
     def runtime_error(self, msg: str) -> None:
-        """An error of doit's own."""
+        """Keep an error of doit's own."""
         self._errors.append(msg)
 
     def complete_run(self) -> None:
-        """The table, then what went wrong."""
-        self._session.report.close()
+        """Print the table, then the errors."""
+        self._session.progress.close()
         self._session.build.close()
         try:
-            self._say_what_happened()
+            self._print_summary()
         except BrokenPipeError:
-            fall_silent()
+            discard_stdout()
         for error in self._errors:
             print(error, file=sys.stderr)
 
-    def _say_what_happened(self) -> None:
+    def _print_summary(self) -> None:
         outcomes = self._session.build.outcomes
-        rows = [outcomes.get(name) or Outcome(name, "not tried") for name in self._selected]
-        print_summary(rows, time.monotonic() - self._started)
-        if any(row.what != "unchanged" for row in rows):
-            self._say_where(rows)
+        rows = [outcomes.get(name) or Outcome(name, Status.NOT_TRIED) for name in self._selected]
+        jobs = self._session.plan.jobs.items()
+        headlines = {name: job.headline for name, job in jobs if isinstance(job, Job)}
+        print_summary(rows, time.monotonic() - self._started, headlines)
+        if any(row.status != Status.UNCHANGED for row in rows):
+            self._print_layouts(rows)
         sys.stdout.flush()
 
-    def _say_where(self, rows: list[Outcome]) -> None:
+    def _print_layouts(self, rows: list[Outcome]) -> None:
         for row in rows:
             job = self._session.plan.jobs[row.target]
-            if isinstance(job, Job) and job.is_layout and row.what in ("built", "restored", "unchanged"):
-                print(printable(f"laid out: {self._session.build.there.place_in_dist(job)}"))
+            if isinstance(job, Job) and job.is_layout and row.status in LAID_OUT:
+                print(printable(f"laid out: {self._session.build.lookup.layout_folder(job)}"))

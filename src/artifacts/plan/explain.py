@@ -1,4 +1,4 @@
-"""Why a target is built again: each difference between two identities, said with the place that a reader can go to."""
+"""Reasons for a rebuild: each difference between two identities, with its location."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from artifacts.plan.identity import Change, Identity, changes
 from artifacts.plan.plan import STEPS, Job
 from artifacts.recipe.recipe import PIPELINE_FILE
 
+NEVER_BUILT = "it was never built"
+
 
 def reasons(job: Job, old: Identity, new: Identity) -> list[str]:
-    """Every difference between the identity a target was last built by and the one it has now, in words; what changed
-    in the code is one reason for each module."""
+    """Return every difference between the identity of a target's last build and its identity now, in words.
+
+    Changes of code are one reason for each module.
+    """
     found = list(changes(old, new))
     said = [_reason(job, change) for change in found if change.part != "code"]
     code = [change for change in found if change.part == "code"]
@@ -28,18 +32,18 @@ def _reason(job: Job, change: Change) -> str:
         label = f"{job.section}.{job.name}.params.{change.key}"
         written = ("params", change.key) if ("params", change.key) in _written(job) else ()
         note = " (the default)" if not written and change.key in job.params else ""
-        return f"{job.place(*written)}: {label}: {old} -> {new}{note}"
+        return f"{job.location(*written)}: {label}: {old} -> {new}{note}"
     if change.part == "inputs":
         source = job.inputs.get(change.key)
         if change.old is None:
-            return f"{job.place('inputs', change.key)}: input '{change.key}' is new: {source}"
+            return f"{job.location('inputs', change.key)}: input '{change.key}' is new: {source}"
         if change.new is None:
-            return f"{job.place('inputs')}: input '{change.key}' is gone"
+            return f"{job.location('inputs')}: input '{change.key}' is gone"
         return f"input '{change.key}': the content of {source} changed ({change.old[:12]} -> {change.new[:12]})"
     if change.part == "tools":
         return f"{PIPELINE_FILE}: tools.{change.key}: {old} -> {new}"
     if change.part == "step":
-        return f"{job.place('step')}: step: {old} -> {new}"
+        return f"{job.location('step')}: step: {old} -> {new}"
     return f"the store's own rules: {change.key}: {old} -> {new}"
 
 
@@ -53,7 +57,7 @@ def _code_reason(job: Job, module: str, group: list[Change]) -> str:
 
 
 def _written(job: Job) -> set[tuple[str, ...]]:
-    return {("params", key) for key in (job.loaded.marked.value[job.section][job.name].get("params") or {})}
+    return {("params", key) for key in (job.loaded.document.value[job.section][job.name].get("params") or {})}
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""From recipes to jobs: every name resolved, every parameter checked, every circle found, before anything runs."""
+"""From recipes to jobs: names are resolved, parameters checked and cycles found before anything runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
 from artifacts.plan.identity import Identity, identity_of
+from artifacts.recipe.named_source import NamedSource
 from artifacts.recipe.recipe import PIPELINE_FILE, LoadedRecipe, Pipeline, Target, load_pipeline, load_recipe
 from artifacts.recipe.validate import did_you_mean, validate
-from artifacts.recipe.yaml_locations import Place
-from artifacts.sources.pins import describe
+from artifacts.recipe.yaml_locations import Location
 from artifacts.store.digest_memory import DigestMemory
 
 STEPS = "artifacts.steps"
@@ -31,7 +31,8 @@ DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES = 720.0, 60.0
 class Job:
     """A target or a layout, ready to be built. `inputs` maps the step's names to full names, `recipe:name`.
 
-    `depends_on_processor` says that the step measures: another processor gives other bytes.
+    `depends_on_processor` says that the step measures: another processor gives other bytes. `headline` names the
+    metrics that the run table shows.
     """
 
     loaded: LoadedRecipe
@@ -46,6 +47,7 @@ class Job:
     minutes: float
     silent_minutes: float
     depends_on_processor: bool
+    headline: tuple[str, ...]
 
     @property
     def full_name(self) -> str:
@@ -63,9 +65,9 @@ class Job:
         sources = {f"{self.loaded.name}:{name}": source for name, source in self.loaded.recipe.sources.items()}
         return {given: name for given, name in self.inputs.items() if name in sources and sources[name].trust}
 
-    def place(self, *path: str) -> Place:
+    def location(self, *path: str) -> Location:
         """Where the recipe says something about this target."""
-        return self.loaded.marked.place((self.section, self.name, *(path or ("<key>",))))
+        return self.loaded.document.location((self.section, self.name, *(path or ("<key>",))))
 
     def identity(self, contents: dict[str, str], memory: DigestMemory) -> Identity:
         """The identity, given the content digest of each input by its full name."""
@@ -74,29 +76,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class SourceJob:
-    """A source, ready to be found or fetched."""
-
-    loaded: LoadedRecipe
-    name: str
-
-    @property
-    def full_name(self) -> str:
-        """`recipe:name`, as on the command line."""
-        return f"{self.loaded.name}:{self.name}"
-
-    @property
-    def doc(self) -> str:
-        """The source in a few words."""
-        return describe(self.loaded.recipe.sources[self.name])
-
-
-@dataclass(frozen=True)
 class Plan:
     """The recipes' sources and jobs by full name, inputs before what needs them."""
 
     pipeline: Pipeline
-    jobs: dict[str, Job | SourceJob]
+    jobs: dict[str, Job | NamedSource]
 
     def resolve(self, word: str) -> str:
         """The full name that a word on the command line means. Raises `RecipeError` for an unknown one."""
@@ -141,19 +125,23 @@ def is_pattern(word: str) -> bool:
 
 
 def load_plan(path: Path = PIPELINE_FILE, words: list[str] | None = None) -> Plan:
-    """Read the pipeline, and its recipes: all, or those that the words of a command line speak of.
+    """Read the pipeline and its recipes, as `plan_of` does. Raises `RecipeError`."""
+    return plan_of(load_pipeline(path), path.parent, words)
 
-    Raises `RecipeError` for the first thing that is wrong in any of them.
+
+def plan_of(pipeline: Pipeline, folder: Path = PIPELINE_FILE.parent, words: list[str] | None = None) -> Plan:
+    """Return the plan of all recipes, or of those that the words of a command line refer to.
+
+    Paths of recipes are relative to `folder`. Raises `RecipeError` for the first mistake in any of the recipes.
     """
-    pipeline = load_pipeline(path)
-    jobs: dict[str, Job | SourceJob] = {}
-    for name in pipeline.recipes if words is None else _spoken_of(pipeline, words):
-        loaded = load_recipe(name, path.parent / pipeline.recipes[name])
+    jobs: dict[str, Job | NamedSource] = {}
+    for name in pipeline.recipes if words is None else _referred_to(pipeline, words):
+        loaded = load_recipe(name, folder / pipeline.recipes[name])
         if name == pipeline.default:
             _check_names(pipeline, loaded)
-        found: dict[str, Job | SourceJob] = {}
+        found: dict[str, Job | NamedSource] = {}
         for source in loaded.recipe.sources:
-            found[f"{name}:{source}"] = SourceJob(loaded, source)
+            found[f"{name}:{source}"] = NamedSource(loaded, source)
         for section, targets in (("targets", loaded.recipe.targets), ("layouts", loaded.recipe.layouts)):
             for target in targets:
                 found[f"{name}:{target}"] = _job(pipeline, loaded, section, target, targets[target])
@@ -161,16 +149,15 @@ def load_plan(path: Path = PIPELINE_FILE, words: list[str] | None = None) -> Pla
     return Plan(pipeline, jobs)
 
 
-def _spoken_of(pipeline: Pipeline, words: list[str]) -> list[str]:
-    """The recipes that hold what the words mean, a bare word's being the default one; all of them where a word is a
-    pattern, or names a recipe that is not there."""
-    spoken: set[str] = set()
+def _referred_to(pipeline: Pipeline, words: list[str]) -> list[str]:
+    """Return the recipes that the words refer to; all of them for patterns and unknown names."""
+    names: set[str] = set()
     for word in words or [pipeline.default]:
         recipe = word.partition(":")[0] if ":" in word or word in pipeline.recipes else pipeline.default
         if recipe not in pipeline.recipes or is_pattern(word):
             return list(pipeline.recipes)
-        spoken.add(recipe)
-    return [name for name in pipeline.recipes if name in spoken]
+        names.add(recipe)
+    return [name for name in pipeline.recipes if name in names]
 
 
 @cache
@@ -184,23 +171,23 @@ def _check_names(pipeline: Pipeline, loaded: LoadedRecipe) -> None:
     """A word on the command line means a recipe or a target of the default one, never both."""
     for section in ("sources", "targets", "layouts"):
         for name in set(pipeline.recipes) & set(getattr(loaded.recipe, section)):
-            place = loaded.marked.place((section, name, "<key>"))
+            place = loaded.document.location((section, name, "<key>"))
             fix = f"rename one of the two: 'doit {name}' must mean one thing"
             raise RecipeError(f"{place}: {section}: '{name}' is the name of a recipe", fix)
 
 
 def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, target: Target) -> Job:
-    place, label = loaded.marked.place, f"{section}.{name}"
+    location, label = loaded.document.location, f"{section}.{name}"
     if target.step not in known_steps():
         fix = did_you_mean(target.step, known_steps(), f"the steps are: {', '.join(known_steps())}")
-        raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
+        raise RecipeError(f"{location((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
     try:
         module = importlib.import_module(f"{STEPS}.{target.step}")
         _check_step(module)
     except (Exception, SystemExit) as error:
         fact = f"step '{target.step}' cannot be loaded: {type(error).__name__}: {error}"
         fix = f"correct {STEPS.replace('.', '/')}/{target.step}.py"
-        raise RecipeError(f"{place((section, name, 'step'))}: {label}.step: {fact}", fix) from error
+        raise RecipeError(f"{location((section, name, 'step'))}: {label}.step: {fact}", fix) from error
     params = _params(module.Params, loaded, section, name)
     tools = {}
     for tool in module.TOOLS:
@@ -209,14 +196,14 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
             raise RecipeError(fact, f"add its version, as in \"{tool}: '1.2.3'\"")
         tools[tool] = pipeline.tools[tool]
     # There is no docstring under `python -OO`.
-    doc = next(iter((module.__doc__ or "").strip().splitlines()), target.step)
+    doc = target.about or next(iter((module.__doc__ or "").strip().splitlines()), target.step)
     inputs = {given: f"{loaded.name}:{source}" for given, source in target.inputs.items()}
-    measures = getattr(module, "DEPENDS_ON_PROCESSOR", False)
+    measures, headline = getattr(module, "DEPENDS_ON_PROCESSOR", False), tuple(getattr(module, "HEADLINE", ()))
     own, of_all = target.resources, loaded.recipe.resources
     minutes = own.minutes or of_all.minutes or DEFAULT_MINUTES
     silent = own.silent_minutes or of_all.silent_minutes or DEFAULT_SILENT_MINUTES
     limits = own.memory_gib, minutes, silent
-    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures)
+    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures, headline)
     _check_inputs(job, module.run, target)
     return job
 
@@ -233,7 +220,7 @@ def _check_step(module: Any) -> None:
 
 
 def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: str) -> dict[str, Any]:
-    filled = validate(model, loaded.marked, (section, name, "params"))
+    filled = validate(model, loaded.document, (section, name, "params"))
     result: dict[str, Any] = json.loads(filled.model_dump_json())
     return result
 
@@ -245,15 +232,15 @@ def _check_inputs(job: Job, run: Any, target: Target) -> None:
     for given, source in target.inputs.items():
         if given not in known:
             fix = did_you_mean(given, known, f"step '{job.step}' takes: {', '.join(known)}")
-            place = job.place("inputs", given, "<key>")
+            place = job.location("inputs", given, "<key>")
             raise RecipeError(f"{place}: {label}: step '{job.step}' takes no input '{given}'", fix)
         if not any(source in names for names in (recipe.sources, recipe.targets, recipe.layouts)):
             there = (*recipe.sources, *recipe.targets, *recipe.layouts)
             fix = did_you_mean(source, there, "name a source, a target or a layout of this recipe")
-            raise RecipeError(f"{job.place('inputs', given)}: {label}.{given}: nothing is called '{source}'", fix)
+            raise RecipeError(f"{job.location('inputs', given)}: {label}.{given}: nothing is called '{source}'", fix)
     for name, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and name not in target.inputs:
-            fact = f"{job.place('inputs')}: {label}: step '{job.step}' needs the input '{name}'"
+            fact = f"{job.location('inputs')}: {label}: step '{job.step}' needs the input '{name}'"
             raise RecipeError(fact, f"add it, as in '{name}: <source or target>'")
 
 
@@ -263,18 +250,18 @@ def _inputs_of(run: Any) -> dict[str, inspect.Parameter]:
     return {parameter.name: parameter for parameter in signature if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def _ordered(found: dict[str, Job | SourceJob]) -> dict[str, Job | SourceJob]:
+def _ordered(found: dict[str, Job | NamedSource]) -> dict[str, Job | NamedSource]:
     """Inputs before what needs them, else in the recipe's order."""
     needs = {name: list(job.inputs.values()) if isinstance(job, Job) else [] for name, job in found.items()}
     try:
         graphlib.TopologicalSorter(needs).prepare()
     except graphlib.CycleError as error:
-        circle: list[str] = [name.partition(":")[2] for name in reversed(error.args[1])]
+        cycle: list[str] = [name.partition(":")[2] for name in error.args[1]]
         job = found[error.args[1][0]]
         assert isinstance(job, Job)  # a source needs nothing
-        fact = f"{job.place('inputs')}: {job.section}.{job.name}.inputs: a circle: {' <- '.join(circle)}"
-        raise RecipeError(fact, "take one of these inputs away") from None
-    ordered: dict[str, Job | SourceJob] = {}
+        fact = f"{job.location('inputs')}: {job.section}.{job.name}.inputs: dependency cycle: {' -> '.join(cycle)}"
+        raise RecipeError(fact, "remove one of these inputs") from None
+    ordered: dict[str, Job | NamedSource] = {}
     # A stack of our own: a chain of targets may be longer than Python's.
     waiting = list(reversed(found))
     while waiting:

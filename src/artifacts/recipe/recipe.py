@@ -1,4 +1,4 @@
-"""What is declared: `pipeline.yaml` with its pins, and the recipes with their sources and targets."""
+"""Declarations: `pipeline.yaml` with its pins, and the recipes with their sources, targets and layouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from artifacts.errors import RecipeError
 from artifacts.recipe.validate import did_you_mean, validate
-from artifacts.recipe.yaml_locations import Marked, merge, read_yaml
+from artifacts.recipe.yaml_locations import YamlDocument, merge, read_yaml
 from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, url_fault
 
 PIPELINE_FILE = Path("pipeline.yaml")
@@ -39,6 +39,7 @@ def _check_path(path: str) -> str:
     return path
 
 
+About = Annotated[str, StringConstraints(min_length=1, max_length=MOST_CHARACTERS, pattern=r"^[^\n\r]*$")]
 PathText = Annotated[str, AfterValidator(_check_path)]
 
 
@@ -109,9 +110,13 @@ class Resources(_Declared):
 
 
 class Target(_Declared):
-    """A step, what goes into it and its parameters. The word after `step:` is a file in `artifacts/steps/`."""
+    """A step, its inputs and its parameters. The word after `step:` is a file in `artifacts/steps/`.
+
+    `about` says what the target is; without it, `doit list` shows the first line of its step.
+    """
 
     step: str
+    about: About | None = None
     inputs: dict[str, str] = {}
     params: dict[str, Any] = {}
     resources: Resources = Resources()
@@ -161,91 +166,86 @@ class Pipeline(_Declared):
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe with its name, its file, and the places of all it says."""
+    """A recipe with its name, its file, and the location of each of its values."""
 
     name: str
     file: Path
     recipe: Recipe
-    marked: Marked
+    document: YamlDocument
 
     @property
     def lock_file(self) -> Path:
-        """Where the digests of sources lie that the recipe itself does not pin."""
+        """File with the digests of sources that the recipe itself does not pin."""
         return self.file.with_suffix(".lock.yaml")
-
-    def source_path(self, name: str) -> Path:
-        """The path of a `file` or `folder` source, seen from the YAML file that names it."""
-        source = self.recipe.sources[name]
-        kind = "file" if source.file is not None else "folder"
-        said_in = self.marked.place(("sources", name, kind)).file
-        return Path(os.path.normpath(said_in.parent / (source.file or source.folder or "")))
 
 
 def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
     """Read `pipeline.yaml`. Raises `RecipeError`."""
-    marked = read_yaml(path)
-    pipeline = validate(Pipeline, marked)
+    document = read_yaml(path)
+    pipeline = validate(Pipeline, document)
     if pipeline.default not in pipeline.recipes:
         fix = did_you_mean(pipeline.default, pipeline.recipes, "name one of the recipes, or add it to them")
-        raise RecipeError(f"{marked.place(('default',))}: default: no recipe is called '{pipeline.default}'", fix)
+        raise RecipeError(f"{document.location(('default',))}: default: no recipe is called '{pipeline.default}'", fix)
     for name in pipeline.recipes:
         if name.lower() in (*RESERVED, *RESERVED_FILES):
-            place = marked.place(("recipes", name, "<key>"))
+            place = document.location(("recipes", name, "<key>"))
             fix = "call the recipe something else"
             raise RecipeError(f"{place}: recipes: the name '{name}' is the store's own", fix)
-    _check_case(marked, [("recipes", name) for name in pipeline.recipes])
+    _check_case(document, [("recipes", name) for name in pipeline.recipes])
     return pipeline
 
 
 def load_recipe(name: str, file: Path) -> LoadedRecipe:
     """Read a recipe and those it extends, the nearest winning. Raises `RecipeError`."""
-    marked = _read_extended(file)
-    recipe = validate(Recipe, marked)
+    document = _read_extended(file)
+    recipe = validate(Recipe, document)
     sections: dict[str, Iterable[str]] = {
         "sources": recipe.sources,
         "targets": recipe.targets,
         "layouts": recipe.layouts,
     }
-    _check_case(marked, [(section, name) for section, names in sections.items() for name in names])
-    return LoadedRecipe(name, file, recipe, marked)
+    _check_case(document, [(section, name) for section, names in sections.items() for name in names])
+    return LoadedRecipe(name, file, recipe, document)
 
 
-def _check_case(marked: Marked, names: list[tuple[str, str]]) -> None:
+def _check_case(document: YamlDocument, names: list[tuple[str, str]]) -> None:
     """Refuse two names that a file system which ignores case takes for one. `names` holds pairs of section and name."""
     known: dict[str, str] = {}
     for section, name in names:
         other = known.setdefault(name.lower(), name)
         if other != name:
-            fact = f"{marked.place((section, name, '<key>'))}: {section}: '{name}' and '{other}' differ by case alone"
+            fact = (
+                f"{document.location((section, name, '<key>'))}: {section}: '{name}' and '{other}' differ by case alone"
+            )
             raise RecipeError(fact, "rename one of the two")
 
 
-def _read_extended(file: Path) -> Marked:
+def _read_extended(file: Path) -> YamlDocument:
     """A recipe laid on the one that it extends, and that on its own, down to one that extends none."""
     layers = [read_yaml(file)]
     read = {os.path.realpath(file)}
     while True:
-        marked = layers[-1]
-        if not isinstance(marked.value, dict):
+        document = layers[-1]
+        if not isinstance(document.value, dict):
             fix = "begin with 'sources:', 'targets:' or 'extends:'"
-            raise RecipeError(f"{marked.place(())}: a recipe is a mapping of keys", fix)
-        base = marked.value.get("extends")
+            raise RecipeError(f"{document.location(())}: a recipe is a mapping of keys", fix)
+        base = document.value.get("extends")
         if base is None:
             break
-        place = marked.place(("extends",))
+        place = document.location(("extends",))
         fix = "name one YAML file, relative to this one"
         if not isinstance(base, str) or "\0" in base:
             raise RecipeError(f"{place}: extends: must be the path of a recipe", fix)
         path = Path(os.path.normpath(place.file.parent / base))
         if os.path.realpath(path) in read:
-            raise RecipeError(f"{place}: extends: '{base}' leads back to itself", "break the circle")
+            raise RecipeError(f"{place}: extends: '{base}' leads back to itself", "break the cycle")
         if not os.path.exists(path):  # noqa: PTH110  # false also for a name that is too long
             raise RecipeError(f"{place}: extends: no such file: '{base}'", fix)
         if len(layers) == MOST_LAYERS:
             raise RecipeError(f"{place}: extends: the chain has more than {MOST_LAYERS} recipes", "join some of them")
         read.add(os.path.realpath(path))
         layers.append(read_yaml(path))
-    marked = layers.pop()
+    document = layers.pop()
     while layers:
-        marked = merge(marked, layers.pop())
-    return marked
+        document = merge(document, layers.pop())
+    return document

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from artifacts.errors import RecipeError
-from artifacts.recipe.yaml_locations import KeyPath, Marked
+from artifacts.recipe.yaml_locations import KeyPath, YamlDocument
 
 if typing.TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -44,13 +44,13 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean '{near[0]}'?" if near else otherwise
 
 
-def validate(model: type[Model], marked: Marked, path: KeyPath = ()) -> Model:
+def validate(model: type[Model], document: YamlDocument, path: KeyPath = ()) -> Model:
     """The model made from the value at `path`, with defaults filled in: all of them, if there is none.
 
     Values are held to JSON's types: `1` is a float where one is asked for, `"1"` never is. Raises `RecipeError` for the
     first thing that is wrong, with its place.
     """
-    value = marked.value
+    value = document.value
     for part in path:
         value = value.get(part) if isinstance(value, dict) else value[part]
     try:
@@ -58,29 +58,29 @@ def validate(model: type[Model], marked: Marked, path: KeyPath = ()) -> Model:
     except ValidationError as error:
         # A misspelt key is missing as well: what was written says more than what was not.
         found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-        raise _explain(model, marked, path, found[0]) from None
+        raise _explain(model, document, path, found[0]) from None
 
 
-def _explain(model: type[BaseModel], marked: Marked, path: KeyPath, error: ErrorDetails) -> RecipeError:
+def _explain(model: type[BaseModel], document: YamlDocument, path: KeyPath, error: ErrorDetails) -> RecipeError:
     # pydantic adds parts of its own to the location (which member of a union); only keys that exist are places.
     full: KeyPath = path
     for part in error["loc"]:
-        if (*full, part) in marked.places or error["type"] == "missing":
+        if (*full, part) in document.locations or error["type"] == "missing":
             full = (*full, part)
     name = ".".join(str(part) for part in full)
     known = _keys_at(model, error["loc"][:-1])
     if error["type"] == "extra_forbidden":
         key = str(error["loc"][-1])
         fix = did_you_mean(key, known, f"the keys known here are: {', '.join(known) or 'none'}")
-        return RecipeError(f"{marked.place((*full, '<key>'))}: {name}: unknown key '{key}'", fix)
+        return RecipeError(f"{document.location((*full, '<key>'))}: {name}: unknown key '{key}'", fix)
     if error["type"] == "missing":
-        return RecipeError(f"{marked.place(full)}: {name}: this key is missing", "add it")
+        return RecipeError(f"{document.location(full)}: {name}: this key is missing", "add it")
     message = error["msg"].removeprefix("Value error, ")
     for theirs, ours in PLAIN_WORDS.items():
         message = message.replace(theirs, ours)
     shown = json.dumps(error["input"], ensure_ascii=False) if error["type"] != "value_error" else ""
     got = f", got {shown}" if 0 < len(shown) < 80 else ""
-    place = marked.place((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
+    place = document.location((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
     where = f"{place}: {name}" if name else f"{place}"
     if error["type"] == "string_type":
         return RecipeError(f"{where}: {message}{got}", "put the value in quotes")

@@ -27,7 +27,7 @@ KeyPath = tuple[str | int, ...]
 TAG = "tag:yaml.org,2002:"
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a value stands; lines and columns count from 1."""
 
     file: Path
@@ -38,18 +38,21 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
+Locations = dict[KeyPath, Location]
+
+
 @dataclass
-class Marked:
+class YamlDocument:
     """A YAML document: plain values, and the place of the value at each key path."""
 
     value: Any
-    places: dict[KeyPath, Place] = field(default_factory=dict)
+    locations: Locations = field(default_factory=dict)
 
-    def place(self, path: KeyPath) -> Place:
+    def location(self, path: KeyPath) -> Location:
         """The place of a value, or of its nearest parent that was written down."""
-        while path and path not in self.places:
+        while path and path not in self.locations:
             path = path[:-1]
-        return self.places[path]
+        return self.locations[path]
 
 
 class _Loader(LOADER):  # type: ignore[misc, valid-type]  # chosen at run time
@@ -86,7 +89,7 @@ KINDS: dict[int, str] = {
 }
 
 
-def read_yaml(path: Path) -> Marked:
+def read_yaml(path: Path) -> YamlDocument:
     """Read a YAML file of at most 2 MB and 50 levels.
 
     Raises `RecipeError` for what is missing, too large, not a regular file, not YAML, or given twice.
@@ -95,25 +98,25 @@ def read_yaml(path: Path) -> Marked:
         return _read(path)
 
 
-def _read(path: Path) -> Marked:
+def _read(path: Path) -> YamlDocument:
     text = _read_text(path)
     try:
         check_events(text, max_bytes=MOST_BYTES, max_depth=MOST_LEVELS)
         node = _Loader(text).get_single_node()
     except YamlBoundError as error:
         fix = "write the value out where it is used, and nest less; `extends:` shares what recipes have in common"
-        raise RecipeError(f"{Place(path, error.line, error.column)}: {error.problem}", fix) from None
+        raise RecipeError(f"{Location(path, error.line, error.column)}: {error.problem}", fix) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(path, mark.line + 1, mark.column + 1) if mark else path
+        place = Location(path, mark.line + 1, mark.column + 1) if mark else path
         raise RecipeError(f"{place}: not YAML: {error.problem or error.context}", "correct the syntax there") from None
     except yaml.reader.ReaderError as error:
         raise RecipeError(f"{path}: not YAML: {error.reason}", "remove the character that YAML forbids") from None
-    document = Marked(None)
+    document = YamlDocument(None)
     if node is None:
-        document.places[()] = Place(path, 1, 1)
+        document.locations[()] = Location(path, 1, 1)
     else:
-        document.value = _convert(node, path, (), document.places)
+        document.value = _convert(node, path, (), document.locations)
     return document
 
 
@@ -147,25 +150,25 @@ def _read_text(path: Path) -> str:
         raise RecipeError(f"{path}: cannot be read: {reason}", "make it a readable UTF-8 text file") from None
 
 
-def _convert(node: yaml.Node, file: Path, path: KeyPath, places: dict[KeyPath, Place]) -> Any:
-    place = places[path] = _place(file, node)
+def _convert(node: yaml.Node, file: Path, path: KeyPath, locations: Locations) -> Any:
+    place = locations[path] = _location(file, node)
     if isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTIONS:
         raise RecipeError(f"{place}: the tag '{_shown(node.tag)}' is not known here", "leave the tag out")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            at_key = _place(file, key_node)
+            at_key = _location(file, key_node)
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in SCALARS:
                 raise RecipeError(f"{at_key}: a key must be a word", "put the text in quotes")
             key = key_node.value
             if key in mapping:
                 raise RecipeError(f"{at_key}: the key '{key}' is given twice", "keep one of the two")
-            mapping[key] = _convert(value_node, file, (*path, key), places)
+            mapping[key] = _convert(value_node, file, (*path, key), locations)
             # An empty value has no text of its own to point at, and an unknown key is wrong at the key.
-            places[(*path, key, "<key>")] = at_key
+            locations[(*path, key, "<key>")] = at_key
         return mapping
     if isinstance(node, yaml.SequenceNode):
-        return [_convert(child, file, (*path, index), places) for index, child in enumerate(node.value)]
+        return [_convert(child, file, (*path, index), locations) for index, child in enumerate(node.value)]
     try:
         value = SCALARS[node.tag](node.value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -180,34 +183,34 @@ def _shown(tag: str) -> str:
     return tag.replace(TAG, "!!")
 
 
-def _place(file: Path, node: yaml.Node) -> Place:
-    return Place(file, node.start_mark.line + 1, node.start_mark.column + 1)
+def _location(file: Path, node: yaml.Node) -> Location:
+    return Location(file, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
-def merge(base: Marked, over: Marked) -> Marked:
+def merge(base: YamlDocument, over: YamlDocument) -> YamlDocument:
     """`over` laid on `base`: mappings join key by key, any other value replaces, `null` removes the key."""
-    places = dict(base.places)
-    value = _merge(base.value, over.value, (), places, over.places)
-    return Marked(value, places)
+    locations = dict(base.locations)
+    value = _merge(base.value, over.value, (), locations, over.locations)
+    return YamlDocument(value, locations)
 
 
-def _merge(base: Any, over: Any, path: KeyPath, places: dict[KeyPath, Place], over_places: dict[KeyPath, Place]) -> Any:
+def _merge(base: Any, over: Any, path: KeyPath, locations: Locations, over_locations: Locations) -> Any:
     if isinstance(base, dict) and isinstance(over, dict):
         joined = dict(base)
         for mark in (path, (*path, "<key>")):
-            if mark in over_places:
-                places[mark] = over_places[mark]
+            if mark in over_locations:
+                locations[mark] = over_locations[mark]
         for key, value in over.items():
             if value is None:
                 joined.pop(key, None)
             else:
-                joined[key] = _merge(joined.get(key), value, (*path, key), places, over_places)
+                joined[key] = _merge(joined.get(key), value, (*path, key), locations, over_locations)
         return joined
     for stale in _paths(base, path):
-        places.pop(stale, None)
+        locations.pop(stale, None)
     for written in _paths(over, path):
-        if written in over_places:
-            places[written] = over_places[written]
+        if written in over_locations:
+            locations[written] = over_locations[written]
     return over
 
 

@@ -1,4 +1,4 @@
-"""Makes targets true: finds what is there already, restores what was made before, runs the step for the rest."""
+"""Build targets: reuse what is current, restore from the store, or run the step."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
 from artifacts.files.atomic import naming, remove
 from artifacts.plan.code import Code, read_code
 from artifacts.plan.identity import Identity
-from artifacts.plan.plan import STEPS, Job, Plan, SourceJob
+from artifacts.plan.plan import STEPS, Job, Plan
+from artifacts.recipe.named_source import NamedSource
 from artifacts.run.inputs import DamagedError, hash_inputs, hold_code, hold_inputs
 from artifacts.run.leftovers import clear_leftovers
-from artifacts.run.lookup import Known, Lookup
+from artifacts.run.lookup import Lookup, ResolvedTarget
 from artifacts.run.memory_budget import MemoryBudget
 from artifacts.run.publish import is_published, publish
 from artifacts.run.run_step import GIB, Limits, StepCrashError, run_step
 from artifacts.sources.find import find_source
 from artifacts.sources.pins import lock_source, pinned_digest
 from artifacts.store.journal import Entry, Journal
+from artifacts.store.status import Status
 from artifacts.store.store import Action, Manifest, content_of, manifest_of, total_bytes
 
 UNKNOWN_PROCESSOR = "a processor that was not recorded"
@@ -32,11 +34,11 @@ UNKNOWN_PROCESSOR = "a processor that was not recorded"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of one target: unchanged, found (a source), restored, built, failed, interrupted or not tried; what it
-    took; the processor, for steps that measure; which inputs it trusts; and what the sandbox could not keep from it."""
+    """Outcome of one target: its status, size, seconds, peak memory and metrics; the processor, for steps that measure;
+    the sources that it trusts; and which of `files` and `network` the sandbox could not keep from its step."""
 
     target: str
-    what: str
+    status: Status
     bytes: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -47,29 +49,29 @@ class Outcome:
 
 
 class Listener(Protocol):
-    """Is told what happens while it happens. Called from several threads."""
+    """Receives the events of a build, from several threads."""
 
     def started(self, target: str, why: list[str]) -> None:
-        """A step is about to run, for these reasons."""
+        """A step is about to run; `why` has the reasons, none for a target that was never built."""
 
     def progressed(self, target: str, message: str, done: int | None, total: int | None) -> None:
-        """The step says what it is doing."""
+        """The step reports progress."""
 
     def ended(self, outcome: Outcome) -> None:
-        """The target is done, one way or another."""
+        """A target has its outcome."""
 
 
 class Build:
-    """One invocation's work on a plan. Inputs must be made, or found current, before what needs them.
+    """Builds the targets of a plan. The caller builds, or finds current, the inputs of a target before the target.
 
-    `free_bytes` is asked once, when the first step is about to run: that much memory the steps may use together.
+    `free_bytes` is called once, before the first step runs: the steps may use that much memory together.
     """
 
     def __init__(self, plan: Plan, listener: Listener, free_bytes: Callable[[], int]) -> None:
         self.plan = plan
-        self.there = Lookup(plan)
-        self.store = self.there.store
-        self.journal = Journal(self.there.cache / "journal.jsonl")
+        self.lookup = Lookup(plan)
+        self.store = self.lookup.store
+        self.journal = Journal(self.lookup.cache / "journal.jsonl")
         self.outcomes: dict[str, Outcome] = {}
         self._unlocked: set[str] = set()
         self._unconfined: dict[str, tuple[str, ...]] = {}
@@ -81,60 +83,60 @@ class Build:
         self._repair_lock = threading.RLock()
 
     def is_current(self, full_name: str) -> bool:
-        """Whether a target is as its recipe wants it. True is remembered as its outcome, and its sources are locked."""
+        """Return whether a target is current. If it is, note that as its outcome, and lock its sources."""
         job = self.plan.jobs[full_name]
         try:
-            manifest = self.there.current(full_name)
+            manifest = self.lookup.current(full_name)
             if manifest is None:
                 return False
             if isinstance(job, Job):
                 self._lock_sources(job)
         except (OSError, ArtifactsError):
-            return False  # who makes the target meets the same error, and reports it
-        key = self.there.pointer(full_name).key
+            return False  # `make` meets the same error, and reports it
+        key = self.lookup.link_of(full_name).key
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
         measured_on = _measured_on(action, job) if action and isinstance(job, Job) else ""
         size, trusts = total_bytes(manifest), job.trusted.values() if isinstance(job, Job) else ()
         self.outcomes[full_name] = Outcome(
-            full_name, "unchanged", size, metrics=metrics, measured_on=measured_on, trusts=tuple(trusts)
+            full_name, Status.UNCHANGED, size, metrics=metrics, measured_on=measured_on, trusts=tuple(trusts)
         )
         return True
 
     def make(self, full_name: str) -> Outcome:
-        """Make a target true. Raises `ArtifactsError` for a user's mistake, `StepCrashError` for a bug of ours."""
+        """Build a target. Raises `ArtifactsError` for a user's mistake, `StepCrashError` for a bug in a step."""
         job = self.plan.jobs[full_name]
-        self.outcomes[full_name] = Outcome(full_name, "interrupted")  # unless it comes to an end
+        self.outcomes[full_name] = Outcome(full_name, Status.INTERRUPTED)  # replaced when it ends
         try:
             with self._setup_lock:
                 if self._in_use is None:
                     self._in_use = self.store.use()
-            outcome = self._find(job) if isinstance(job, SourceJob) else self._bring_about_from_sound_inputs(job)
+            outcome = self._find(job) if isinstance(job, NamedSource) else self._build_or_restore_from_sound_inputs(job)
         except Exception as error:
-            self._end(Outcome(full_name, "failed"))
+            self._end(Outcome(full_name, Status.FAILED))
             by_disk = isinstance(error, (OSError, StepCrashError))  # a step may not even have room to say so
-            cause = disk_error(error, self.there.cache) if by_disk else None
+            cause = disk_error(error, self.lookup.cache) if by_disk else None
             if cause is not None:
                 raise StoreError(f"{full_name}: {cause.fact}", cause.fix) from None
             fact = error.fact if isinstance(error, ArtifactsError) else f"a bug: {type(error).__name__}"
             with contextlib.suppress(OSError):  # what went wrong matters more than that it cannot be noted
-                self.journal.write(Entry(full_name, "failed", "", error=fact))
+                self.journal.write(Entry(full_name, Status.FAILED, "", error=fact))
             raise
         self._end(outcome)
         return outcome
 
     def close(self) -> None:
-        """Note what did not come to an end, and let go of the store: from here on it may be cleaned up."""
+        """Write interrupted targets to the journal, and release the store, so that it may be cleaned up."""
         with contextlib.suppress(OSError):  # a full disk does not keep a run from ending
             for outcome in list(self.outcomes.values()):
-                if outcome.what == "interrupted":
-                    self.journal.write(Entry(outcome.target, "interrupted", ""))
+                if outcome.status == Status.INTERRUPTED:
+                    self.journal.write(Entry(outcome.target, Status.INTERRUPTED, ""))
         if self._in_use is not None:
             self._in_use.close()
         # A thread of an interrupted run may still be at work; another build clears at its own end.
-        if not any(outcome.what == "interrupted" for outcome in self.outcomes.values()):
+        if not any(outcome.status == Status.INTERRUPTED for outcome in self.outcomes.values()):
             with contextlib.suppress(ArtifactsError, OSError):
-                clear_leftovers(self.there)
+                clear_leftovers(self.lookup)
 
     def needed_bytes(self, job: Job) -> int | None:
         """The memory that a job is expected to need: as its target declares, else the most it took before, else as its
@@ -148,7 +150,7 @@ class Build:
         self.outcomes[outcome.target] = outcome
         self._listener.ended(outcome)
 
-    def _find(self, job: SourceJob) -> Outcome:
+    def _find(self, job: NamedSource) -> Outcome:
         name, started = job.full_name, time.monotonic()
 
         def progress(message: str, done: int | None, total: int | None) -> None:
@@ -157,37 +159,37 @@ class Build:
         def waiting() -> None:
             progress("waiting: it is being fetched elsewhere", None, None)
 
-        local = job.loaded.recipe.sources[job.name].is_local
-        with contextlib.nullcontext() if local else naming(self.there.downloads):
-            found = find_source(job.loaded, job.name, self.store.memory, self.there.downloads, progress, waiting)
-        if pinned_digest(job.loaded, job.name)[0] is None:
+        local = job.declared.is_local
+        with contextlib.nullcontext() if local else naming(self.lookup.downloads):
+            found = find_source(job, self.store.memory, self.lookup.downloads, progress, waiting)
+        if pinned_digest(job)[0] is None:
             if any(name in other.inputs.values() for other in self.plan.jobs.values() if isinstance(other, Job)):
                 self._unlocked.add(name)
-            elif job.loaded.recipe.sources[job.name].is_local:
-                lock_source(job.loaded, job.name, found.content)  # no step will read it, and none refuse it
+            elif local:
+                lock_source(job, found.content)  # no step will read it, and none refuse it
         with self.store.lock(f"target.{name}"):
-            self.there.pointer(name).note(found.manifest)
-        self.there.known[name] = Known(found.path, found.content)
-        return Outcome(name, "found", total_bytes(found.manifest), time.monotonic() - started)
+            self.lookup.link_of(name).note(found.manifest)
+        self.lookup.resolved[name] = ResolvedTarget(found.path, found.content)
+        return Outcome(name, Status.FOUND, total_bytes(found.manifest), time.monotonic() - started)
 
-    def _bring_about_from_sound_inputs(self, job: Job) -> Outcome:
-        """Bring a target about. Where bytes that are read turn out to be damaged, these are put right first."""
+    def _build_or_restore_from_sound_inputs(self, job: Job) -> Outcome:
+        """Build or restore a target. Where an input turns out to be damaged, repair that input first."""
         for _ in (job.full_name, *job.inputs):
             try:
-                return self._bring_about(job)
+                return self._build_or_restore(job)
             except DamagedError as error:
                 damaged = error.target
             # No key is held here: of two jobs with one key, one could wait for a repair that needs the other's.
             with self._repair_lock:
-                if damaged != job.full_name and self.there.current(damaged) is None:
+                if damaged != job.full_name and self.lookup.current(damaged) is None:
                     self.make(damaged)
-        return self._bring_about(job)
+        return self._build_or_restore(job)
 
-    def _bring_about(self, job: Job) -> Outcome:
+    def _build_or_restore(self, job: Job) -> Outcome:
         code = read_code(f"{STEPS}.{job.step}", self.store.memory)
-        identity = self.there.identity(job)
+        identity = self.lookup.identity(job)
         if identity is None:
-            missing = next(source for source in job.inputs.values() if source not in self.there.known)
+            missing = next(source for source in job.inputs.values() if source not in self.lookup.resolved)
             raise StoreError(f"{job.full_name}: its input {missing} is not made", f"doit {missing}")
         key = digest_json(identity)
 
@@ -195,27 +197,28 @@ class Build:
             self._listener.progressed(job.full_name, "waiting: the same is being built elsewhere", None, None)
 
         with self.store.lock(key, waiting):
-            action, damage = self.there.kept(key)
+            action, damage = self.lookup.kept(key)
             if action is None or damage is not None:
-                what, action = "built", self._build(job, identity, code, key, damage)
+                status, action = Status.BUILT, self._build(job, identity, code, key, damage)
             else:
-                what = "unchanged" if self.there.shown(job, key, action) else "restored"
-            why = self.there.why_restored(job, identity)
+                is_shown = self.lookup.shown(job, key, action) is not None
+                status = Status.UNCHANGED if is_shown else Status.RESTORED
+            why = self.lookup.why_restored(job, identity)
             size = self._show(job, key, action)
         self._lock_sources(job)
-        if what == "restored":
-            self.journal.write(Entry(job.full_name, what, key, why, job.step, size))
-        seconds, peak = (action.seconds, action.peak_bytes) if what == "built" else (0.0, 0)
+        if status == Status.RESTORED:
+            self.journal.write(Entry(job.full_name, status, key, why, job.step, size))
+        seconds, peak = (action.seconds, action.peak_bytes) if status == Status.BUILT else (0.0, 0)
         trusts, unconfined = tuple(job.trusted.values()), self._unconfined.get(job.full_name, ())
         measured_on = _measured_on(action, job)
-        return Outcome(job.full_name, what, size, seconds, peak, action.metrics, measured_on, trusts, unconfined)
+        return Outcome(job.full_name, status, size, seconds, peak, action.metrics, measured_on, trusts, unconfined)
 
     def _lock_sources(self, job: Job) -> None:
         """A step could use these bytes: from now on the sources that no pin holds are held to them."""
         for name in job.inputs.values():
             source = self.plan.jobs[name]
-            if isinstance(source, SourceJob) and name in self._unlocked:
-                lock_source(source.loaded, source.name, self.there.known[name].content)
+            if isinstance(source, NamedSource) and name in self._unlocked:
+                lock_source(source, self.lookup.resolved[name].content)
 
     def _show(self, job: Job, key: str, action: Action) -> int:
         """Let the target's path show an artifact, and lay a layout out. Returns its bytes."""
@@ -223,11 +226,11 @@ class Build:
         if manifest is None:
             raise StoreError(f"{job.full_name}: its artifact was removed while it was in use", "run again")
         with self.store.lock(f"target.{job.full_name}"):
-            self.there.pointer(job.full_name).point(key, files, manifest)
-            place = self.there.place_in_dist(job)
+            self.lookup.link_of(job.full_name).point(key, files, manifest)
+            place = self.lookup.layout_folder(job)
             if job.is_layout and not is_published(self.store, place, manifest):
                 self._publish(job, action, manifest, place)
-        self.there.known[job.full_name] = Known(files, action.content)
+        self.lookup.resolved[job.full_name] = ResolvedTarget(files, action.content)
         return total_bytes(manifest)
 
     def _publish(self, job: Job, action: Action, manifest: Manifest, place: Path) -> None:
@@ -237,35 +240,35 @@ class Build:
         damage = self.store.damage(action.content, anew=True)
         if damage is not None:
             raise DamagedError(job.full_name, f"its artifact is damaged: {damage}")
-        raise StoreError(f"'{place}': of its copy, {difference}", "see to the disk there, then run again")
+        raise StoreError(f"'{place}': of its copy, {difference}", "see to the disk lookup, then run again")
 
     def _build(self, job: Job, identity: Identity, code: Code, key: str, damage: str | None) -> Action:
         name = job.full_name
-        why = self.there.why_built(job, identity, damage)
-        inputs = {given: self.there.known[source].path for given, source in job.inputs.items()}
-        log = self.there.cache / "logs" / job.loaded.name / f"{job.name}.log"
+        why = self.lookup.why_built(job, identity, damage)
+        inputs = {given: self.lookup.resolved[source].path for given, source in job.inputs.items()}
+        log = self.lookup.cache / "logs" / job.loaded.name / f"{job.name}.log"
 
         def progress(message: str, done: int | None, total: int | None) -> None:
             self._listener.progressed(name, message, done, total)
 
-        with self._memory().lend(self.needed_bytes(job)):
+        with self._memory().reserve(self.needed_bytes(job)):
             self._listener.started(name, why)
             staging = self.store.stage(key)
             try:
                 limits = Limits(job.minutes, job.silent_minutes)
                 progress("hashing its inputs", None, None)
-                stamps = hash_inputs(self.there, job)
+                stamps = hash_inputs(self.lookup, job)
                 try:
                     with naming(staging):
                         result = run_step(
                             staging, log, job.step, job.params, inputs, job.tools, progress, limits, job.trusted, stamps
                         )
                 except (StepError, StepCrashError):
-                    hold_inputs(self.there, job, stamps)  # one that was replaced meanwhile is shut to the step
+                    hold_inputs(self.lookup, job, stamps)  # one that was replaced meanwhile is shut to the step
                     raise
                 self._unconfined[name] = result.unconfined
-                hold_inputs(self.there, job, stamps)
-                hold_code(self.there, job, identity, code, result.sources)
+                hold_inputs(self.lookup, job, stamps)
+                hold_code(self.lookup, job, identity, code, result.sources)
                 manifest = manifest_of(result.files)
                 content, took = content_of(manifest), (result.seconds, result.peak_bytes, result.processor)
                 action = Action(identity, content, result.metrics, *took)
@@ -278,7 +281,7 @@ class Build:
                 with contextlib.suppress(OSError):
                     remove(staging)
         size = total_bytes(manifest)
-        self.journal.write(Entry(name, "built", key, why, job.step, size, result.seconds, result.peak_bytes))
+        self.journal.write(Entry(name, Status.BUILT, key, why, job.step, size, result.seconds, result.peak_bytes))
         return action
 
     def _memory(self) -> MemoryBudget:

@@ -1,4 +1,4 @@
-"""What a run would do, and why: a walk through the whole plan that builds nothing."""
+"""Dry run: what a run would do, and why. It walks the whole plan and builds nothing."""
 
 from __future__ import annotations
 
@@ -6,88 +6,98 @@ from dataclasses import dataclass
 
 from artifacts.digest import digest_json
 from artifacts.errors import ArtifactsError
-from artifacts.plan.explain import reasons
-from artifacts.plan.plan import Job, Plan, SourceJob
-from artifacts.run.lookup import Known, Lookup
+from artifacts.plan.explain import NEVER_BUILT, reasons
+from artifacts.plan.plan import Job, Plan
+from artifacts.recipe.named_source import NamedSource
+from artifacts.run.lookup import Lookup, ResolvedTarget
 from artifacts.sources.find import look_for_source
 from artifacts.sources.pins import pinned_digest
 from artifacts.store.journal import Entry, Journal
+from artifacts.store.status import Status
 
 MAY_STOP = "it may stop here if the bytes come out equal"
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What would happen to a target: left, found, fetched, restored, built, `built?` where that depends on bytes that
-    are not made yet; missing (a source), or not tried for want of one. `last` is the last build, if there was one."""
+class PlannedOutcome:
+    """Status that a target would have after a run, the reasons, and the journal's entry of its last build, if any."""
 
     target: str
-    what: str
+    status: Status
     why: list[str]
     last: Entry | None
 
 
-def forecast(plan: Plan, words: list[str]) -> list[Forecast]:
-    """What `doit <words>` would do, target by target, in building order."""
-    there = Lookup(plan)
-    journal = Journal(there.cache / "journal.jsonl")
-    built = {entry.target: entry for entry in journal.read() if entry.outcome == "built" and entry.target in plan.jobs}
-    found: dict[str, Forecast] = {}
+def dry_run(plan: Plan, words: list[str]) -> list[PlannedOutcome]:
+    """Return what `doit <words>` would do, target by target, in building order."""
+    lookup = Lookup(plan)
+    journal = Journal(lookup.cache / "journal.jsonl")
+    built = {
+        entry.target: entry for entry in journal.read() if entry.outcome == Status.BUILT and entry.target in plan.jobs
+    }
+    found: dict[str, PlannedOutcome] = {}
     for name in plan.selected(words):
         job = plan.jobs[name]
-        what, why = _source(there, job) if isinstance(job, SourceJob) else _job(there, job, found)
-        found[name] = Forecast(name, what, why, built.get(name))
+        status, why = _source(lookup, job) if isinstance(job, NamedSource) else _job(lookup, job, found)
+        found[name] = PlannedOutcome(name, status, why, built.get(name))
     return list(found.values())
 
 
-def _source(there: Lookup, job: SourceJob) -> tuple[str, list[str]]:
+def expected_seconds(plan: Plan, words: list[str]) -> dict[str, float]:
+    """Return the seconds of the last build of each target that `doit <words>` would or may build, where it is known."""
+    rows = [row for row in dry_run(plan, words) if row.status in (Status.BUILT, Status.MAYBE_BUILT)]
+    return {row.target: row.last.seconds for row in rows if row.last is not None}
+
+
+def _source(lookup: Lookup, job: NamedSource) -> tuple[Status, list[str]]:
     try:
-        if look_for_source(job.loaded, job.name, there.store.memory, there.downloads) is not None:
-            return ("left" if there.current(job.full_name) is not None else "found"), []
+        if look_for_source(job, lookup.store.memory, lookup.downloads) is not None:
+            return (Status.UNCHANGED if lookup.current(job.full_name) is not None else Status.FOUND), []
     except ArtifactsError as error:
-        return "missing", [error.fact]
-    source = job.loaded.recipe.sources[job.name]
-    pin, _ = pinned_digest(job.loaded, job.name)
-    if source.is_local:
-        return "found", ["it is not locked yet"]
+        return Status.MISSING, [error.fact]
+    pin, _ = pinned_digest(job)
+    if job.declared.is_local:
+        return Status.FOUND, ["it is not locked yet"]
     if pin is not None:
-        there.known[job.full_name] = Known(there.downloads / pin, pin)
-    return "fetched", []
+        lookup.resolved[job.full_name] = ResolvedTarget(lookup.downloads / pin, pin)
+    return Status.FETCHED, []
 
 
-def _job(there: Lookup, job: Job, found: dict[str, Forecast]) -> tuple[str, list[str]]:
+def _job(lookup: Lookup, job: Job, found: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
     # Inputs come first in the walk: one that is not known now is not current, and need not be looked at again.
-    if all(source in there.known for source in job.inputs.values()) and there.current(job.full_name) is not None:
-        return "left", []
-    lacking = [source for source in job.inputs.values() if found[source].what in ("missing", "not tried")]
+    if all(source in lookup.resolved for source in job.inputs.values()) and lookup.current(job.full_name) is not None:
+        return Status.UNCHANGED, []
+    lacking = [source for source in job.inputs.values() if found[source].status in (Status.MISSING, Status.NOT_TRIED)]
     if lacking:
-        return "not tried", list(dict.fromkeys(cause for source in lacking for cause in found[source].why))
-    identity = there.identity(job)
+        return Status.NOT_TRIED, list(dict.fromkeys(cause for source in lacking for cause in found[source].why))
+    identity = lookup.identity(job)
     if identity is None:
-        return _job_that_waits(there, job, found)
-    action, damage = there.kept(digest_json(identity))
+        return _job_that_waits(lookup, job, found)
+    action, damage = lookup.kept(digest_json(identity))
     if action is not None and damage is None:
-        there.known[job.full_name] = Known(there.store.files(action.content), action.content)
-        return "restored", there.why_restored(job, identity)
-    return "built", there.why_built(job, identity, damage)
+        lookup.resolved[job.full_name] = ResolvedTarget(lookup.store.files(action.content), action.content)
+        return Status.RESTORED, lookup.why_restored(job, identity)
+    return Status.BUILT, lookup.why_built(job, identity, damage)
 
 
-def _job_that_waits(there: Lookup, job: Job, found: dict[str, Forecast]) -> tuple[str, list[str]]:
-    """A job with inputs whose content is not known yet. It is built for certain if it would be with their last one."""
-    waiting = [source for source in job.inputs.values() if source not in there.known]
-    first = [f"{source} {'may be' if found[source].what == 'built?' else 'is'} {found[source].what.rstrip('?')} first"
-             for source in waiting]  # fmt: skip
-    last = there.last_identity(job)
+def _job_that_waits(lookup: Lookup, job: Job, found: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
+    """Judge a job some of whose inputs have no content yet: it is built if their last contents would have it built."""
+    waiting = [source for source in job.inputs.values() if source not in lookup.resolved]
+    first = []
+    for source in waiting:
+        status = found[source].status
+        first.append(f"{source} {'may be' if status == Status.MAYBE_BUILT else 'is'} {status.rstrip('?')} first")
+    last = lookup.last_identity(job)
     if last is None:
-        return "built", ["it was never built", *first]
+        return Status.BUILT, [NEVER_BUILT, *first]
     contents = {
-        source: there.known[source].content if source in there.known else last["inputs"].get(given, "")
+        source: lookup.resolved[source].content if source in lookup.resolved else last["inputs"].get(given, "")
         for given, source in job.inputs.items()
     }
-    certain = reasons(job, last, job.identity(contents, there.store.memory))
+    certain = reasons(job, last, job.identity(contents, lookup.store.memory))
     if certain:
-        return "built", [*certain, *first]
-    _, damage = there.kept(digest_json(last))
+        return Status.BUILT, [*certain, *first]
+    _, damage = lookup.kept(digest_json(last))
     if damage is not None:
-        return "built", [f"its artifact was damaged: {damage}", *first]
-    return "built?", [f"{', '.join(first)}; {MAY_STOP}"]
+        return Status.BUILT, [f"its artifact was damaged: {damage}", *first]
+    return Status.MAYBE_BUILT, [f"{', '.join(first)}; {MAY_STOP}"]

@@ -15,7 +15,8 @@ from artifacts.errors import StoreError
 from artifacts.files.stamps import Stamps, stamps_of
 from artifacts.plan.code import Code, forget_code, read_code
 from artifacts.plan.identity import Identity
-from artifacts.plan.plan import STEPS, Job, SourceJob
+from artifacts.plan.plan import STEPS, Job
+from artifacts.recipe.named_source import NamedSource
 from artifacts.run.lookup import Lookup
 from artifacts.sources.find import source_content
 
@@ -28,43 +29,43 @@ class DamagedError(StoreError):
         self.target = target
 
 
-def hash_inputs(there: Lookup, job: Job) -> dict[str, Stamps]:
+def hash_inputs(lookup: Lookup, job: Job) -> dict[str, Stamps]:
     """Hash a job's inputs, and return the stamps of their files, by the step's names for the inputs.
 
     Raises `DamagedError` for an input that has other bytes than those that the job's identity names.
     """
     stamps = {}
     for given, name in job.inputs.items():
-        known = there.known[name]
+        known = lookup.resolved[name]
         try:
             stamps[given] = stamps_of(known.path)
         except FileNotFoundError as error:
             raise DamagedError(name, f"'{error.filename}' is not there any more") from None
-        if isinstance(there.plan.jobs[name], SourceJob):
-            if source_content(known.path, there.store.memory.digest_anew) != known.content:
+        if isinstance(lookup.plan.jobs[name], NamedSource):
+            if source_content(known.path, lookup.store.memory.digest_anew) != known.content:
                 raise DamagedError(name, f"'{known.path}' has other bytes than when it was last hashed")
-        elif (damage := there.store.damage(known.content, anew=True)) is not None:
+        elif (damage := lookup.store.damage(known.content, anew=True)) is not None:
             raise DamagedError(name, f"its artifact is damaged: {damage}")
     return stamps
 
 
-def hold_inputs(there: Lookup, job: Job, before: dict[str, Stamps]) -> None:
+def hold_inputs(lookup: Lookup, job: Job, before: dict[str, Stamps]) -> None:
     """Raise `StoreError` if a file of an input was touched since `hash_inputs`, even if it was put back."""
     for given, name in job.inputs.items():
         try:
-            after = stamps_of(there.known[name].path)
+            after = stamps_of(lookup.resolved[name].path)
         except FileNotFoundError:
             after = {}
         if after != before[given]:
             raise StoreError(f"input '{given}' ({name}) changed while the step read it", "run again")
 
 
-def hold_code(there: Lookup, job: Job, identity: Identity, before: Code, compiled: dict[str, str]) -> None:
+def hold_code(lookup: Lookup, job: Job, identity: Identity, before: Code, compiled: dict[str, str]) -> None:
     """Raise `StoreError` if the code of a step was edited meanwhile, even if it was put back.
 
     `before` was read with the identity; `compiled` is what the step's process has compiled, as {module: sha256}.
     """
-    step, memory = f"{STEPS}.{job.step}", there.store.memory
+    step, memory = f"{STEPS}.{job.step}", lookup.store.memory
     now = read_code(step, memory)
     for module in compiled.keys() & now.files.keys():
         seen = [code.definitions.get(module) for code in (before, now) if code.files.get(module) == compiled[module]]

@@ -8,18 +8,18 @@ from artifacts.files.atomic import UNFINISHED, remove
 from artifacts.run.lookup import Lookup
 
 
-def clear_leftovers(there: Lookup) -> None:
+def clear_leftovers(lookup: Lookup) -> None:
     """Remove staging folders and unfinished names of the store and of `dist/`.
 
     Raises `StoreError` while another build is at work, whose they may be; OSError for what cannot be removed.
     """
-    if _leftovers(there):
-        with there.store.alone():
-            for path in _leftovers(there):
+    if _leftovers(lookup):
+        with lookup.store.alone():
+            for path in _leftovers(lookup):
                 remove(path)
 
 
-def _leftovers(there: Lookup) -> list[Path]:
+def _leftovers(lookup: Lookup) -> list[Path]:
     unfinished = f".*{UNFINISHED}"
-    in_cache = [path for pattern in (unfinished, f".state/{unfinished}") for path in there.cache.glob(f"*/{pattern}")]
-    return [*there.cache.glob("staging/*"), *in_cache, *there.dist.glob(f"*/{unfinished}")]
+    in_cache = [path for pattern in (unfinished, f".state/{unfinished}") for path in lookup.cache.glob(f"*/{pattern}")]
+    return [*lookup.cache.glob("staging/*"), *in_cache, *lookup.dist.glob(f"*/{unfinished}")]

@@ -1,4 +1,4 @@
-"""What is there already: looks at sources, artifacts and layouts, and changes none of them."""
+"""Look at sources, artifacts and layouts, and tell which targets are current. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from pathlib import Path
 
 from artifacts.digest import digest_json
 from artifacts.errors import ArtifactsError
-from artifacts.plan.explain import reasons
+from artifacts.plan.explain import NEVER_BUILT, reasons
 from artifacts.plan.identity import Identity
-from artifacts.plan.plan import Job, Plan, SourceJob
+from artifacts.plan.plan import Job, Plan
+from artifacts.recipe.named_source import NamedSource
 from artifacts.run.publish import is_published
 from artifacts.sources.find import Found, look_for_source
 from artifacts.store.store import Action, Manifest, Store
-from artifacts.store.target_link import Pointer
+from artifacts.store.target_link import TargetLink
 
 
 @dataclass(frozen=True)
-class Known:
-    """Where a target's bytes lie, and what they are."""
+class ResolvedTarget:
+    """Path and content digest of a resolved target."""
 
     path: Path
     content: str
 
 
 class Lookup:
-    """One invocation's knowledge of a plan's targets; what was found or made is in `known`, by full name."""
+    """State of a plan's targets. `resolved` holds those that are current or were made, by full name."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -33,37 +34,37 @@ class Lookup:
         self.dist = Path(plan.pipeline.dist)
         self.downloads = self.cache / "downloads"
         self.store = Store(self.cache)
-        self.known: dict[str, Known] = {}
+        self.resolved: dict[str, ResolvedTarget] = {}
 
-    def pointer(self, full_name: str) -> Pointer:
-        """The human path of a target."""
+    def link_of(self, full_name: str) -> TargetLink:
+        """Return the stable path of a target."""
         recipe, _, name = full_name.partition(":")
-        return Pointer(self.cache, recipe, name)
+        return TargetLink(self.cache, recipe, name)
 
-    def place_in_dist(self, job: Job) -> Path:
-        """Where a layout is laid out."""
+    def layout_folder(self, job: Job) -> Path:
+        """Folder of a layout under `dist/`."""
         return self.dist / job.loaded.name / job.name
 
-    def source(self, job: SourceJob) -> Found | None:
+    def source(self, job: NamedSource) -> Found | None:
         """A source that is there and in order, else None."""
         try:
-            found = look_for_source(job.loaded, job.name, self.store.memory, self.downloads)
+            found = look_for_source(job, self.store.memory, self.downloads)
         except ArtifactsError:
             return None  # who makes the target meets the same error, and reports it
         if found is not None:
-            self.known[job.full_name] = Known(found.path, found.content)
+            self.resolved[job.full_name] = ResolvedTarget(found.path, found.content)
         return found
 
     def identity(self, job: Job) -> Identity | None:
         """A job's identity, once the content of each of its inputs is known."""
-        if any(source not in self.known for source in job.inputs.values()):
+        if any(source not in self.resolved for source in job.inputs.values()):
             return None
-        contents = {source: self.known[source].content for source in job.inputs.values()}
+        contents = {source: self.resolved[source].content for source in job.inputs.values()}
         return job.identity(contents, self.store.memory)
 
     def last_identity(self, job: Job) -> Identity | None:
         """The identity that the target was last built or restored by."""
-        key = self.pointer(job.full_name).key
+        key = self.link_of(job.full_name).key
         action = self.store.action(key) if key else None
         return action.identity if action else None
 
@@ -79,8 +80,8 @@ class Lookup:
         last = self.last_identity(job)
         if last is not None:
             return reasons(job, last, identity)
-        never = self.pointer(job.full_name).key is None
-        return ["it was never built" if never else "the store's record of its last build is lost or damaged"]
+        never = self.link_of(job.full_name).key is None
+        return [NEVER_BUILT if never else "the store's record of its last build is lost or damaged"]
 
     def kept(self, key: str) -> tuple[Action | None, str | None]:
         """What the store has for a key, and what is wrong with it."""
@@ -90,10 +91,10 @@ class Lookup:
     def shown(self, job: Job, key: str, action: Action) -> Manifest | None:
         """The manifest of an intact artifact, if the target's path (and the layout's folder) show it already."""
         manifest, files = self.store.manifest(action.content), self.store.files(action.content)
-        pointer = self.pointer(job.full_name)
-        if manifest is None or pointer.key != key or not pointer.shows(files, manifest):
+        link = self.link_of(job.full_name)
+        if manifest is None or link.key != key or not link.shows(files, manifest):
             return None
-        if job.is_layout and not is_published(self.store, self.place_in_dist(job), manifest):
+        if job.is_layout and not is_published(self.store, self.layout_folder(job), manifest):
             return None
         return manifest
 
@@ -114,16 +115,16 @@ class Lookup:
         waiting = [full_name]
         while waiting:
             job = self.plan.jobs[waiting.pop()]
-            new = {name for name in job.inputs.values() if name not in self.known} if isinstance(job, Job) else set()
+            new = {name for name in job.inputs.values() if name not in self.resolved} if isinstance(job, Job) else set()
             waiting += new - unknown
             unknown |= new
         return unknown
 
     def _current(self, full_name: str) -> Manifest | None:
         job = self.plan.jobs[full_name]
-        if isinstance(job, SourceJob):
+        if isinstance(job, NamedSource):
             found = self.source(job)
-            return found.manifest if found and self.pointer(full_name).notes(found.manifest) else None
+            return found.manifest if found and self.link_of(full_name).notes(found.manifest) else None
         identity = self.identity(job)
         if identity is None:
             return None
@@ -131,5 +132,5 @@ class Lookup:
         action, damage = self.kept(key)
         manifest = self.shown(job, key, action) if action is not None and damage is None else None
         if action is not None and manifest is not None:
-            self.known[full_name] = Known(self.store.files(action.content), action.content)
+            self.resolved[full_name] = ResolvedTarget(self.store.files(action.content), action.content)
         return manifest

@@ -15,23 +15,23 @@ class MemoryBudget:
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = max(1, total_bytes)  # where nothing is free, jobs still run, one by one
-        self._lent = 0
+        self._reserved = 0
         self._running = 0
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def lend(self, needed_bytes: int | None) -> Iterator[None]:
+    def reserve(self, needed_bytes: int | None) -> Iterator[None]:
         """Hold `needed_bytes` while the body runs; a job of unknown need (None) takes all, and so runs alone."""
         share = self.total_bytes if needed_bytes is None else min(needed_bytes, self.total_bytes)
         with self._changed:
-            self._changed.wait_for(lambda: self._running == 0 or self._lent + share <= self.total_bytes)
-            self._lent += share
+            self._changed.wait_for(lambda: self._running == 0 or self._reserved + share <= self.total_bytes)
+            self._reserved += share
             self._running += 1
         try:
             yield
         finally:
             with self._changed:
-                self._lent -= share
+                self._reserved -= share
                 self._running -= 1
                 self._changed.notify_all()
 

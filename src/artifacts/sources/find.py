@@ -22,8 +22,9 @@ from artifacts.errors import StoreError
 from artifacts.files.atomic import sync
 from artifacts.files.locks import held
 from artifacts.files.stamps import raise_error
-from artifacts.recipe.recipe import LoadedRecipe, Source
-from artifacts.sources.pins import hold_to_pin, lock_source, pinned_digest, place_of, shown_source
+from artifacts.recipe.named_source import NamedSource
+from artifacts.recipe.recipe import Source
+from artifacts.sources.pins import hold_to_pin, lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.store import Manifest, content_of, manifest_of
 
@@ -45,27 +46,25 @@ class Found:
     manifest: Manifest
 
 
-def look_for_source(loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path) -> Found | None:
+def look_for_source(source: NamedSource, memory: DigestMemory, downloads: Path) -> Found | None:
     """The source if it is there and pinned; None if it has to be fetched or locked first; changes nothing.
 
     Raises `StoreError` for a file or folder that is missing or has another digest than its pin.
     """
-    source = loaded.recipe.sources[name]
-    pin, _ = pinned_digest(loaded, name)
-    if source.is_local:
-        found = local_source(loaded, name, memory)
+    pin, _ = pinned_digest(source)
+    if source.declared.is_local:
+        found = local_source(source, memory)
         return found if pin is not None else None
     if pin is None:
         return None
-    path = downloads / pin / _file_name(source)
+    path = downloads / pin / _file_name(source.declared)
     if not path.is_file() or (memory.digest(path) != pin and memory.digest_anew(path) != pin):
         return None
     return _single(path, memory.digest)
 
 
 def find_source(
-    loaded: LoadedRecipe,
-    name: str,
+    source: NamedSource,
     memory: DigestMemory,
     downloads: Path,
     progress: Progress,
@@ -77,24 +76,24 @@ def find_source(
     `waiting` is called once if another process is fetching it. Raises `StoreError` for what is missing, cannot be
     fetched, or has another digest than its pin.
     """
-    if loaded.recipe.sources[name].is_local:
-        return local_source(loaded, name, memory)
-    partial = partial_folder(loaded.recipe.sources[name], downloads)
+    if source.declared.is_local:
+        return local_source(source, memory)
+    partial = partial_folder(source.declared, downloads)
     with held(partial / "lock", waiting):  # who waited here finds what the other has fetched
-        return _downloaded(loaded, name, memory, downloads, partial, progress)
+        return _downloaded(source, memory, downloads, partial, progress)
 
 
-def local_source(loaded: LoadedRecipe, name: str, memory: DigestMemory) -> Found:
+def local_source(source: NamedSource, memory: DigestMemory) -> Found:
     """A file or folder as it is now, held to its pin if it has one; changes nothing.
 
     Raises `StoreError` for what is missing or has another digest than its pin. Before it is refused its bytes are read:
     what is remembered of them may be wrong.
     """
-    found = _local(loaded, name, memory.digest)
-    pin, _ = pinned_digest(loaded, name)
+    found = _local(source, memory.digest)
+    pin, _ = pinned_digest(source)
     if pin is not None and found.content != pin:
-        found = _local(loaded, name, memory.digest_anew)
-        hold_to_pin(loaded, name, found.content)
+        found = _local(source, memory.digest_anew)
+        hold_to_pin(source, found.content)
     return found
 
 
@@ -103,19 +102,16 @@ def source_content(path: Path, digest: Callable[[Path], str]) -> str:
     return content_of(_folder_manifest(path, f"'{path}'", digest)) if path.is_dir() else digest(path)
 
 
-def _local(loaded: LoadedRecipe, name: str, digest: Callable[[Path], str]) -> Found:
-    source = loaded.recipe.sources[name]
-    path = loaded.source_path(name)
-    kind = "file" if source.file is not None else "folder"
+def _local(source: NamedSource, digest: Callable[[Path], str]) -> Found:
+    path, hint = source.path, source.declared.hint
+    kind = "file" if source.declared.file is not None else "folder"
     if not (path.is_file() if kind == "file" else path.is_dir()):
-        raise StoreError(f"{place_of(loaded, name)}: no {kind} at '{path}'", source.hint or f"put the {kind} there")
+        raise StoreError(f"{source.label}: no {kind} at '{path}'", hint or f"put the {kind} there")
     if kind == "file":
         return _single(path, digest)
-    manifest = _folder_manifest(path, place_of(loaded, name), digest)
+    manifest = _folder_manifest(path, source.label, digest)
     if not manifest["files"]:
-        raise StoreError(
-            f"{place_of(loaded, name)}: the folder '{path}' is empty", source.hint or "put its files there"
-        )
+        raise StoreError(f"{source.label}: the folder '{path}' is empty", hint or "put its files there")
     return Found(path.absolute(), content_of(manifest), manifest)
 
 
@@ -178,27 +174,25 @@ def _address(source: Source) -> list[str]:
     return [source.hf, source.file or ""] if source.hf is not None else [source.url or ""]
 
 
-def _downloaded(
-    loaded: LoadedRecipe, name: str, memory: DigestMemory, downloads: Path, partial: Path, progress: Progress
-) -> Found:
+def _downloaded(source: NamedSource, memory: DigestMemory, downloads: Path, partial: Path, progress: Progress) -> Found:
     from artifacts.sources.download import download_url  # it takes longer to import than `doit list` may
     from artifacts.sources.hub import download_hf
 
-    source = loaded.recipe.sources[name]
-    pin, _ = pinned_digest(loaded, name)
-    if pin is not None and (kept := downloads / pin / _file_name(source)).is_file():
+    declared = source.declared
+    pin, _ = pinned_digest(source)
+    if pin is not None and (kept := downloads / pin / _file_name(declared)).is_file():
         if memory.digest(kept) == pin or memory.digest_anew(kept) == pin:
             return _single(kept, memory.digest)
         log.warning("%s was damaged and is fetched again", kept)
         kept.unlink()
     try:
-        if source.hf is not None:
-            arrived = download_hf(source.hf, source.file or "", partial, progress, pin)
+        if declared.hf is not None:
+            arrived = download_hf(declared.hf, declared.file or "", partial, progress, pin)
         else:
-            arrived = download_url(source.url or "", partial, progress, pin)
+            arrived = download_url(declared.url or "", partial, progress, pin)
     except StoreError as error:
-        raise StoreError(f"{place_of(loaded, name)}: {error.fact}", source.hint or error.fix) from None
-    place = downloads / arrived.sha256 / _file_name(source)
+        raise StoreError(f"{source.label}: {error.fact}", declared.hint or error.fix) from None
+    place = downloads / arrived.sha256 / _file_name(declared)
     place.parent.mkdir(exist_ok=True)
     sync(arrived.path)
     arrived.path.replace(place)
@@ -208,10 +202,12 @@ def _downloaded(
         log.warning(
             "%s: the server does not say how long '%s' is: it may be cut off after %d bytes; it is locked once a step "
             "has read it",
-            *(place_of(loaded, name), shown_source(source), place.stat().st_size),
+            source.label,
+            source.shown,
+            place.stat().st_size,
         )
     elif pin is None:
-        lock_source(loaded, name, arrived.sha256)
+        lock_source(source, arrived.sha256)
     if pin is not None or arrived.is_whole:
-        hold_to_pin(loaded, name, arrived.sha256)
+        hold_to_pin(source, arrived.sha256)
     return _single(place, memory.digest)

@@ -1,4 +1,4 @@
-"""What happened: one JSON line for each target that was built, restored, published or failed."""
+"""The journal: one JSON line for each target that was built or restored, failed or was interrupted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from artifacts.store.status import Status
+
 MOST_BYTES = 256_000_000
 LINE_BYTES = 1_000_000
 
@@ -19,7 +21,7 @@ class Entry:
     """One line of the journal. `why` holds the reasons found before the step ran; `error` the fact that ended it."""
 
     target: str
-    outcome: str
+    outcome: Status
     key: str
     why: list[str] = field(default_factory=list)
     step: str = ""
@@ -57,13 +59,14 @@ class Journal:
         """
         for line in self._lines():
             try:
-                entry = Entry(**json.loads(line))
-            except (ValueError, TypeError, RecursionError):
+                fields = json.loads(line)
+                entry = Entry(**{**fields, "outcome": Status(fields["outcome"])})
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue
             if _is_sound(entry):
                 yield entry
 
-    def last(self, target: str, *outcomes: str) -> Entry | None:
+    def last(self, target: str, *outcomes: Status) -> Entry | None:
         """The newest entry of a target, of these outcomes if any are named."""
         last = None
         for entry in self.read():
@@ -99,7 +102,7 @@ class Journal:
 
 
 def _is_sound(entry: Entry) -> bool:
-    texts = (entry.target, entry.outcome, entry.key, entry.step, entry.error, entry.at)
+    texts = (entry.target, entry.key, entry.step, entry.error, entry.at)
     numbers = (entry.bytes, entry.seconds, entry.peak_bytes)
     said = [*texts, *entry.why] if isinstance(entry.why, list) else [None]
     return all(isinstance(text, str) for text in said) and all(map(_is_amount, numbers))

@@ -22,7 +22,7 @@ KEY_CHARACTERS = 64
 
 
 @dataclass(frozen=True)
-class Pointer:
+class TargetLink:
     """The paths of one target (or source) of one recipe."""
 
     cache: Path
@@ -30,7 +30,7 @@ class Pointer:
     name: str
 
     @property
-    def link(self) -> Path:
+    def path(self) -> Path:
         """The human path."""
         return self.cache / self.recipe / self.name
 
@@ -51,12 +51,12 @@ class Pointer:
     @property
     def is_known(self) -> bool:
         """Whether the link, the manifest or the key exists."""
-        return any(path.is_symlink() or path.exists() for path in (self.link, self.manifest_file, self._key_file))
+        return any(path.is_symlink() or path.exists() for path in (self.path, self.manifest_file, self._key_file))
 
     @property
     def state(self) -> tuple[str | bytes | None, ...]:
         """Contents of the link, the manifest and the key, for comparison."""
-        link = os.fspath(self.link.readlink()) if self.link.is_symlink() else None
+        link = os.fspath(self.path.readlink()) if self.path.is_symlink() else None
         return link, self.manifest_file.read_bytes() if self.manifest_file.is_file() else None, self.key
 
     @property
@@ -65,7 +65,7 @@ class Pointer:
 
     def shows(self, files: Path, manifest: Manifest) -> bool:
         """Whether the link and the manifest say what they should."""
-        return self.notes(manifest) and self.link.is_symlink() and self.link.readlink() == self._relative(files)
+        return self.notes(manifest) and self.path.is_symlink() and self.path.readlink() == self._relative(files)
 
     def notes(self, manifest: Manifest) -> bool:
         """Whether the manifest that doit watches is this one."""
@@ -76,17 +76,17 @@ class Pointer:
 
         The caller holds the target's lock: what a killed run left on its way to these paths is removed.
         """
-        for path in (self.link, self.manifest_file, self._key_file):
+        for path in (self.path, self.manifest_file, self._key_file):
             remove_unfinished(path)
         self.note(manifest)
         if not self.shows(files, manifest):
-            if self.link.is_dir() and not self.link.is_symlink():
-                raise StoreError(f"'{self.link}' is a folder where a link belongs", "move it away, then run again")
+            if self.path.is_dir() and not self.path.is_symlink():
+                raise StoreError(f"'{self.path}' is a folder where a link belongs", "move it away, then run again")
             # A link is made under another name and renamed: readers see the old artifact or the new one.
-            with unfinished_folder(self.link) as folder:
+            with unfinished_folder(self.path) as folder:
                 link = folder / self.name
                 link.symlink_to(self._relative(files), target_is_directory=True)
-                link.replace(self.link)
+                link.replace(self.path)
         write_atomically(self._key_file, key.encode())
 
     def note(self, manifest: Manifest) -> None:
@@ -96,8 +96,8 @@ class Pointer:
 
     def remove(self) -> None:
         """Forget the target: its path, its manifest and its key, but no artifact."""
-        for path in (self.link, self.manifest_file, self._key_file):
+        for path in (self.path, self.manifest_file, self._key_file):
             path.unlink(missing_ok=True)
 
     def _relative(self, files: Path) -> Path:
-        return Path(os.path.relpath(files, self.link.parent))
+        return Path(os.path.relpath(files, self.path.parent))

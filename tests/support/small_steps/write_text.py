@@ -14,6 +14,7 @@ from pydantic import Field
 from artifacts.params import StepParams
 
 TOOLS = ("PyYAML",)
+HEADLINE = ("lines",)
 
 log = logging.getLogger(__name__)
 

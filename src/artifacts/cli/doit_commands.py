@@ -1,0 +1,131 @@
+"""doit's own commands, changed for this project: run, list, help. pyproject.toml names them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+from doit.cmd_help import Help as DoitHelp
+from doit.cmd_list import List as DoitList
+from doit.cmd_run import Run as DoitRun
+from doit.exceptions import InvalidCommand
+
+from artifacts.cli.disabled_commands import DisabledCommand
+from artifacts.cli.interrupts import interrupt_on_signals
+from artifacts.cli.options import Options, UserError, user_errors
+from artifacts.cli.progress import discard_stdout
+from artifacts.errors import ArtifactsError, RecipeError
+from artifacts.plan.plan import Job, is_pattern, load_plan
+
+INTERRUPTED = 130
+MOST_JOBS = 1000
+ORDER = ("run", "plan", "why", "list", "verify", "gc")
+HELP = """doit [TARGET ...] [-n JOBS] [--continue]
+
+Build targets: reuse what is current, restore from the store, or run the step.
+A target is a name of the default recipe, `recipe:name`, a recipe, or a pattern such as 'size_*'.
+
+commands:"""
+
+
+class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
+    """`doit run`, and `doit` alone. Workers are threads; an unknown target is answered with the nearest one."""
+
+    name = "run"
+    doc_purpose = "build targets; `doit` alone is the same"
+    doc_usage = "[TARGET ...]"
+    # Drop doit's `--always-execute` and `--single`: both would bypass the store.
+    cmd_options = tuple(option for option in DoitRun.cmd_options if option["name"] not in ("always", "single"))
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Run the tasks. Each step has its own process, so a worker is a thread that waits for it."""
+        params.update(par_type="thread", always=False, single=False)
+        ended_by = interrupt_on_signals()
+        with user_errors():
+            try:
+                return self._run(params, args)
+            except UserError:
+                raise
+            except InvalidCommand as error:
+                if error.not_found is None:
+                    raise
+                raise _unknown(error.not_found) from None
+            except KeyboardInterrupt:
+                with contextlib.suppress(OSError):  # a terminal that hung up
+                    print("interrupted; what was finished is kept", file=sys.stderr)
+                return ended_by[0] if ended_by else INTERRUPTED
+
+    def _run(self, params: Any, args: list[str]) -> int:
+        jobs = params["num_process"]
+        if not 0 <= jobs <= MOST_JOBS:
+            raise RecipeError(f"-n: must be from 1 to {MOST_JOBS}, got {jobs}", "correct it: doit -n 2")
+        result: int = super().execute(params, _expanded(args) if any(map(is_pattern, args)) else args)
+        return result
+
+
+class List(Options, DoitList):  # type: ignore[misc]  # as above
+    """`doit list`: the targets of the default recipe, and the names of the others."""
+
+    name = "list"
+    doc_purpose = "list targets; --all for those of every recipe"
+    doc_usage = "[TARGET ...]"
+    cmd_options = tuple(option for option in DoitList.cmd_options if option["name"] != "status")  # see `doit plan`
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """List targets."""
+        self.of_all_recipes = params["subtasks"]
+        params["status"] = False
+        try:
+            with user_errors():
+                _check_template(params["template"])
+                result: int = super().execute(params, _expanded(args) if args else [])
+                sys.stdout.flush()
+        except BrokenPipeError:
+            discard_stdout()
+            return 0
+        return result
+
+
+class Help(DoitHelp):  # type: ignore[misc]  # as above
+    """`doit help`: the commands of this project, without those of doit that are disabled."""
+
+    name = "help"
+    doc_purpose = "show this, or the options of a command: doit help COMMAND"
+    doc_usage = "[COMMAND]"
+
+    def print_usage(self, cmds: dict[str, Any]) -> None:
+        """Print each command with its purpose."""
+        print(HELP)
+        enabled = [name for name in cmds if not issubclass(cmds[name], DisabledCommand)]
+        for name in [*ORDER, *sorted(set(enabled) - set(ORDER))]:
+            print(f"  doit {name:<16}{cmds[name].doc_purpose}")
+
+
+def _expanded(words: list[str]) -> list[str]:
+    """Return the words, with the targets of a pattern in its place. Raises `RecipeError` for an unknown word."""
+    plan = load_plan(words=words)
+    names = []
+    for word in words:
+        meant = plan.meant(word)
+        own = "" if ":" in word else f"{plan.pipeline.default}:"
+        # doit has no task for a source without the recipe's name.
+        short = [name.removeprefix(own) if isinstance(plan.jobs[name], Job) else name for name in meant]
+        names += short if is_pattern(word) else [word]
+    return names
+
+
+def _check_template(template: str | None) -> None:
+    try:
+        (template or "").format(name="", doc="")
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError, MemoryError) as error:
+        fact = f"--template '{template}': {type(error).__name__}: {error}"
+        raise RecipeError(fact, "use {name} and {doc}: doit list --template '{name}: {doc}'") from None
+
+
+def _unknown(word: str) -> ArtifactsError:
+    try:
+        load_plan(words=[word]).resolve(word)
+    except ArtifactsError as error:
+        return error
+    return RecipeError(f"'{word}' cannot be run by itself", "see the targets with: doit list --all")

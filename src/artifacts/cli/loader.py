@@ -1,0 +1,60 @@
+"""doit's loader of this project: the words of a command line decide which recipes are read."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import Command, DodoTaskLoader
+
+from artifacts.cli.options import UserError
+from artifacts.errors import RecipeError
+
+BEFORE_TASKS = 3  # the exit code that doit gives to a mistake that is found before a task runs
+
+
+class Loader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
+    """Load dodo.py, and the recipes that the command is about. doit makes it before it reads the command line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if sys.stdout is None:  # closed by the shell: `>&-`
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of a recipe or of a path
+            sys.stdout.reconfigure(errors="backslashreplace")
+        error = _bad_word(sys.argv[1:])
+        if error is not None:
+            print(f"ERROR: {error}", file=sys.stderr)
+            sys.exit(BEFORE_TASKS)
+
+    def setup(self, opt_values: Any) -> None:
+        """Import dodo.py. Raises `UserError`."""
+        file = opt_values["dodoFile"]
+        if not file.endswith(".py"):
+            raise UserError(RecipeError(f"-f '{file}': is not a Python file", "name the project's dodo.py"))
+        try:
+            Path.cwd()
+        except OSError as cause:
+            fix = "go to the project's folder, then run again"
+            raise UserError(RecipeError(f"the working folder: {cause.strerror}", fix)) from None
+        super().setup(opt_values)
+
+    def load_tasks(self, cmd: Command, pos_args: list[str]) -> list[Any]:
+        """Return doit's tasks of the recipes that the words name; of all recipes where `cmd.of_all_recipes` is set."""
+        self.namespace["SESSION"].load(None if getattr(cmd, "of_all_recipes", False) else pos_args)
+        tasks: list[Any] = super().load_tasks(cmd, pos_args)
+        return tasks
+
+
+def _bad_word(words: list[str]) -> RecipeError | None:
+    """Return the error for a word that doit would fail on, or take for one of its own variables."""
+    if "" in words:  # doit looks at the first letter of each
+        return RecipeError("a word of the command line is empty", "name a target, or leave the word out")
+    for word in words:
+        if "=" in word and not word.startswith("-"):
+            fact = f"'{word}': no target has a '=' in its name"
+            return RecipeError(fact, "set parameters in the recipe; give an option its value as --option=value")
+    return None

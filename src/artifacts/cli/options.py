@@ -1,0 +1,98 @@
+"""Options of doit's commands, and mistakes on a command line as two-line errors."""
+
+from __future__ import annotations
+
+import contextlib
+import getopt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import Command, DoitCmdBase
+from doit.cmdparse import CmdOption, CmdParseError
+from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
+
+from artifacts.errors import ArtifactsError, RecipeError, disk_error
+
+# Of doit's own database, reporters, processes and captured output, none of which is used here.
+NOT_OPTIONS = (
+    "dep_file", "backend", "codec_cls", "check_file_uptodate", "outfile", "reporter", "par_type", "verbosity",
+    "failure_verbosity", "auto_delayed_regex", "pdb", "list_deps", "private",
+)  # fmt: skip
+HIDDEN = {"short": "", "long": "", "section": ""}
+HELP_TEXTS = {
+    "num_process": "build up to JOBS targets at the same time, as far as their memory fits",
+    "continue": "after a failure, build what does not need the failed target",
+    "subtasks": "list the targets of every recipe",
+}
+METAVARS = {"num_process": "JOBS"}
+WANTED = {int: "a whole number", bool: "true or false"}
+
+
+class UserError(InvalidCommand):  # type: ignore[misc]  # doit has no types
+    """A two-line error that doit prints without a traceback; the exit code is 3."""
+
+    def __init__(self, error: ArtifactsError) -> None:
+        super().__init__(str(error))
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Raise `UserError` for an `ArtifactsError`, and for an OSError that the disk is to blame for."""
+    try:
+        yield
+    except ArtifactsError as error:
+        raise UserError(error) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        cause = disk_error(error, Path())
+        if cause is None:
+            raise
+        raise UserError(cause) from None
+
+
+class Option(CmdOption):  # type: ignore[misc]  # as above
+    """An option of doit whose bad values are told with the option as it is typed."""
+
+    def str2type(self, str_val: Any) -> Any:
+        """Return the value that a text means. Raises `UserError`."""
+        try:
+            return super().str2type(str_val)
+        except CmdParseError:
+            wanted = f"one of {', '.join(self.choices)}" if self.choices else WANTED[self.type]
+            error = RecipeError(f"{self.help_param()}: must be {wanted}, got '{str_val}'", "correct the option")
+            raise UserError(error) from None
+
+
+class Options(Command):  # type: ignore[misc]  # as above
+    """A command that has the options that mean something here, and whose mistakes are told in two lines."""
+
+    def get_options(self) -> list[Option]:
+        """Return the options of the command, of doit, and of its loader; those of NOT_OPTIONS cannot be typed."""
+        loader = self.loader.cmd_options if isinstance(self, DoitCmdBase) else ()
+        options = [*getattr(self, "base_options", ()), *loader, *self.cmd_options]
+        return [_option(one) for one in options]
+
+    def parse_execute(self, in_args: list[str]) -> Any:
+        """Parse the words and execute the command. Raises `UserError` for what doit itself refuses."""
+        fix = f"see the options with: doit help {self.name}"
+        try:
+            return super().parse_execute(in_args)
+        except UserError:
+            raise
+        except CmdParseError as error:
+            cause = error.__context__
+            fact = cause.msg if isinstance(cause, getopt.GetoptError) else " ".join(str(error).split())
+            raise UserError(RecipeError(fact, fix)) from None
+        except (InvalidCommand, InvalidDodoFile, InvalidTask) as error:
+            raise UserError(RecipeError(" ".join(str(error).split()), fix)) from None
+
+
+def _option(declared: dict[str, Any]) -> Option:
+    """Return an option with our own help text; one of NOT_OPTIONS without a spelling."""
+    name = declared["name"]
+    if name in NOT_OPTIONS:
+        return Option(declared | HIDDEN)
+    ours = {"help": HELP_TEXTS[name]} if name in HELP_TEXTS else {}
+    return Option(declared | ours | ({"metavar": METAVARS[name]} if name in METAVARS else {}))
