@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from artifacts.plan.explain import reasons
+from artifacts.plan.explain import Change, changes, reasons
 from artifacts.plan.plan import Job, load_plan
 from artifacts.store.digest_memory import DigestMemory
+from artifacts.store.identity import Identity, read_identity
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -21,12 +23,12 @@ def job() -> Job:
 
 
 @pytest.fixture
-def new(job: Job, tmp_path: Any) -> dict[str, Any]:
+def new(job: Job, tmp_path: Any) -> Identity:
     """The identity that it has now."""
     return job.identity({"small:model": "a" * 64}, DigestMemory(tmp_path / "memory"))
 
 
-def test_nothing_changed_has_no_reasons(job: Job, new: dict[str, Any]) -> None:
+def test_nothing_changed_has_no_reasons(job: Job, new: Identity) -> None:
     assert reasons(job, copy.deepcopy(new), new) == []
 
 
@@ -53,23 +55,66 @@ def test_nothing_changed_has_no_reasons(job: Job, new: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_each_change_is_said_with_the_place_to_go_to(
-    job: Job, new: dict[str, Any], path: tuple[str, ...], old_value: Any, said: str
+    job: Job, new: Identity, path: tuple[str, ...], old_value: Any, said: str
 ) -> None:
-    old = copy.deepcopy(new)
+    old = asdict(new)
     part = old
     for key in path[:-1]:
         part = part[key]
     part[path[-1]] = old_value
-    [reason] = reasons(job, old, new)
+    [reason] = reasons(job, read_identity(old), new)
     assert reason.startswith(said)
     assert not reason.endswith("(the default)")
 
 
-def test_what_is_new_is_said_to_be_new(job: Job, new: dict[str, Any]) -> None:
-    old = copy.deepcopy(new)
+def test_what_is_new_is_said_to_be_new(job: Job, new: Identity) -> None:
+    old = asdict(new)
     del old["inputs"]["model"]
     del old["code"]["artifacts.steps.shard_weights"]["run"]
-    assert reasons(job, old, new) == [
+    assert reasons(job, read_identity(old), new) == [
         "recipes/small.yaml:6:21: input 'model' is new: small:model",
         "its step: artifacts/steps/shard_weights.py: run is new",
     ]
+
+
+def make(**over: Any) -> Identity:
+    """An identity, with some of it otherwise."""
+    parts: dict[str, Any] = {
+        "step": "quantize",
+        "code": {"artifacts.steps.quantize": {"run": "aa", "Params": "bb"}},
+        "params": {"per_channel": True, "limit": None},
+        "tools": {"onnx": "1.23.2"},
+        "inputs": {"model": "1" * 64},
+    }
+    return Identity(**(parts | over))
+
+
+def test_equal_identities_have_no_changes() -> None:
+    assert list(changes(make(), make())) == []
+
+
+@pytest.mark.parametrize(
+    ("over", "change"),
+    [
+        ({"step": "other"}, Change("step", "step", "quantize", "other")),
+        ({"params": {"per_channel": False, "limit": None}}, Change("params", "per_channel", True, False)),
+        ({"params": {"per_channel": True}}, Change("params", "limit", None, None)),
+        ({"inputs": {"model": "2" * 64}}, Change("inputs", "model", "1" * 64, "2" * 64)),
+        ({"inputs": {"model": "1" * 64, "extra": "3"}}, Change("inputs", "extra", None, "3")),
+        ({"inputs": {}}, Change("inputs", "model", "1" * 64, None)),
+        ({"tools": {"onnx": "1.24.0"}}, Change("tools", "onnx", "1.23.2", "1.24.0")),
+        ({"code": {"artifacts.steps.quantize": {"run": "cc", "Params": "bb"}}},
+         Change("code", "artifacts.steps.quantize:run", "aa", "cc")),
+        ({"code": {"artifacts.steps.quantize": {"run": "aa"}}},
+         Change("code", "artifacts.steps.quantize:Params", "bb", None)),
+        ({"code": {"artifacts.steps.quantize": {"run": "aa", "Params": "bb"}, "artifacts.kit": {"f": "dd"}}},
+         Change("code", "artifacts.kit:f", None, "dd")),
+    ],
+)  # fmt: skip
+def test_each_difference_is_one_change(over: dict[str, Any], change: Change) -> None:
+    assert list(changes(make(), make(**over))) == [change]
+
+
+def test_an_identity_of_an_older_version_differs_in_what_it_lacks() -> None:
+    old = read_identity({"step": "quantize", "params": make().params})
+    assert {change.part for change in changes(old, make())} == {"schema", "inputs", "tools", "code"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,4 +134,4 @@ def test_code_that_ran_and_is_not_that_of_the_identity_is_told(lookup: Lookup) -
         with pytest.raises(StoreError, match=f"{MODULE} changed while step 'shard_weights' ran"):
             hold_code(lookup, job, identity, before, {MODULE: compiled})
     with pytest.raises(StoreError, match="the code of step 'shard_weights' changed while it ran"):
-        hold_code(lookup, job, identity | {"code": code.definitions | {"artifacts.gone": {"x": "y"}}}, code, {})
+        hold_code(lookup, job, replace(identity, code=code.definitions | {"artifacts.gone": {"x": "y"}}), code, {})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_why_a_step_runs_is_told_from_what_is_there(lookup: Lookup) -> None:
     identity = lookup.identity(job)
     assert identity is not None
     assert lookup.why_built(job, identity, "'x' is missing") == ["its artifact was damaged: 'x' is missing"]
-    assert lookup.why_built(job, identity | {"params": {"max_shard_bytes": 1}}, None) == [
+    assert lookup.why_built(job, replace(identity, params={"max_shard_bytes": 1}), None) == [
         "recipes/small.yaml:7:31: targets.shards.params.max_shard_bytes: 40000 -> 1"
     ]
     assert lookup.why_restored(job, identity) == ["its path or its layout was not in place"]

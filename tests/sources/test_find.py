@@ -58,7 +58,7 @@ def test_a_folder_is_its_files_with_their_names() -> None:
     Path("recipes/speech/sub").mkdir()
     Path("recipes/speech/sub/a.flac").write_bytes(b"a")
     first = find(loaded, "s")
-    assert list(first.manifest["files"]) == ["sub/a.flac"]
+    assert list(first.manifest.files) == ["sub/a.flac"]
     Path("recipes/speech/sub/a.flac").rename("recipes/speech/sub/b.flac")
     assert find(loaded, "s").content != first.content
 

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from artifacts.digest import canonical_json, digest_json
-from artifacts.store.store import Action, Store, content_of, manifest_of
+from artifacts.store.identity import Identity
+from artifacts.store.manifest import manifest_of
+from artifacts.store.store import Action, Store
 
-GOOD, OTHER = {"step": "one"}, {"step": "two"}
-KEY = digest_json(GOOD)
+GOOD, OTHER = (Identity(name, {}, {}, {}, {}) for name in ("one", "two"))
+KEY = GOOD.key
 
 
 @pytest.fixture
@@ -28,16 +30,16 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def put(store: Store, identity: dict[str, Any], data: bytes) -> str:
+def put(store: Store, identity: Identity, data: bytes) -> str:
     """Seal an artifact of one file, as a build does. Returns its content."""
-    key = digest_json(identity)
+    key = identity.key
     staging = store.stage(key)
     (staging / "files").mkdir()
     (staging / "files" / "f").write_bytes(data)
     manifest = manifest_of({"f": (len(data), hashlib.sha256(data).hexdigest())})
-    store.seal(key, staging, manifest, Action(identity, content_of(manifest), {}, 1.0, 1))
+    store.seal(key, staging, manifest, Action(identity, manifest.content, {}, 1.0, 1))
     shutil.rmtree(staging)
-    return content_of(manifest)
+    return manifest.content
 
 
 def write_record(store: Store, key: str, action: Any) -> None:
@@ -47,9 +49,9 @@ def write_record(store: Store, key: str, action: Any) -> None:
 
 def test_a_record_that_was_copied_from_another_key_is_none(store: Store) -> None:
     put(store, OTHER, b"two")
-    shutil.copy(store.cache / "actions" / f"{digest_json(OTHER)}.json", store.cache / "actions" / f"{KEY}.json")
+    shutil.copy(store.cache / "actions" / f"{OTHER.key}.json", store.cache / "actions" / f"{KEY}.json")
     assert store.action(KEY) is None
-    assert [key for key, _ in store.actions()] == [digest_json(OTHER)]
+    assert [key for key, _ in store.actions()] == [OTHER.key]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 from artifacts.digest import digest_file, digest_json
 from artifacts.errors import StoreError
 from artifacts.files.atomic import remove_tree
-from artifacts.plan.identity import Identity
-from artifacts.store.store import Action, Manifest, Store, content_of, manifest_of, total_bytes
+from artifacts.store.identity import Identity
+from artifacts.store.manifest import manifest_of
+from artifacts.store.store import Action, Store
 
 Metrics = dict[str, float | int | str]
 
@@ -25,12 +26,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
-K1, K2 = ({"step": name} for name in ("one", "two"))
+K1, K2 = (Identity(name, {}, {}, {}, {}) for name in ("one", "two"))
 
 
 def put(store: Store, identity: Identity, files: dict[str, bytes], metrics: Metrics | None = None) -> str:
     """Seal an artifact of these files, as a build does. Returns its content."""
-    key = digest_json(identity)
+    key = identity.key
     staging = store.stage(key)
     for name, data in files.items():
         path = staging / "files" / name
@@ -38,32 +39,25 @@ def put(store: Store, identity: Identity, files: dict[str, bytes], metrics: Metr
         path.write_bytes(data)
         path.chmod(0o444)
     manifest = manifest_of({name: (len(data), digest_file(staging / "files" / name)) for name, data in files.items()})
-    store.seal(key, staging, manifest, Action(identity, content_of(manifest), metrics or {}, 1.5, 1000))
-    return content_of(manifest)
-
-
-def test_a_manifest_says_names_sizes_and_digests_and_nothing_else() -> None:
-    manifest = manifest_of({"b": (2, "d2"), "a": (1, "d1")})
-    assert manifest == {"files": {"a": {"bytes": 1, "sha256": "d1"}, "b": {"bytes": 2, "sha256": "d2"}}}
-    assert list(manifest["files"]) == ["a", "b"]
-    assert total_bytes(manifest) == 3
+    store.seal(key, staging, manifest, Action(identity, manifest.content, metrics or {}, 1.5, 1000))
+    return manifest.content
 
 
 def test_what_is_sealed_is_found_by_its_key_and_by_its_content(store: Store) -> None:
     content = put(store, K1, {"a.onnx": b"a", "sub/b.data": b"bb"}, {"shards": 2})
-    assert store.action(digest_json(K1)) == Action(K1, content, {"shards": 2}, 1.5, 1000)
+    assert store.action(K1.key) == Action(K1, content, {"shards": 2}, 1.5, 1000)
     assert (store.files(content) / "sub" / "b.data").read_bytes() == b"bb"
     manifest = store.manifest(content)
     assert manifest is not None
-    assert set(manifest["files"]) == {"a.onnx", "sub/b.data"}
+    assert set(manifest.files) == {"a.onnx", "sub/b.data"}
     assert store.damage(content) is None
     assert store.contents() == [content]
-    assert [key for key, _ in store.actions()] == [digest_json(K1)]
+    assert [key for key, _ in store.actions()] == [K1.key]
 
 
 def test_metrics_keep_the_order_in_which_the_step_told_them(store: Store) -> None:
     put(store, K1, {"a.onnx": b"a"}, {"wer_percent": 2, "deletions_percent": 1})
-    action = store.action(digest_json(K1))
+    action = store.action(K1.key)
     assert action is not None
     assert list(action.metrics) == ["wer_percent", "deletions_percent"]
 
@@ -72,11 +66,11 @@ def test_two_keys_that_give_the_same_bytes_share_one_artifact(store: Store) -> N
     first, second = put(store, K1, {"a": b"a"}), put(store, K2, {"a": b"a"})
     assert first == second
     assert store.contents() == [first]
-    assert [key for key, _ in store.actions()] == sorted(map(digest_json, (K1, K2)))
+    assert [key for key, _ in store.actions()] == sorted((K1.key, K2.key))
 
 
 def test_nothing_is_known_of_what_was_never_sealed(store: Store) -> None:
-    assert store.action(digest_json(K1)) is None
+    assert store.action(K1.key) is None
     assert store.manifest("0" * 64) is None
     assert store.damage("0" * 64) == "its manifest is missing or damaged"
     assert store.contents() == []
@@ -128,21 +122,21 @@ def test_damage_is_seen_and_what_is_sealed_again_replaces_it(
 @pytest.mark.parametrize("bit", [1, 30, 60, 90, 120])
 def test_a_record_with_one_flipped_bit_is_no_record(store: Store, bit: int) -> None:
     put(store, K1, {"a": b"a"}, {"wer_percent": 3.25})
-    path = store.cache / "actions" / f"{digest_json(K1)}.json"
+    path = store.cache / "actions" / f"{K1.key}.json"
     data = bytearray(path.read_bytes())
     data[bit] ^= 1
     path.write_bytes(data)
-    assert store.action(digest_json(K1)) is None
+    assert store.action(K1.key) is None
 
 
 def test_a_record_of_another_version_is_no_record(store: Store) -> None:
     put(store, K1, {"a": b"a"})
-    path = store.cache / "actions" / f"{digest_json(K1)}.json"
+    path = store.cache / "actions" / f"{K1.key}.json"
     action = {**json.loads(path.read_bytes())["action"], "a new field": 1}
     records: list[object] = [{"action": action, "sha256": digest_json(action)}, action, [], "text", None]
     for record in records:
         path.write_text(json.dumps(record))
-        assert store.action(digest_json(K1)) is None
+        assert store.action(K1.key) is None
         assert list(store.actions()) == []
 
 
@@ -169,9 +163,9 @@ def test_what_a_step_puts_where_its_artifact_is_sealed_leads_nowhere(
     else:
         (staging / "sealed" / "files" / "more").mkdir(parents=True)
     manifest = manifest_of({"a.txt": (1, hashlib.sha256(b"a").hexdigest())})
-    store.seal("a" * 64, staging, manifest, Action({}, content_of(manifest), {}, 1.0, 1))
+    store.seal("a" * 64, staging, manifest, Action(K1, manifest.content, {}, 1.0, 1))
     assert list(elsewhere.iterdir()) == []
-    folder = store.folder(content_of(manifest))
+    folder = store.folder(manifest.content)
     assert not folder.is_symlink()
     assert sorted(path.name for path in folder.rglob("*")) == ["a.txt", "files", "manifest.json"]
 
@@ -224,13 +218,11 @@ def test_the_store_is_held_alone_only_while_nobody_uses_it(store: Store) -> None
 def test_the_content_is_the_sha256_of_the_manifest_file(store: Store) -> None:
     content = put(store, K1, {"a": b"a"})
     assert digest_file(store.folder(content) / "manifest.json") == content
-    manifest: Manifest = json.loads((store.folder(content) / "manifest.json").read_bytes())
-    assert content_of(manifest) == content
 
 
 def test_a_forgotten_action_is_gone_and_its_artifact_is_not(store: Store) -> None:
     content = put(store, K1, {"a": b"a"})
-    store.forget(digest_json(K1))
+    store.forget(K1.key)
     store.forget("never there")
-    assert store.action(digest_json(K1)) is None
+    assert store.action(K1.key) is None
     assert store.damage(content) is None

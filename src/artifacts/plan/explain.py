@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from artifacts.plan.identity import Change, Identity, changes
 from artifacts.plan.plan import STEPS, Job
 from artifacts.recipe.recipe import PIPELINE_FILE
+from artifacts.store.identity import Identity
 
 NEVER_BUILT = "it was never built"
+
+
+class Change(NamedTuple):
+    """Difference between two identities: the part, the key in that part, the old value and the new one."""
+
+    part: str
+    key: str
+    old: Any
+    new: Any
 
 
 def reasons(job: Job, old: Identity, new: Identity) -> list[str]:
@@ -63,3 +73,20 @@ def _written(job: Job) -> set[tuple[str, ...]]:
 def _short(value: Any) -> str:
     text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def changes(old: Identity, new: Identity) -> Iterator[Change]:
+    """Yield every difference: the step first, then params, inputs, tools and code. An absent value is None."""
+    for key in ("schema", "step"):
+        if getattr(old, key) != getattr(new, key):
+            yield Change(key, key, getattr(old, key), getattr(new, key))
+    for part in ("params", "inputs", "tools"):
+        yield from _differing(part, "", getattr(old, part), getattr(new, part))
+    for module in sorted(set(old.code) | set(new.code)):
+        yield from _differing("code", f"{module}:", old.code.get(module, {}), new.code.get(module, {}))
+
+
+def _differing(part: str, prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
+    for key in sorted(set(old) | set(new)):
+        if old.get(key) != new.get(key) or (key in old) != (key in new):
+            yield Change(part, prefix + key, old.get(key), new.get(key))

@@ -15,12 +15,12 @@ from typing import Any
 from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
-from artifacts.plan.identity import Identity, identity_of
 from artifacts.recipe.named_source import NamedSource
 from artifacts.recipe.recipe import PIPELINE_FILE, LoadedRecipe, Pipeline, Target, load_pipeline, load_recipe
 from artifacts.recipe.validate import did_you_mean, validate
 from artifacts.recipe.yaml_locations import Location
 from artifacts.store.digest_memory import DigestMemory
+from artifacts.store.identity import Identity
 
 STEPS = "artifacts.steps"
 # Where neither the target nor its recipe says more. The longest step at 0.6 billion parameters takes an hour or two.
@@ -72,7 +72,7 @@ class Job:
     def identity(self, contents: dict[str, str], memory: DigestMemory) -> Identity:
         """The identity, given the content digest of each input by its full name."""
         inputs = {name: contents[source] for name, source in self.inputs.items()}
-        return identity_of(self.step, code_of(f"{STEPS}.{self.step}", memory), self.params, self.tools, inputs)
+        return Identity(self.step, code_of(f"{STEPS}.{self.step}", memory), self.params, self.tools, inputs)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from artifacts.digest import digest_json
 from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
 from artifacts.files.atomic import naming, remove
 from artifacts.plan.code import Code, read_code
-from artifacts.plan.identity import Identity
 from artifacts.plan.plan import STEPS, Job, Plan
 from artifacts.recipe.named_source import NamedSource
 from artifacts.run.inputs import DamagedError, hash_inputs, hold_code, hold_inputs
@@ -25,9 +23,11 @@ from artifacts.run.publish import is_published, publish
 from artifacts.run.run_step import GIB, Limits, StepCrashError, run_step
 from artifacts.sources.find import find_source
 from artifacts.sources.pins import lock_source, pinned_digest
+from artifacts.store.identity import Identity
 from artifacts.store.journal import Entry, Journal
+from artifacts.store.manifest import Manifest, manifest_of
 from artifacts.store.status import Status
-from artifacts.store.store import Action, Manifest, content_of, manifest_of, total_bytes
+from artifacts.store.store import Action
 
 UNKNOWN_PROCESSOR = "a processor that was not recorded"
 
@@ -97,7 +97,7 @@ class Build:
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
         measured_on = _measured_on(action, job) if action and isinstance(job, Job) else ""
-        size, trusts = total_bytes(manifest), job.trusted.values() if isinstance(job, Job) else ()
+        size, trusts = manifest.total_bytes, job.trusted.values() if isinstance(job, Job) else ()
         self.outcomes[full_name] = Outcome(
             full_name, Status.UNCHANGED, size, metrics=metrics, measured_on=measured_on, trusts=tuple(trusts)
         )
@@ -170,7 +170,7 @@ class Build:
         with self.store.lock(f"target.{name}"):
             self.lookup.link_of(name).note(found.manifest)
         self.lookup.resolved[name] = ResolvedTarget(found.path, found.content)
-        return Outcome(name, Status.FOUND, total_bytes(found.manifest), time.monotonic() - started)
+        return Outcome(name, Status.FOUND, found.manifest.total_bytes, time.monotonic() - started)
 
     def _build_or_restore_from_sound_inputs(self, job: Job) -> Outcome:
         """Build or restore a target. Where an input turns out to be damaged, repair that input first."""
@@ -191,7 +191,7 @@ class Build:
         if identity is None:
             missing = next(source for source in job.inputs.values() if source not in self.lookup.resolved)
             raise StoreError(f"{job.full_name}: its input {missing} is not made", f"doit {missing}")
-        key = digest_json(identity)
+        key = identity.key
 
         def waiting() -> None:
             self._listener.progressed(job.full_name, "waiting: the same is being built elsewhere", None, None)
@@ -231,7 +231,7 @@ class Build:
             if job.is_layout and not is_published(self.store, place, manifest):
                 self._publish(job, action, manifest, place)
         self.lookup.resolved[job.full_name] = ResolvedTarget(files, action.content)
-        return total_bytes(manifest)
+        return manifest.total_bytes
 
     def _publish(self, job: Job, action: Action, manifest: Manifest, place: Path) -> None:
         difference = publish(self.store, self.store.files(action.content), manifest, place)
@@ -270,8 +270,8 @@ class Build:
                 hold_inputs(self.lookup, job, stamps)
                 hold_code(self.lookup, job, identity, code, result.sources)
                 manifest = manifest_of(result.files)
-                content, took = content_of(manifest), (result.seconds, result.peak_bytes, result.processor)
-                action = Action(identity, content, result.metrics, *took)
+                took = (result.seconds, result.peak_bytes, result.processor)
+                action = Action(identity, manifest.content, result.metrics, *took)
                 self.store.seal(key, staging, manifest, action)
             except DamagedError:
                 raise
@@ -280,7 +280,7 @@ class Build:
             finally:
                 with contextlib.suppress(OSError):
                     remove(staging)
-        size = total_bytes(manifest)
+        size = manifest.total_bytes
         self.journal.write(Entry(name, Status.BUILT, key, why, job.step, size, result.seconds, result.peak_bytes))
         return action
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from artifacts.digest import digest_json
 from artifacts.errors import ArtifactsError
 from artifacts.plan.explain import NEVER_BUILT, reasons
 from artifacts.plan.plan import Job, Plan
@@ -73,7 +72,7 @@ def _job(lookup: Lookup, job: Job, found: dict[str, PlannedOutcome]) -> tuple[St
     identity = lookup.identity(job)
     if identity is None:
         return _job_that_waits(lookup, job, found)
-    action, damage = lookup.kept(digest_json(identity))
+    action, damage = lookup.kept(identity.key)
     if action is not None and damage is None:
         lookup.resolved[job.full_name] = ResolvedTarget(lookup.store.files(action.content), action.content)
         return Status.RESTORED, lookup.why_restored(job, identity)
@@ -91,13 +90,13 @@ def _job_that_waits(lookup: Lookup, job: Job, found: dict[str, PlannedOutcome]) 
     if last is None:
         return Status.BUILT, [NEVER_BUILT, *first]
     contents = {
-        source: lookup.resolved[source].content if source in lookup.resolved else last["inputs"].get(given, "")
+        source: lookup.resolved[source].content if source in lookup.resolved else last.inputs.get(given, "")
         for given, source in job.inputs.items()
     }
     certain = reasons(job, last, job.identity(contents, lookup.store.memory))
     if certain:
         return Status.BUILT, [*certain, *first]
-    _, damage = lookup.kept(digest_json(last))
+    _, damage = lookup.kept(last.key)
     if damage is not None:
         return Status.BUILT, [f"its artifact was damaged: {damage}", *first]
     return Status.MAYBE_BUILT, [f"{', '.join(first)}; {MAY_STOP}"]

@@ -14,11 +14,11 @@ from __future__ import annotations
 from artifacts.errors import StoreError
 from artifacts.files.stamps import Stamps, stamps_of
 from artifacts.plan.code import Code, forget_code, read_code
-from artifacts.plan.identity import Identity
 from artifacts.plan.plan import STEPS, Job
 from artifacts.recipe.named_source import NamedSource
 from artifacts.run.lookup import Lookup
 from artifacts.sources.find import source_content
+from artifacts.store.identity import Identity
 
 
 class DamagedError(StoreError):
@@ -69,8 +69,8 @@ def hold_code(lookup: Lookup, job: Job, identity: Identity, before: Code, compil
     now = read_code(step, memory)
     for module in compiled.keys() & now.files.keys():
         seen = [code.definitions.get(module) for code in (before, now) if code.files.get(module) == compiled[module]]
-        if identity["code"].get(module) not in seen:
+        if identity.code.get(module) not in seen:
             forget_code(step, memory)  # or its bytes rotted, and the memory of them is wrong
             raise StoreError(f"{module} changed while step '{job.step}' ran", "run again")
-    if now.definitions != identity["code"]:
+    if now.definitions != identity.code:
         raise StoreError(f"the code of step '{job.step}' changed while it ran", "run again")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifacts.digest import digest_json
 from artifacts.errors import ArtifactsError
 from artifacts.plan.explain import NEVER_BUILT, reasons
-from artifacts.plan.identity import Identity
 from artifacts.plan.plan import Job, Plan
 from artifacts.recipe.named_source import NamedSource
 from artifacts.run.publish import is_published
 from artifacts.sources.find import Found, look_for_source
-from artifacts.store.store import Action, Manifest, Store
+from artifacts.store.identity import Identity
+from artifacts.store.manifest import Manifest
+from artifacts.store.store import Action, Store
 from artifacts.store.target_link import TargetLink
 
 
@@ -128,7 +128,7 @@ class Lookup:
         identity = self.identity(job)
         if identity is None:
             return None
-        key = digest_json(identity)
+        key = identity.key
         action, damage = self.kept(key)
         manifest = self.shown(job, key, action) if action is not None and damage is None else None
         if action is not None and manifest is not None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifacts.digest import digest_json
 from artifacts.errors import StoreError
 from artifacts.files.atomic import UNFINISHED, remove, remove_tree
 from artifacts.plan.plan import Job, Plan
@@ -16,7 +15,6 @@ from artifacts.recipe.recipe import RESERVED, Source
 from artifacts.run.lookup import Lookup, ResolvedTarget
 from artifacts.sources.find import Found, is_resumable, local_source, partial_folder
 from artifacts.sources.pins import pinned_digest
-from artifacts.store.store import total_bytes
 
 # Between two looks at a target that a build may be pointing elsewhere at this moment.
 PAUSE_SECONDS = 0.2
@@ -73,7 +71,7 @@ def _read_source(lookup: Lookup, job: NamedSource) -> VerifyResult:
         found = lookup.source(job)
     if found is None and pin is not None:
         return VerifyResult(name, 0, f"its download is missing, or is not what {pinned_by} pins", fix)
-    size = total_bytes(found.manifest) if found else 0
+    size = found.manifest.total_bytes if found else 0
     if pin is None:
         return VerifyResult(name, size, is_unlocked=True)
     if found is not None and not lookup.link_of(name).notes(found.manifest):
@@ -91,7 +89,7 @@ def _read_artifact(lookup: Lookup, job: Job) -> VerifyResult:
     manifest = lookup.store.manifest(action.content)
     if damage is not None or manifest is None:
         return VerifyResult(name, 0, damage or "its manifest is missing or damaged", fix)
-    size = total_bytes(manifest)
+    size = manifest.total_bytes
     if link.path.is_dir() and not link.path.is_symlink():
         fix = f"move it away, then: doit {name}"
         return VerifyResult(name, size, f"'{link.path}' is a folder where a link belongs", fix)
@@ -154,9 +152,8 @@ def _needed(lookup: Lookup) -> tuple[set[str], set[str]]:
         keys |= {shown} if shown else set()
         identity = lookup.identity(job)
         if identity is not None:
-            key = digest_json(identity)
-            action = lookup.store.action(key)
-            keys.add(key)
+            action = lookup.store.action(identity.key)
+            keys.add(identity.key)
             if action is not None:
                 lookup.resolved[name] = ResolvedTarget(lookup.store.files(action.content), action.content)
     return keys, pins

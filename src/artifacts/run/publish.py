@@ -7,7 +7,8 @@ from pathlib import Path
 
 from artifacts.files.atomic import sync, unfinished_folder
 from artifacts.files.copy import copy_file
-from artifacts.store.store import ROTTEN, Manifest, Store
+from artifacts.store.manifest import Manifest
+from artifacts.store.store import ROTTEN, Store
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
@@ -25,7 +26,7 @@ def publish(store: Store, files: Path, manifest: Manifest, place: Path) -> str |
     """
     with unfinished_folder(place) as folder:
         copy = folder / "new"
-        for name in manifest["files"]:
+        for name in manifest.files:
             target = copy / name
             target.parent.mkdir(parents=True, exist_ok=True)
             try:

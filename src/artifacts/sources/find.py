@@ -26,7 +26,7 @@ from artifacts.recipe.named_source import NamedSource
 from artifacts.recipe.recipe import Source
 from artifacts.sources.pins import hold_to_pin, lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory
-from artifacts.store.store import Manifest, content_of, manifest_of
+from artifacts.store.manifest import Manifest, manifest_of
 
 if TYPE_CHECKING:
     from artifacts.sources.download import Progress
@@ -99,7 +99,7 @@ def local_source(source: NamedSource, memory: DigestMemory) -> Found:
 
 def source_content(path: Path, digest: Callable[[Path], str]) -> str:
     """The content digest of a source's file or folder, its files hashed by `digest`. Raises `StoreError`, OSError."""
-    return content_of(_folder_manifest(path, f"'{path}'", digest)) if path.is_dir() else digest(path)
+    return _folder_manifest(path, f"'{path}'", digest).content if path.is_dir() else digest(path)
 
 
 def _local(source: NamedSource, digest: Callable[[Path], str]) -> Found:
@@ -110,9 +110,9 @@ def _local(source: NamedSource, digest: Callable[[Path], str]) -> Found:
     if kind == "file":
         return _single(path, digest)
     manifest = _folder_manifest(path, source.label, digest)
-    if not manifest["files"]:
+    if not manifest.files:
         raise StoreError(f"{source.label}: the folder '{path}' is empty", hint or "put its files there")
-    return Found(path.absolute(), content_of(manifest), manifest)
+    return Found(path.absolute(), manifest.content, manifest)
 
 
 def _folder_manifest(path: Path, where: str, digest: Callable[[Path], str]) -> Manifest:

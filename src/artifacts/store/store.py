@@ -21,23 +21,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import math
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from artifacts.digest import canonical_json, digest_json
+from artifacts.digest import digest_json
 from artifacts.errors import StoreError
 from artifacts.files.atomic import remove, remove_tree, remove_unfinished, sync, write_atomically
 from artifacts.files.locks import held, lock_file, open_lock
 from artifacts.store.digest_memory import DigestMemory
-
-Manifest = dict[str, dict[str, dict[str, Any]]]
+from artifacts.store.identity import Identity, read_identity
+from artifacts.store.manifest import Manifest, is_sha256, read_manifest
 
 # What the kernel answers where a file's bytes cannot be had from the disk, or fail a checksum there.
 ROTTEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
@@ -47,27 +45,12 @@ ROTTEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 class Action:
     """Record of one step run: identity, content, metrics, seconds, peak memory, processor."""
 
-    identity: dict[str, Any]
+    identity: Identity
     content: str
     metrics: dict[str, float | int | str]
     seconds: float
     peak_bytes: int
     processor: str = ""  # unknown of a record that is older than this field
-
-
-def manifest_of(files: dict[str, tuple[int, str]]) -> Manifest:
-    """The manifest of files given as {name: (bytes, sha256)}."""
-    return {"files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(files.items())}}
-
-
-def content_of(manifest: Manifest) -> str:
-    """The content digest of what a manifest lists."""
-    return digest_json(manifest)
-
-
-def total_bytes(manifest: Manifest) -> int:
-    """How many bytes the files of a manifest have together."""
-    return sum(file["bytes"] for file in manifest["files"].values())
 
 
 class Store:
@@ -117,14 +100,17 @@ class Store:
 
     def action(self, key: str) -> Action | None:
         """Return the record of a key; None if it is missing, torn, altered, or of another key or version."""
-        written = _read(self._record(key)) if _is_sha256(key) else None
+        written = _read(self._record(key)) if is_sha256(key) else None
         if written is None:
             return None
         try:
             record = json.loads(written)
-            action = Action(**record["action"]) if digest_json(record["action"]) == record["sha256"] else None
-            return action if action and digest_json(action.identity) == key and _is_sound(action) else None
-        except (ValueError, TypeError, KeyError, RecursionError):
+            fields = record["action"]
+            if digest_json(fields) != record["sha256"] or digest_json(fields["identity"]) != key:
+                return None
+            action = Action(**{**fields, "identity": read_identity(fields["identity"])})
+            return action if _is_sound(action) else None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def actions(self) -> Iterator[tuple[str, Action]]:
@@ -135,16 +121,9 @@ class Store:
                 yield path.stem, action
 
     def manifest(self, content: str) -> Manifest | None:
-        """An artifact's manifest, or None if there is none or it is not the one that `content` names."""
-        written = _read(self._artifacts / content / "manifest.json") if _is_sha256(content) else None
-        if written is None or hashlib.sha256(written).hexdigest() != content:
-            return None
-        try:
-            manifest: Manifest = json.loads(written)
-            sound = [_is_file(name, file["bytes"], file["sha256"]) for name, file in manifest["files"].items()]
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None
-        return manifest if sound and all(sound) else None
+        """Return an artifact's manifest, or None if it is missing or is not the one that `content` names."""
+        written = _read(self._artifacts / content / "manifest.json") if is_sha256(content) else None
+        return read_manifest(written, content) if written is not None else None
 
     def damage(self, content: str, *, anew: bool = False) -> str | None:
         """Return the damage of an artifact in words, or None. Files that were not touched since they were last hashed
@@ -159,7 +138,7 @@ class Store:
 
         Before a file is called different its bytes are read: what is remembered of it may be wrong.
         """
-        listed = manifest["files"]
+        listed = manifest.files
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
         for name in sorted(found ^ set(listed)):
             return f"'{name}' is missing" if name in listed else f"'{name}' does not belong there"
@@ -168,11 +147,11 @@ class Store:
             if path.is_symlink() or not path.is_file():
                 return f"'{name}' is not a regular file"
             size = path.stat().st_size
-            if size != file["bytes"]:
-                return f"'{name}' has {size} bytes instead of {file['bytes']}"
+            if size != file.bytes:
+                return f"'{name}' has {size} bytes instead of {file.bytes}"
             try:
-                is_right = not anew and self.memory.digest(path) == file["sha256"]
-                if not is_right and self.memory.digest_anew(path) != file["sha256"]:
+                is_right = not anew and self.memory.digest(path) == file.sha256
+                if not is_right and self.memory.digest_anew(path) != file.sha256:
                     return f"'{name}' has other bytes than its manifest says"
             except OSError as error:
                 if error.errno not in ROTTEN:
@@ -189,15 +168,15 @@ class Store:
                 sealed = staging / "sealed"
                 remove(sealed)  # the step wrote in this folder: a link of its own would lead elsewhere
                 sealed.mkdir()
-                write_atomically(sealed / "manifest.json", canonical_json(manifest))
+                write_atomically(sealed / "manifest.json", manifest.text)
                 (staging / "files").rename(sealed / "files")
                 sync(sealed)
                 self._artifacts.mkdir(parents=True, exist_ok=True)
                 remove_tree(place)
                 sealed.rename(place)
                 sync(self._artifacts)
-                for name, file in manifest["files"].items():
-                    self.memory.note(place / "files" / name, file["sha256"])
+                for name, file in manifest.files.items():
+                    self.memory.note(place / "files" / name, file.sha256)
         record = {"action": asdict(action), "sha256": digest_json(asdict(action))}
         # Not in its canonical spelling: metrics keep the order in which the step tells them.
         if self._record(key).is_dir():
@@ -226,20 +205,10 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _is_sha256(text: Any) -> bool:
-    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
-
-
-def _is_file(name: str, size: Any, digest: Any) -> bool:
-    """Return whether a manifest may list this name: one that leads out of the folder would be read elsewhere."""
-    inside = not {"", ".", ".."} & set(name.split("/")) and "\0" not in name
-    return inside and isinstance(size, int) and size >= 0 and _is_sha256(digest)
-
-
 def _is_sound(action: Action) -> bool:
     numbers = (action.seconds, action.peak_bytes)
     return (
-        _is_sha256(action.content)
+        is_sha256(action.content)
         and isinstance(action.processor, str)
         and all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
         and isinstance(action.metrics, dict)

@@ -13,10 +13,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifacts.digest import canonical_json
 from artifacts.errors import StoreError
 from artifacts.files.atomic import remove_unfinished, unfinished_folder, write_atomically
-from artifacts.store.store import Manifest
+from artifacts.store.manifest import Manifest
 
 KEY_CHARACTERS = 64
 
@@ -69,7 +68,7 @@ class TargetLink:
 
     def notes(self, manifest: Manifest) -> bool:
         """Whether the manifest that doit watches is this one."""
-        return self.manifest_file.is_file() and self.manifest_file.read_bytes() == canonical_json(manifest)
+        return self.manifest_file.is_file() and self.manifest_file.read_bytes() == manifest.text
 
     def point(self, key: str, files: Path, manifest: Manifest) -> None:
         """Make the target be these files. The manifest is left untouched where it says the same already.
@@ -92,7 +91,7 @@ class TargetLink:
     def note(self, manifest: Manifest) -> None:
         """Write the manifest, for a source that has no link, unless it says so already. The lock as for `point`."""
         if not self.notes(manifest):
-            write_atomically(self.manifest_file, canonical_json(manifest))
+            write_atomically(self.manifest_file, manifest.text)
 
     def remove(self) -> None:
         """Forget the target: its path, its manifest and its key, but no artifact."""
