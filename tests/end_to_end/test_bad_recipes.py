@@ -96,12 +96,12 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     "a cycle": (
         "targets:\n  one: {step: change_text, inputs: {text: two}}\n  two: {step: change_text, inputs: {text: one}}\n",
         "recipes/small.yaml:2:36: targets.one.inputs: dependency cycle: one -> two -> one",
-        "take one of these inputs away",
+        "remove one of these inputs",
     ),
     "a cycle of layouts": (
         "layouts:\n  one: {step: change_text, inputs: {text: one}}\n",
         "recipes/small.yaml:2:36: layouts.one.inputs: dependency cycle: one -> one",
-        "take one of these inputs away",
+        "remove one of these inputs",
     ),
     "an unknown input": (
         HEAD + "  two: {step: change_text, inputs: {txt: one}}\n",

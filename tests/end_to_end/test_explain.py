@@ -30,7 +30,7 @@ def test_why_names_the_line_and_key_of_the_recipe_with_old_and_new_value(built_p
 
 def test_why_says_on_which_processor_a_target_was_made(built_project: Project) -> None:
     said = built_project.doit("why", "second").out.splitlines()
-    assert re.fullmatch(rf"  last built \S+, made on {re.escape(processor())}:", said[1])
+    assert re.fullmatch(rf"  last built \S+, on {re.escape(processor())}:", said[1])
 
 
 def test_a_run_prints_the_processor_of_built_and_of_restored_measurements(own_project: Project) -> None:
@@ -94,7 +94,7 @@ def test_why_names_an_input_that_was_added(built_project: Project) -> None:
 def test_why_says_that_what_comes_after_may_stop(built_project: Project) -> None:
     built_project.replace("upper: true", "upper: false")
     said = built_project.doit("why").out
-    assert "small:third will be built, or left if its inputs come out as they were:\n" in said
+    assert "small:third will be built, unless the bytes of its inputs come out as they were:\n" in said
     assert "small:second is built first; it may stop here if the bytes come out equal\n" in said
     assert "small:third may be built first; it may stop here if the bytes come out equal\n" in said
 

@@ -132,7 +132,7 @@ def test_a_killed_step_is_told_as_such_and_the_next_run_completes(project: Proje
         r"  fix: raise resources.memory_gib or run fewer jobs at once \(-n 1\)\n",
         err,
     )
-    assert "failed   small:left1\n" in out
+    assert "failed small:left1\n" in out
     assert list((project.cache / "staging").iterdir()) == []
     project.recipe(SLOW)
     assert project.doit("left1").code == 0
@@ -215,7 +215,7 @@ def test_a_run_that_waits_for_another_says_so(project: Project) -> None:
     os.kill(step, signal.SIGSTOP)
     second = project.start()
     assert second.stdout is not None
-    waiting = "         small:slow: waiting: the same is being built elsewhere\n"
+    waiting = "        small:slow: waiting: the same is being built elsewhere\n"
     assert second.stdout.readline() == waiting
     os.kill(step, signal.SIGCONT)
     out, err = first.communicate(timeout=60)
