@@ -37,7 +37,7 @@ def build(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
 
     from artifacts.icefall.config import Config
     from artifacts.icefall.lstm_transducer import LstmTransducer
-    from artifacts.steps import calibrate_ncnn, convert_pnnx, quantize_ncnn_int8, trace_torchscript
+    from artifacts.steps import calibrate_ncnn, convert_pnnx, quantize_ncnn_int8, trace_icefall
 
     torch.manual_seed(0)
     model = LstmTransducer(Config(vocab_size=VOCAB_SIZE)).eval()
@@ -56,8 +56,8 @@ def build(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
         return out
 
     def trace(part: str) -> Callable[[Path], object]:
-        params = trace_torchscript.Params.model_validate({"part": part})
-        return lambda out: trace_torchscript.run(out, params, checkpoint=folder / "random.pt")
+        params = trace_icefall.Params.model_validate({"part": part})
+        return lambda out: trace_icefall.run(out, params, checkpoint=folder / "random.pt")
 
     def convert(part: str, fp16: bool) -> Callable[[Path], object]:
         params = convert_pnnx.Params(fp16=fp16)

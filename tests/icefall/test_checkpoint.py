@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from artifacts.errors import StepError
-from artifacts.icefall.checkpoint import fold_scales, is_icefall, load
+from artifacts.icefall.checkpoint import fold_scales, load
 from faults.hostile_weights import records, zipped
 
 Weights = dict[str, torch.Tensor]
@@ -240,16 +240,10 @@ def test_a_checkpoint_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"no checkpoint")
     script = (
         "import sys\nfrom pathlib import Path\nfrom artifacts.errors import StepError\n"
-        "from artifacts.steps.trace_torchscript import Params, run\n"
+        "from artifacts.steps.trace_icefall import Params, run\n"
         "try:\n    run(Path('.'), Params(), checkpoint=Path('a.pt'))\n"
         "except StepError as error: print(error.fact, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("a.pt: cannot be read (not of the zip format")
     assert done.stdout.endswith(" False\n")
-
-
-def test_the_form_is_told_by_the_name(lstm_checkpoint: Path, tiny_checkpoint: Path) -> None:
-    assert is_icefall(lstm_checkpoint)
-    assert is_icefall(lstm_checkpoint / "pretrained.pt")
-    assert not is_icefall(tiny_checkpoint)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from artifacts.icefall.checkpoint import load
-from artifacts.icefall.networks import NETWORKS, EncoderNetwork, JointNetwork, PredictorNetwork, shape
+from artifacts.icefall.networks import NETWORKS, EncoderNetwork, JointNetwork, PredictorNetwork
+from artifacts.model.network import shape_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ def test_the_tables_say_what_goes_in_and_comes_out(part: str, sizes: dict[str, i
     network = NETWORKS[part](load(lstm_checkpoint))
     inputs = network.sample(sizes, seed=0)
     for table, values in ((network.inputs, inputs), (network.outputs, network(*inputs))):
-        assert [tuple(value.shape) for value in values] == [shape(dims, sizes) for dims in table.values()]
+        assert [tuple(value.shape) for value in values] == [shape_of(dims, sizes) for dims in table.values()]
 
 
 def test_a_seed_gives_the_same_sample_again(lstm_checkpoint: Any) -> None:

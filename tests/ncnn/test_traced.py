@@ -42,10 +42,13 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ({"inputs": [INPUT], "outputs": []}, "inputs.json: outputs: list should have at least 1 item"),
         ({"inputs": [INPUT | {"dtype": "bool"}], "outputs": ["y"]}, "inputs.json: inputs.0.dtype: input should be"),
         ({"inputs": [INPUT | {"shape": "1"}], "outputs": ["y"]}, "inputs.json: inputs.0.shape: input should be"),
-        ({"inputs": [INPUT | {"shape2": [9]}], "outputs": ["y"]}, "inputs.json: inputs: 'x': no shapes of one input"),
+        (
+            {"inputs": [INPUT | {"shape2": [9]}], "outputs": ["y"]},
+            "inputs.json: inputs: 'x': [1, 39, 80] and [9] are not",
+        ),
         (
             {"inputs": [INPUT | {"shape2": [0, 9, 80]}], "outputs": ["y"]},
-            "inputs.json: inputs: 'x': no shapes of one input",
+            "inputs.json: inputs: 'x': [1, 39, 80] and [0, 9, 80] are not shapes of one input",
         ),
     ],
 )

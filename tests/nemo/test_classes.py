@@ -18,7 +18,7 @@ from faults.hostile_checkpoints import CONFIG, Case, calls, texts, unpack, write
 CALLS = list(calls())
 READERS = (
     "export_encoder", "export_predictor", "export_joint", "export_preprocessor", "export_streaming_encoder",
-    "trace_torchscript", "write_tokens", "write_model_meta",
+    "trace_nemo", "write_tokens", "write_model_meta",
 )  # fmt: skip
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from artifacts.nemo.networks import EncoderNetwork, JointNetwork, Network, PredictorNetwork
+from artifacts.model.network import Network
+from artifacts.nemo.networks import EncoderNetwork, JointNetwork, PredictorNetwork
 
 
 @pytest.mark.parametrize(

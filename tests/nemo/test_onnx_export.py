@@ -6,7 +6,8 @@ from typing import Any
 import onnx
 import pytest
 
-from artifacts.nemo.networks import EncoderNetwork, JointNetwork, Network, PredictorNetwork
+from artifacts.model.network import Network
+from artifacts.nemo.networks import EncoderNetwork, JointNetwork, PredictorNetwork
 from artifacts.nemo.onnx_export import export_network
 
 NETWORKS = pytest.mark.parametrize("kind", [EncoderNetwork, PredictorNetwork, JointNetwork])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from artifacts.errors import StepError
-from artifacts.nemo.networks import JointNetwork, Network, PredictorNetwork
+from artifacts.model.network import Network
+from artifacts.nemo.networks import JointNetwork, PredictorNetwork
 from artifacts.nemo.unbatched_networks import (
     UnbatchedEncoder,
     UnbatchedJoint,

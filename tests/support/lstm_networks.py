@@ -19,7 +19,7 @@ from artifacts.ncnn.param_file import read_param
 from artifacts.ncnn.runtime import find_net
 from artifacts.ncnn.scale_table import ScaleTable, write_table
 from artifacts.ncnn.weights_file import read_weights
-from artifacts.steps import convert_pnnx, quantize_ncnn_int8, tag_sherpa_ncnn, trace_torchscript
+from artifacts.steps import convert_pnnx, quantize_ncnn_int8, tag_sherpa_ncnn, trace_icefall
 
 LAYERS, DIM, HIDDEN, TOKENS = 3, 64, 128, 50
 CONFIG = Config(
@@ -49,8 +49,8 @@ class LstmNetworks:
 
     def traced(self, part: str) -> Path:
         """`<part>.pt` and `inputs.json`."""
-        params = trace_torchscript.Params.model_validate({"part": part})
-        return self._once(f"traced_{part}", lambda out: trace_torchscript.run(out, params, checkpoint=self._checkpoint))
+        params = trace_icefall.Params.model_validate({"part": part})
+        return self._once(f"traced_{part}", lambda out: trace_icefall.run(out, params, checkpoint=self._checkpoint))
 
     def converted(self, part: str, *, fp16: bool = False) -> Path:
         """`<part>.ncnn.param` and `<part>.ncnn.bin`."""

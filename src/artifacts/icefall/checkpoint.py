@@ -68,11 +68,6 @@ def load(checkpoint: Path) -> LstmTransducer:
     return model.eval().requires_grad_(False)
 
 
-def is_icefall(checkpoint: Path) -> bool:
-    """Whether this is of the form that `load` reads: a `.pt` file, or a folder."""
-    return checkpoint.is_dir() or checkpoint.suffix == ".pt"
-
-
 def _find(checkpoint: Path) -> tuple[Path, dict[str, Any]]:
     """The file with the weights, and what the configuration beside it says."""
     if not checkpoint.is_dir():

@@ -9,29 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from artifacts.icefall.lstm_transducer import CHUNK_FRAMES, BasicNorm, LstmTransducer
-
-Dims = Mapping[str, tuple[str | int, ...]]
-Sizes = Mapping[str, int]
-
-
-class Network(nn.Module):
-    """A part of the model; `forward` takes `inputs` and returns a tuple of `outputs`."""
-
-    inputs: Dims
-    outputs: Dims
-
-    def __init__(self, inputs: Dims, outputs: Dims) -> None:
-        super().__init__()
-        self.inputs, self.outputs = inputs, outputs
-        self.eval()
-
-    def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
-        """Random inputs of these sizes, to trace with and to compare with."""
-        generator = torch.Generator().manual_seed(seed)
-        return tuple(torch.randn(shape(dims, sizes), generator=generator) for dims in self.inputs.values())
+from artifacts.icefall.lstm_transducer import BasicNorm, LstmTransducer
+from artifacts.model.network import Network, Sizes, shape_of
 
 
 class EncoderNetwork(Network):
@@ -68,8 +49,8 @@ class EncoderNetwork(Network):
     def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
         """Log-mel-like features, and states as small as an LSTM's."""
         generator = torch.Generator().manual_seed(seed)
-        features = torch.randn(shape(self.inputs["features"], sizes), generator=generator) * 3 - 8
-        h, c = (torch.rand(shape(self.inputs[name], sizes), generator=generator) - 0.5 for name in "hc")
+        features = torch.randn(shape_of(self.inputs["features"], sizes), generator=generator) * 3 - 8
+        h, c = (torch.rand(shape_of(self.inputs[name], sizes), generator=generator) - 0.5 for name in "hc")
         return features, torch.tensor([sizes["frames"]]), h, c
 
 
@@ -87,7 +68,7 @@ class PredictorNetwork(Network):
 
     def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(seed)
-        return (torch.randint(self.vocab_size, shape(self.inputs["y"], sizes), generator=generator),)
+        return (torch.randint(self.vocab_size, shape_of(self.inputs["y"], sizes), generator=generator),)
 
 
 class JointNetwork(Network):
@@ -108,11 +89,3 @@ class JointNetwork(Network):
 NETWORKS: Mapping[str, Callable[[LstmTransducer], Network]] = {
     "encoder": EncoderNetwork, "predictor": PredictorNetwork, "joint": JointNetwork,
 }  # fmt: skip
-
-
-def shape(dims: tuple[str | int, ...], sizes: Sizes) -> tuple[int, ...]:
-    """Numbers for all dimensions."""
-    return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
-
-
-__all__ = ["CHUNK_FRAMES", "NETWORKS", "EncoderNetwork", "JointNetwork", "Network", "PredictorNetwork", "shape"]

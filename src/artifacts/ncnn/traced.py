@@ -1,9 +1,11 @@
-"""What `inputs.json` says of a trace: its inputs with the shapes that leave a length open, and its outputs.
+"""Folder of a traced network: `<part>.pt`, and `inputs.json` with the names, types and shapes of its inputs.
 
-`{"inputs": [{"name", "dtype", "shape", "shape2"}, …], "outputs": [names]}`, in the order of the network's own. The
-trace was made with inputs of the first shape; where the second one differs from it, an axis is open. In ncnn they are
-called `in0`, `in1`, … and `out0`, `out1`, …; conversion adds each input's `batch_axis`, which ncnn's matrix leaves out
-(null: it leaves none out).
+`inputs.json` is `{"inputs": [{"name", "dtype", "shape", "shape2"}, …], "outputs": [names]}`, in the network's order.
+The trace was made with inputs of `shape`. An axis where `shape2` differs can vary. pnnx needs both shapes: given one,
+it writes the length into the network as a constant, without a warning.
+
+ncnn calls the inputs `in0`, `in1`, … and the outputs `out0`, `out1`, …. Conversion adds each input's `batch_axis`, the
+axis that ncnn's matrix does not have (null if it has all).
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from artifacts.errors import StepError
 from artifacts.untrusted.read_input import read_json, require_file, require_inside
 
 NAME = "inputs.json"
-# Most numbers of both shapes of an input together: the network is run on inputs of these shapes.
+# Most numbers in an input that has the lengths of both shapes together: the network is run on such inputs.
 MAX_NUMBERS = 1 << 28
 
 
 class Input(BaseModel):
-    """An input as torch sees it."""
+    """An input of the traced network. `batch_axis`: see the module; absent before conversion."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -45,7 +47,7 @@ class Interface(BaseModel):
 
 
 class Trace(NamedTuple):
-    """TorchScript, the name of the part that it is, and what it takes and makes."""
+    """Path of the TorchScript file, name of the part, and its inputs and outputs."""
 
     module: Path
     part: str
@@ -53,8 +55,8 @@ class Trace(NamedTuple):
 
 
 def read_trace(folder: Path) -> Trace:
-    """Find the one `<part>.pt` in an artifact's folder, with its `inputs.json`. Raises StepError if it is not so."""
-    fix = "give the artifact of trace_torchscript"
+    """Find the one `<part>.pt` of a folder and read its `inputs.json`. Raises StepError unless there is just one."""
+    fix = "give the artifact of trace_nemo or trace_icefall"
     modules = sorted(folder.glob("*.pt"))
     if len(modules) != 1:
         names = ", ".join(path.name for path in modules) or "none"
@@ -65,22 +67,24 @@ def read_trace(folder: Path) -> Trace:
 
 
 def read_interface(folder: Path, fix: str) -> Interface:
-    """Read `inputs.json` of an artifact. Raises StepError, with the key, if it is missing or not what it must be."""
+    """Read `inputs.json` of a folder. Raises StepError, with the key, if it is missing or invalid."""
     try:
-        found = Interface.model_validate(read_json(folder / NAME, fix))
+        interface = Interface.model_validate(read_json(folder / NAME, fix))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(key) for key in first["loc"])
-        raise StepError(f"{NAME}: {place}: {first['msg'].lower()}", fix) from None
-    for each in found.inputs:
-        # Both shapes are tried, and a third one that is as long as both.
+        key = ".".join(str(part) for part in first["loc"])
+        raise StepError(f"{NAME}: {key}: {first['msg'].lower()}", fix) from None
+    for each in interface.inputs:
+        # The network is run with both shapes, and with a third one that is as long as both together.
         numbers = prod(map(sum, zip(each.shape, each.shape2, strict=False)))
         if len(each.shape) != len(each.shape2) or min(each.shape + each.shape2) < 1 or numbers > MAX_NUMBERS:
-            raise StepError(f"{NAME}: inputs: '{each.name}': no shapes of one input: {each.shape}, {each.shape2}", fix)
-    return found
+            raise StepError(
+                f"{NAME}: inputs: '{each.name}': {each.shape} and {each.shape2} are not shapes of one input", fix
+            )
+    return interface
 
 
 def write_interface(interface: Interface, folder: Path) -> None:
-    """Write `inputs.json`."""
-    text = json.dumps(interface.model_dump(mode="json"), indent=2)
+    """Write `inputs.json`, without the keys that were never set."""
+    text = json.dumps(interface.model_dump(mode="json", exclude_unset=True), indent=2)
     (folder / NAME).write_text(f"{text}\n", encoding="utf-8")

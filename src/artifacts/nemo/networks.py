@@ -7,46 +7,19 @@ the checkpoint, a word is the name of an axis that can vary. All values are floa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from artifacts.model.network import Network, Sizes, shape_of
 
 if TYPE_CHECKING:
     from nemo.collections.asr.modules import RNNTJoint
 
     from artifacts.nemo.transducer import Transducer
-
-Dims = Mapping[str, tuple[str | int, ...]]
-Sizes = Mapping[str, int]
-
-
-class Network(nn.Module):
-    """A part of the model; `forward` takes `inputs` and returns a tuple of `outputs`.
-
-    It is in evaluation mode from the start: torch's exporter puts the whole module back into the mode in which it found
-    the outermost one, and would otherwise leave the shared parts in training mode.
-    """
-
-    inputs: Dims
-    outputs: Dims
-
-    def __init__(self, inputs: Dims, outputs: Dims) -> None:
-        super().__init__()
-        self.inputs, self.outputs = inputs, outputs
-        self.eval()
-
-    @property
-    def axes(self) -> list[str]:
-        """The names of the axes of the inputs that can vary, in the order of their appearance."""
-        return list(dict.fromkeys(dim for dims in self.inputs.values() for dim in dims if isinstance(dim, str)))
-
-    def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
-        """Random inputs of these sizes, to trace with and to compare with."""
-        generator = torch.Generator().manual_seed(seed)
-        return tuple(torch.randn(_shape(dims, sizes), generator=generator) for dims in self.inputs.values())
 
 
 class EncoderNetwork(Network):
@@ -73,7 +46,7 @@ class EncoderNetwork(Network):
     def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
         """Rows of different length: the first is full, each next one has a fifth less."""
         generator = torch.Generator().manual_seed(seed)
-        audio_signal = torch.randn(_shape(self.inputs["audio_signal"], sizes), generator=generator)
+        audio_signal = torch.randn(shape_of(self.inputs["audio_signal"], sizes), generator=generator)
         rows = torch.arange(sizes["batch"])
         return audio_signal, (sizes["frames"] * 4**rows // 5**rows).clamp(min=1)
 
@@ -99,8 +72,8 @@ class PredictorNetwork(Network):
 
     def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(seed)
-        y = torch.randint(self.decoder.blank_idx + 1, _shape(self.inputs["y"], sizes), generator=generator)
-        h, c = (torch.randn(_shape(self.inputs[name], sizes), generator=generator) for name in "hc")
+        y = torch.randint(self.decoder.blank_idx + 1, shape_of(self.inputs["y"], sizes), generator=generator)
+        h, c = (torch.randn(shape_of(self.inputs[name], sizes), generator=generator) for name in "hc")
         return y, h, c
 
 
@@ -135,7 +108,3 @@ def _raw_logits(joint: RNNTJoint) -> Iterator[None]:
         yield
     finally:
         joint.log_softmax = before
-
-
-def _shape(dims: tuple[str | int, ...], sizes: Sizes) -> tuple[int, ...]:
-    return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)

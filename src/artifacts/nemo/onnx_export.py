@@ -13,8 +13,8 @@ import onnx
 import torch
 from torch import Tensor
 
+from artifacts.model.network import Network, Sizes
 from artifacts.nemo.batch_norms import folded_batch_norms
-from artifacts.nemo.networks import Network, Sizes
 from artifacts.nemo.quiet import quiet
 
 log = logging.getLogger(__name__)

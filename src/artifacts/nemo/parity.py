@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 
 from artifacts.errors import StepError
-from artifacts.nemo.networks import Network, Sizes
+from artifacts.model.network import Network, Sizes
 from artifacts.nemo.quiet import quiet
 
 MAX_ABS_DIFF = 1e-4

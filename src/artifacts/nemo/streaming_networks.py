@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from artifacts.nemo.networks import Network, Sizes
+from artifacts.model.network import Network, Sizes
 
 if TYPE_CHECKING:
     from artifacts.nemo.transducer import Transducer

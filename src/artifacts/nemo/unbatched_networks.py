@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from artifacts.errors import StepError
-from artifacts.nemo.networks import Network, Sizes
+from artifacts.model.network import Network, Sizes
 
 if TYPE_CHECKING:
     from nemo.collections.asr.modules import ConformerEncoder

@@ -23,7 +23,7 @@ from pydantic import Field
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from artifacts.nemo.networks import Network
+    from artifacts.model.network import Network
     from artifacts.nemo.streaming_schedule import Schedule
 
 TOOLS = ("torch", "nemo_toolkit", "numpy", "onnx", "protobuf")

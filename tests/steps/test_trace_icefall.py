@@ -17,8 +17,8 @@ from artifacts.errors import StepError
 from artifacts.icefall.checkpoint import load
 from artifacts.speech.corpus import read_corpus
 from artifacts.speech.kaldi_features import features
-from artifacts.steps import trace_torchscript
-from artifacts.steps.trace_torchscript import Params
+from artifacts.steps import trace_icefall
+from artifacts.steps.trace_icefall import Params
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "recipes" / "lstm-transducer" / "checkpoint"
@@ -31,7 +31,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, di
     made = {}
     for part in PARTS:
         out = tmp_path_factory.mktemp(part)
-        made[part] = (out, trace_torchscript.run(out, Params.model_validate({"part": part}), checkpoint=CHECKPOINT))
+        made[part] = (out, trace_icefall.run(out, Params.model_validate({"part": part}), checkpoint=CHECKPOINT))
     return made
 
 
@@ -51,6 +51,7 @@ def _run(path: Path, *inputs: torch.Tensor) -> Any:
         ({"part": "joiner"}, False),
         ({"part": None}, False),
         ({"frames": 39}, False),
+        ({"max_seconds": 60.0}, False),
     ],
 )
 def test_params(params: dict[str, Any], is_good: bool) -> None:
@@ -114,7 +115,7 @@ def test_no_path_and_no_source_position_is_left_in_the_file(part: str, traced: d
 
 def test_the_bytes_are_the_same_wherever_and_however_often(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from artifacts.steps.trace_torchscript import Params, run\n"
+        "import sys; from pathlib import Path; from artifacts.steps.trace_icefall import Params, run\n"
         "run(Path(sys.argv[1]), Params(), checkpoint=Path(sys.argv[2]))"
     )
     files = []
@@ -131,4 +132,4 @@ def test_the_bytes_are_the_same_wherever_and_however_often(tmp_path: Path) -> No
 def test_a_checkpoint_that_is_cut_short_is_told_in_two_lines(tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes((CHECKPOINT / "pretrained.pt").read_bytes()[:1000])
     with pytest.raises(StepError, match=r"^cut\.pt: "):
-        trace_torchscript.run(tmp_path, Params(), checkpoint=tmp_path / "cut.pt")
+        trace_icefall.run(tmp_path, Params(), checkpoint=tmp_path / "cut.pt")

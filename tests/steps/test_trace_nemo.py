@@ -1,4 +1,4 @@
-"""`trace_torchscript` on a `.nemo` checkpoint, and the way to ncnn in lengths that neither torch nor pnnx was shown."""
+"""`trace_nemo`, and the conversion to ncnn at lengths that neither torch nor pnnx was shown."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from artifacts.ncnn.isolated import run_isolated
 from artifacts.ncnn.pnnx import convert
 from artifacts.ncnn.traced import Input
 from artifacts.ncnn.transducer import Encoder
-from artifacts.steps import convert_pnnx, trace_torchscript
-from artifacts.steps.trace_torchscript import Params
+from artifacts.steps import convert_pnnx, trace_nemo
+from artifacts.steps.trace_nemo import Params
 
 PARTS = ("encoder", "predictor", "joint")
 SHORT_SECONDS = 10.0
@@ -29,7 +29,7 @@ SHORT_SECONDS = 10.0
 TRACE = f"""
 import sys
 from pathlib import Path
-from artifacts.steps.trace_torchscript import Params, run
+from artifacts.steps.trace_nemo import Params, run
 for part in {PARTS}:
     Path(part).mkdir()
     params = Params(part=part, max_seconds={SHORT_SECONDS} if part == "encoder" else None)
@@ -140,4 +140,4 @@ def test_lengths_of_as_many_encoder_frames_leave_no_length_open(traced: Path, tm
 def test_what_is_no_checkpoint_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"<html>")
     with pytest.raises(StepError, match=rf"{name}: not a \.nemo checkpoint"):
-        trace_torchscript.run(tmp_path, Params(), checkpoint=tmp_path / name)
+        trace_nemo.run(tmp_path, Params(), checkpoint=tmp_path / name)
