@@ -35,8 +35,7 @@ def build(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
     """The parameters of each network, and the bytes of each form's weights."""
     import torch
 
-    from artifacts.icefall.config import Config
-    from artifacts.icefall.lstm_transducer import LstmTransducer
+    from artifacts.icefall.lstm_transducer import Config, LstmTransducer
     from artifacts.steps import calibrate_ncnn, convert_pnnx, quantize_ncnn_int8, trace_icefall
 
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from artifacts.errors import StepError
-from artifacts.icefall.checkpoint import fold_scales, load
+from artifacts.icefall.checkpoint import fold_learned_scales, load
 from faults.hostile_weights import records, zipped
 
 Weights = dict[str, torch.Tensor]
@@ -92,9 +92,9 @@ def test_scales_matter_and_need_their_weight(weights: Weights) -> None:
     raw = _scaled(weights)
     name = "joiner.output_linear.weight"
     assert not torch.allclose(raw[name], weights[name], rtol=0.05)
-    assert torch.allclose(fold_scales(raw, "here")[name], weights[name], rtol=1e-6)
+    assert torch.allclose(fold_learned_scales(raw, "here")[name], weights[name], rtol=1e-6)
     with pytest.raises(StepError, match=r"here: 'a\.weight_scale' is not the scale of a weight 'a\.weight'"):
-        fold_scales({"a.weight_scale": torch.zeros(())}, "here")
+        fold_learned_scales({"a.weight_scale": torch.zeros(())}, "here")
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_weights_of_another_model_are_told_by_name(
 
 @pytest.mark.parametrize("content", [{"model": 3}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2), "text"])
 def test_what_is_no_state_dict_is_told(content: Any, saved: Callable[[Any], Path]) -> None:
-    with pytest.raises(StepError, match=r"changed\.pt: holds no state dict"):
+    with pytest.raises(StepError, match=r"changed\.pt: contains no state dict"):
         load(saved(content))
 
 
 def test_code_in_a_checkpoint_is_not_run(weights: Weights, saved: Callable[[Any], Path]) -> None:
-    with pytest.raises(StepError, match=r"changed\.pt: holds more than weights") as raised:
+    with pytest.raises(StepError, match=r"changed\.pt: contains more than weights") as raised:
         load(saved({"model": weights, "hook": print}))
     assert "export.py" in raised.value.fix
 
@@ -163,19 +163,19 @@ def test_a_file_that_is_cut_short_is_told_in_two_lines(kept: int, tmp_path: Path
         load(tmp_path / "cut.pt")
 
 
-def test_a_folder_holds_one_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"needs one \.pt file, holds none"):
+def test_a_folder_contains_one_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"expected one \.pt file, found none"):
         load(tmp_path)
     for name in ("a.pt", "b.pt"):
         (tmp_path / name).touch()
-    with pytest.raises(StepError, match=r"holds a\.pt, b\.pt"):
+    with pytest.raises(StepError, match=r"found a\.pt, b\.pt"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"[1, 2]", "holds no keys"),
+        (b"[1, 2]", "is not a mapping of keys"),
         (b"a: [", "cannot be read"),
         (b"", ""),
         (b"a: \xff", "cannot be read"),
@@ -212,7 +212,7 @@ def test_a_configuration_that_cannot_be_read_is_told(text: bytes, told: str, nam
         (lambda weights: weights.update({f"{KEY}_scale": torch.tensor(float("nan"))}), "is not the scale of a weight"),
         (lambda weights: weights.update({f"module.{KEY}": weights[KEY]}), "with and without 'module.'"),
         (lambda weights: weights.update({"x\n" * 500: weights[KEY]}), "the model has no weight 'x\\nx"),
-        (lambda weights: weights.update({3: weights[KEY]}), "holds no state dict"),  # type: ignore[dict-item]
+        (lambda weights: weights.update({3: weights[KEY]}), "contains no state dict"),  # type: ignore[dict-item]
         (lambda weights: weights.update({"x": torch.zeros(1).expand(10**9)}), "the tensors have 4005957072 bytes"),
     ],
 )

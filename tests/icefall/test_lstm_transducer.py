@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from artifacts.icefall.config import Config
 from artifacts.icefall.lstm_transducer import (
     CHUNK_FRAMES,
     SHIFT_FRAMES,
     BasicNorm,
+    Config,
     DoubleSwish,
     LstmTransducer,
     exponential,

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.icefall.streaming import TorchNetworks
 from artifacts.ncnn.lstm_transducer import LstmTransducer, token_count
 from artifacts.ncnn.runtime import find_net
 from artifacts.speech.corpus import read_corpus
 from artifacts.speech.streaming_rnnt import transcribe
 from lstm_networks import DIM, HIDDEN, LAYERS, TOKENS, LstmNetworks
+from torch_networks import TorchNetworks
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def model() -> Any:
 @pytest.fixture
 def networks(model: Any) -> Counted:
     """Its networks, run by torch."""
-    from artifacts.icefall.streaming import TorchNetworks
+    from torch_networks import TorchNetworks
 
     return Counted(TorchNetworks(model))
 

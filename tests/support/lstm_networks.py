@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from artifacts.icefall.config import Config
-from artifacts.icefall.lstm_transducer import LstmTransducer
+from artifacts.icefall.lstm_transducer import Config, LstmTransducer
 from artifacts.ncnn.int8_layers import weight_scales
 from artifacts.ncnn.param_file import read_param
 from artifacts.ncnn.runtime import find_net

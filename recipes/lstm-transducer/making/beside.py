@@ -1,9 +1,14 @@
-"""Makes the modules of `recipes/tiny/making` importable: sentences, speech, noise and loss are the same."""
+"""Make importable what these programs share with `recipes/tiny/making` (sentences, speech, noise, loss) and the tests.
+
+Of the tests, `evaluate.py` uses the networks run by torch.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-TINY = Path(__file__).resolve().parents[2] / "tiny"
-sys.path.append(str(TINY / "making"))  # behind our own modules
+RECIPES = Path(__file__).resolve().parents[2]
+TINY = RECIPES / "tiny"
+# Behind our own modules.
+sys.path += [str(TINY / "making"), str(RECIPES.parent / "tests" / "support")]

@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import beside  # noqa: F401  # finds the modules of tests/support
 import torch
 
 from artifacts.icefall.checkpoint import load
-from artifacts.icefall.streaming import TorchNetworks
 from artifacts.speech.corpus import read_corpus
 from artifacts.speech.streaming_rnnt import transcribe
 from artifacts.speech.word_errors import count, total
+from torch_networks import TorchNetworks
 
 
 def evaluate(checkpoint: Path, folder: Path, slices: list[str]) -> None:

@@ -28,8 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from vocabulary import write_vocabulary
 
 from artifacts.icefall.checkpoint import load
-from artifacts.icefall.config import Config
-from artifacts.icefall.lstm_transducer import LstmTransducer
+from artifacts.icefall.lstm_transducer import Config, LstmTransducer
 
 SHAPES = (Shape(0.88, 8, (1, 1)), Shape(0.09, 2, (3, 5)), Shape(0.03, 1, (8, 14)))
 BUCKET_BATCHES, MOST_WORKERS = 16, 4

@@ -1,12 +1,12 @@
-"""Reads a checkpoint of the LSTM transducer: icefall's own, averaged or raw, or a plain state dict.
+"""Load a checkpoint of the LSTM transducer: icefall's own, averaged or raw, or a plain state dict.
 
-A folder holds one `.pt` file and may hold its configuration, `config.yaml` or `config.json`, with icefall's keys; a
-checkpoint that icefall's training wrote has those keys beside `model`. What is not said is taken from the shapes of
-the weights, and what is said has to agree with them.
+The checkpoint is a `.pt` file, or a folder with one and perhaps its configuration, `config.yaml` or `config.json`, with
+icefall's keys. A file that icefall's training wrote has those keys beside `model`. Sizes that no configuration gives
+are those of the weights; sizes that one gives must agree with them.
 
-Raw checkpoints hold a learned scale s beside each weight, which then counts as weight · exp(s); here it is multiplied
-in. What is for training only (the simple joiner of the pruned loss, a second decoder and joiner) is left out. Files
-are checked by `torch_file` before torch reads them: no code in a checkpoint is run.
+A raw checkpoint has a learned scale s for each weight, which stands for weight · exp(s). The scales are multiplied
+into the weights. Weights of training only (the simple joiner of the pruned loss, a second decoder and joiner) are left
+out. `torch_file` checks a file before torch reads it: no code in a checkpoint is run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from artifacts.errors import StepError
-from artifacts.icefall.config import Config, read_config
 from artifacts.untrusted.bounded_yaml import YamlBoundError, load_plain
 from artifacts.untrusted.torch_file import (
     ForeignObjectError,
@@ -31,7 +32,7 @@ from artifacts.untrusted.torch_file import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from artifacts.icefall.lstm_transducer import LstmTransducer
+    from artifacts.icefall.lstm_transducer import Config, LstmTransducer
 
 CONFIG_NAMES = ("config.yaml", "config.json")
 TRAINING_ONLY = ("simple_am_proj", "simple_lm_proj", "decoder_giga", "joiner_giga")
@@ -43,24 +44,24 @@ MAX_SCALE = 80
 
 
 def load(checkpoint: Path) -> LstmTransducer:
-    """The model in evaluation mode, float32, without gradients.
+    """Return the model in evaluation mode, float32, without gradients.
 
-    Raises StepError for a file that is damaged or holds more than weights, for a configuration that is wrong or does
+    Raises StepError for a file that is damaged or contains more than weights, for a configuration that is wrong or does
     not agree with the weights, and for a weight that is missing, unknown, of another shape or not finite.
     """
-    file, said = _find(checkpoint)
+    file, beside = _find(checkpoint)
     _check(file)
     import torch
 
-    from artifacts.icefall.lstm_transducer import LstmTransducer
+    from artifacts.icefall.lstm_transducer import Config, LstmTransducer
 
     weights, inside = _read(file)
     plain = {_plain(name): value for name, value in weights.items()}
     if len(plain) < len(weights):
         raise StepError(f"{file.name}: a weight is there with and without 'module.' before its name", FIX)
-    weights = fold_scales(plain, file.name)
+    weights = fold_learned_scales(plain, file.name)
     keys = {key: value for key, value in inside.items() if key in Config.model_fields}
-    config = read_config({**_from_shapes(weights, file.name), **keys, **said}, checkpoint.name)
+    config = read_config({**_from_shapes(weights, file.name), **keys, **beside}, checkpoint.name)
     with torch.device("meta"):
         model = LstmTransducer(config)
     _compare(weights, model.state_dict(), file.name)
@@ -68,14 +69,29 @@ def load(checkpoint: Path) -> LstmTransducer:
     return model.eval().requires_grad_(False)
 
 
+def read_config(values: Mapping[str, Any], place: str) -> Config:
+    """Validate a mapping. Raises StepError, with `place` and the key, for a value that the architecture cannot have."""
+    from artifacts.icefall.lstm_transducer import Config
+
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = f"{problem['loc'][0]}: " if problem["loc"] else ""
+        raise StepError(
+            f"{place}: {key}{problem['msg'].lower()}",
+            "give the configuration of an lstm_transducer_stateless2 model, as its training had it",
+        ) from None
+
+
 def _find(checkpoint: Path) -> tuple[Path, dict[str, Any]]:
-    """The file with the weights, and what the configuration beside it says."""
+    """Return the file with the weights, and the keys of the configuration beside it."""
     if not checkpoint.is_dir():
         return checkpoint, {}
     files = sorted(checkpoint.glob("*.pt"))
     if len(files) != 1:
-        held = ", ".join(path.name for path in files) or "none"
-        raise StepError(f"{checkpoint.name}: needs one .pt file, holds {held}", "keep one checkpoint in the folder")
+        names = ", ".join(path.name for path in files) or "none"
+        raise StepError(f"{checkpoint.name}: expected one .pt file, found {names}", "keep one checkpoint in the folder")
     configs = [checkpoint / name for name in CONFIG_NAMES if (checkpoint / name).is_file()]
     if not configs:
         return files[0], {}
@@ -100,25 +116,25 @@ def _parse(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise StepError(f"{path.name}: cannot be read: {reason:.200}", "write it again") from None
     if not isinstance(values, dict):
-        raise StepError(f"{path.name}: holds no keys", "write one key of icefall's configuration a line")
+        raise StepError(f"{path.name}: is not a mapping of keys", "write one key of icefall's configuration a line")
     return values
 
 
 def _check(file: Path) -> None:
-    """Check what the file says of its tensors, and their bytes, before torch is imported."""
+    """Check the descriptions of the file's tensors, and their bytes, before torch is imported."""
     try:
         content = read_index(file)
-        # Not by its own methods: an instance may hold anything under their names.
+        # Not by its own methods: an instance may have anything under their names.
         inner = dict.get(content, "model") if isinstance(content, dict) else None
         state = inner if isinstance(inner, dict) else content
         entries = list(dict.items(state)) if isinstance(state, dict) else [("", None)]
         tensors = [value for name, value in entries if isinstance(name, str) and isinstance(value, StoredTensor)]
         if len(tensors) < len(entries):
-            raise StepError(f"{file.name}: holds no state dict, neither plain nor under 'model'", FIX)
+            raise StepError(f"{file.name}: contains no state dict, neither plain nor under 'model'", FIX)
         check_records(file, tensors)
     except ForeignObjectError as error:
         raise StepError(
-            f"{file.name}: holds more than weights, or is no checkpoint ({error})",
+            f"{file.name}: contains more than weights, or is not a checkpoint ({error})",
             "export it with icefall's export.py, which keeps the weights only",
         ) from error
     except TorchFileError as error:
@@ -126,7 +142,7 @@ def _check(file: Path) -> None:
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of a checked file, and what else the checkpoint holds."""
+    """Return the weights of a checked file, and the other keys of the checkpoint."""
     try:
         plain = dict(dict.items(load_tensors(file)))
     except TorchFileError as error:
@@ -137,15 +153,15 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _plain(name: str) -> str:
-    """Without the prefix that distributed training puts before each name."""
+    """Return a name without the prefix of distributed training."""
     return name.removeprefix("module.")
 
 
-def fold_scales(weights: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
-    """Multiply each weight by the exponential of its scale, and leave out the scales and what serves training only.
+def fold_learned_scales(weights: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    """Return each weight times the exponential of its scale, without the scales and the weights of training only.
 
-    Scales are scalars, called `<weight>_scale`; an embedding's is called `scale`. Raises StepError for one without its
-    weight.
+    Scales are scalars, called `<weight>_scale`; an embedding's is called `scale`. Raises StepError for a scale without
+    its weight.
     """
     from artifacts.icefall.lstm_transducer import exponential
 
@@ -160,7 +176,7 @@ def fold_scales(weights: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
 
 
 def _from_shapes(weights: Mapping[str, Tensor], place: str) -> dict[str, int]:
-    """The configuration that the weights themselves show."""
+    """Return the sizes of the configuration that the shapes of the weights show."""
 
     def size(name: str, axis: int) -> int:
         if name not in weights or weights[name].ndim <= axis:

@@ -1,30 +1,61 @@
 """The LSTM transducer of icefall's recipe `lstm_transducer_stateless2`, with the names of its parameters.
 
-Convolutions take four feature frames to one, a stack of unidirectional LSTM layers with feed-forward blocks follows,
-the decoder looks at the last few tokens and at nothing older, and the joiner says one token or blank. It streams: an
-output frame has seen nothing behind its nine feature frames.
+Convolutions reduce four feature frames to one; unidirectional LSTM layers with feed-forward blocks follow. The decoder
+sees the last few tokens only. The joiner scores one token or blank. The model streams: an output frame depends on no
+feature frame after its own nine.
 
-Written from that recipe's published architecture (Apache-2.0; none of its code is here). Two differences, neither of
-which changes a value: the LSTM runs batch first, since pnnx converts the time-first form, with its permutes, into wrong
-numbers; and what only serves training there (balancers, learned scales, warm-up) is absent: `checkpoint.py` folds the
-scales of a raw checkpoint into the weights.
+Written from that recipe's published architecture (Apache-2.0; none of its code is here). Two things differ, without
+changing a value. The LSTM runs batch first, because pnnx converts the time-first form, with its permutes, into wrong
+numbers. Parts of training only (balancers, learned scales, warm-up) are absent: `checkpoint.py` folds the scales of a
+raw checkpoint into the weights.
+
+Names of classes, modules and local variables are part of each traced archive: renaming one changes its bytes.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from artifacts.icefall.config import Config
-
+# The fewest feature frames that make an encoder frame: what a streaming call gives.
 CHUNK_FRAMES = 9
-"""The fewest feature frames that make an encoder frame: what a streaming call gives."""
 SHIFT_FRAMES = 4
 CONV_CHANNELS = (8, 32, 128)
+# Several times the widest of icefall's models.
+MAX_WIDTH = 16_384
+
+
+class Config(BaseModel):
+    """Sizes of the networks, by icefall's keys and with its recipe's defaults. Its other keys concern training only.
+
+    `vocab_size` counts all tokens: `<blk>` is 0 and `<unk>` is 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    num_encoder_layers: int = Field(12, ge=1, le=200)
+    encoder_dim: int = Field(512, ge=1, le=MAX_WIDTH)
+    rnn_hidden_size: int = Field(1024, ge=1, le=MAX_WIDTH)
+    vocab_size: int = Field(ge=3, le=200_000)
+    context_size: int = Field(2, ge=1, le=100)
+    dim_feedforward: int = Field(2048, ge=1, le=MAX_WIDTH)
+    decoder_dim: int = Field(512, ge=1, le=MAX_WIDTH)
+    joiner_dim: int = Field(512, ge=1, le=MAX_WIDTH)
+    feature_dim: int = Field(80, ge=9, le=1024)
+    subsampling_factor: Literal[4] = 4
+    blank_id: Literal[0] = 0
+
+    @model_validator(mode="after")
+    def _projection_makes_smaller(self) -> Config:
+        if self.rnn_hidden_size < self.encoder_dim:
+            raise ValueError("rnn_hidden_size must not be below encoder_dim")
+        return self
 
 
 class DoubleSwish(nn.Module):
@@ -41,7 +72,7 @@ def exponential(number: float) -> float:
 
 
 class BasicNorm(nn.Module):
-    """x / sqrt(mean(x²) + exp(eps)) over the last axis: no mean is taken off, and nothing is scaled afterwards."""
+    """x / sqrt(mean(x²) + exp(eps)) over the last axis: no mean is subtracted, and nothing is scaled afterwards."""
 
     eps: Tensor
 
@@ -55,7 +86,7 @@ class BasicNorm(nn.Module):
         self.ballast: float | None = None
 
     def fix(self) -> None:
-        """Take exp(eps) as a number from now on, for graphs that shall not compute it."""
+        """Replace exp(eps) by a number, for graphs that shall not compute it."""
         self.ballast = exponential(self.eps.item())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +101,7 @@ class Subsampling(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         first, second, third = CONV_CHANNELS
-        self.conv = nn.Sequential(  # the places in between are training's balancers in icefall
+        self.conv = nn.Sequential(  # icefall has training's balancers where the identities are
             nn.Conv2d(1, first, 3),
             nn.Identity(),
             DoubleSwish(),
@@ -116,7 +147,7 @@ class EncoderLayer(nn.Module):
 
 
 class LayerStack(nn.Module):
-    """The layers, in icefall's place for them."""
+    """The LSTM layers, under icefall's name for them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -126,7 +157,7 @@ class LayerStack(nn.Module):
         """x [N, T, D], h [L, N, D], c [L, N, H] → the same three."""
         hs, cs = [], []
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")  # it goes without
+            warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
             for index, layer in enumerate(self.layers):
                 x, h_out, c_out = layer(x, h[index : index + 1], c[index : index + 1])
                 hs.append(h_out)
@@ -148,7 +179,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids [N, U + context_size − 1] → [N, U, decoder_dim]: each row of output sees `context_size` ids."""
+    """Token ids [N, U + context_size − 1] → [N, U, decoder_dim]: an output depends on `context_size` ids."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -188,7 +219,7 @@ class LstmTransducer(nn.Module):
         self.joiner = Joiner(config)
 
     def zero_states(self, batch: int = 1) -> tuple[Tensor, Tensor]:
-        """h [L, N, D] and c [L, N, H] of a stream that has heard nothing, float32."""
+        """Return h [L, N, D] and c [L, N, H] of the beginning of a stream, float32."""
         config = self.config
         h = torch.zeros(config.num_encoder_layers, batch, config.encoder_dim)
         return h, torch.zeros(config.num_encoder_layers, batch, config.rnn_hidden_size)

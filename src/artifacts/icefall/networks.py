@@ -1,7 +1,7 @@
-"""The three networks of an LSTM transducer as modules with named inputs and outputs, ready to be traced for pnnx.
+"""The three networks of an LSTM transducer, with named inputs and outputs, to be traced for pnnx.
 
-Their tables `inputs` and `outputs` say the dimensions: a number is fixed by the checkpoint, a word names an axis that
-can vary. There is one stream, so each batch axis is 1. All values are float32 but for lengths and token ids (int64).
+There is one stream, so each batch axis is 1. All values are float32, but lengths and token ids are int64.
+Names of classes, modules and local variables are part of each traced archive: renaming one changes its bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class EncoderNetwork(Network):
     """features [1, frames, F], length [1], h [L, 1, D], c [L, 1, H] → encoder_output [1, encoder_frames, D],
     encoded_length [1], h_out [L, 1, D], c_out [L, 1, H].
 
-    encoder_frames = ((frames − 3) // 2 − 1) // 2. A stream gives 9 frames, gets one, and moves on by 4; h and c begin
-    as zeros. `length` changes nothing but `encoded_length`: sherpa-ncnn gives the one and asks not for the other.
+    encoder_frames = ((frames − 3) // 2 − 1) // 2. A stream gives 9 frames, gets one encoder frame, and moves on by 4;
+    h and c begin as zeros. `length` changes `encoded_length` only: sherpa-ncnn gives the first and ignores the second.
     """
 
     def __init__(self, model: LstmTransducer) -> None:
@@ -43,11 +43,11 @@ class EncoderNetwork(Network):
 
     def forward(self, features: Tensor, length: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         encoder_output, h_out, c_out = self.encoder(features, h, c)
-        encoded_length = torch.floor_divide(torch.floor_divide(length - 3, 2) - 1, 2)  # what pnnx converts
+        encoded_length = torch.floor_divide(torch.floor_divide(length - 3, 2) - 1, 2)  # in a form that pnnx converts
         return encoder_output, encoded_length, h_out, c_out
 
     def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
-        """Log-mel-like features, and states as small as an LSTM's."""
+        """Return features in the range of log-mel ones, and states in the range of an LSTM's."""
         generator = torch.Generator().manual_seed(seed)
         features = torch.randn(shape_of(self.inputs["features"], sizes), generator=generator) * 3 - 8
         h, c = (torch.rand(shape_of(self.inputs[name], sizes), generator=generator) - 0.5 for name in "hc")

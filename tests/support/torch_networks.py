@@ -1,4 +1,4 @@
-"""The networks of an LSTM transducer run by torch, chunk by chunk, as a streaming decoder calls them."""
+"""Run an icefall LSTM transducer with torch, chunk by chunk, as a streaming decoder does."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ States = tuple[Tensor, Tensor]
 
 
 class TorchNetworks:
-    """What `artifacts.speech.streaming_rnnt` calls, over a model in evaluation mode."""
+    """The networks that `artifacts.speech.streaming_rnnt` calls, of a model in evaluation mode."""
 
     def __init__(self, model: LstmTransducer) -> None:
         self._model = model
         self.context_size = model.config.context_size
 
     def zero_states(self) -> States:
-        """h `[L, 1, D]` and c `[L, 1, H]` of a stream that has heard nothing."""
+        """h `[L, 1, D]` and c `[L, 1, H]` at the beginning of a stream."""
         return self._model.zero_states()
 
     @torch.no_grad()

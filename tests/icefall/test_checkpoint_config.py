@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.icefall.config import Config, read_config
+from artifacts.icefall.checkpoint import read_config
+from artifacts.icefall.lstm_transducer import Config
 
 SMALL = {"num_encoder_layers": 4, "encoder_dim": 128, "rnn_hidden_size": 256, "vocab_size": 128, "context_size": 2}
 
