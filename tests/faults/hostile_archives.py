@@ -121,8 +121,8 @@ def archives() -> Iterator[Case]:
         yield Case(f"gzip bomb {level}", lambda good, file, _, level=level: file.write_bytes(
             gzip.compress(_tar({"a": bytes(40_000_000)}, []), level)), "out of proportion to its size")  # fmt: skip
     yield Case("cut", lambda good, file, _: file.write_bytes(good.read_bytes()[:100_000]), damaged)
-    yield Case("bzip2", lambda good, file, _: file.write_bytes(_compressed(good, "bz2")), "no archive begins there")
-    yield Case("empty", lambda good, file, _: file.write_bytes(b""), "no archive begins there")
+    yield Case("bzip2", lambda good, file, _: file.write_bytes(_compressed(good, "bz2")), "it is not a tar archive")
+    yield Case("empty", lambda good, file, _: file.write_bytes(b""), "it is not a tar archive")
 
 
 def _compressed(good: Path, kind: str) -> bytes:

@@ -184,9 +184,9 @@ def pickles() -> Iterator[Case]:
         ("a list as key", _pickle(b"\x80\x02}]Ns."), "the pickle cannot be read"),
         ("deep lists", _pickle(deep), "the weights are not a state dict"),
         ("a list", _state(lambda state: list(state.values())), "the weights are not a state dict"),
-        ("numbers as keys", numbered, "the weights hold 0, which is not a tensor with a name"),
-        ("numbers as values", _state(_set(x=3)), "the weights hold 'x', which is not a tensor with a name"),
-        ("dicts as values", _state(lambda state: {"state_dict": state}), "hold 'state_dict', which is not"),
+        ("numbers as keys", numbered, "the weights contain 0, which is not a tensor with a name"),
+        ("numbers as values", _state(_set(x=3)), "the weights contain 'x', which is not a tensor with a name"),
+        ("dicts as values", _state(lambda state: {"state_dict": state}), "contain 'state_dict', which is not"),
         ("sparse", _state(_with(lambda value: value.to_sparse())), "_rebuild_sparse_tensor', which is not a tensor"),
         ("complex", _state(_with(lambda value: value + 0j)), "holds a 'torch.ComplexFloatStorage'"),
     ):  # fmt: skip

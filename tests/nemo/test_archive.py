@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.nemo.archive import CONFIG, WEIGHTS, open_archive
+from artifacts.nemo.archive import CONFIG, WEIGHTS, BoundedReader, BoundError, open_archive
 from artifacts.untrusted.trust import trust
 from faults.hostile_archives import archives
 from faults.hostile_checkpoints import Case
@@ -72,17 +72,17 @@ def test_an_archive_cut_anywhere_before_its_end_mark_is_told_in_two_lines(tmp_pa
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<html>" * 500])
-def test_what_is_no_archive_is_called_so(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     checkpoint = tmp_path / "a.nemo"
     checkpoint.write_bytes(content)
     with (
-        pytest.raises(StepError, match=r"a\.nemo: not a \.nemo checkpoint: no archive begins there"),
+        pytest.raises(StepError, match=r"a\.nemo: not a \.nemo checkpoint: it is not a tar archive"),
         open_archive(checkpoint),
     ):
         pass
 
 
-def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"a folder, where a \.nemo file is needed"), open_archive(tmp_path):
         pass
 
@@ -144,3 +144,29 @@ def test_an_archive_knows_whether_it_is_trusted(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(_archive())
         with open_archive(tmp_path / name) as archive:
             assert archive.trusted is is_trusted
+
+
+def test_headers_have_a_budget_and_contents_have_none() -> None:
+    reader = BoundedReader(io.BytesIO(bytes(5000)), None, 1024)
+    assert [reader.read(512), reader.read(512)] == [bytes(512)] * 2
+    with pytest.raises(BoundError, match="too many members"):
+        reader.read(1)
+    reader.header_bytes_left = None
+    assert len(reader.read(10_000)) == 5000 - 1024
+
+
+def test_one_header_has_a_bound_of_its_own() -> None:
+    reader = BoundedReader(io.BytesIO(bytes(5000)), None, 10**6)
+    with pytest.raises(BoundError, match="too long a header"):
+        reader.read(513)
+
+
+@pytest.mark.parametrize("end", [100, 512])
+def test_nothing_is_read_beyond_the_end(end: int) -> None:
+    reader = BoundedReader(io.BytesIO(bytes(5000)), end, 10**6)
+    assert len(reader.read(end)) == end
+    assert reader.tell() == end
+    for act in (lambda: reader.read(1), lambda: reader.seek(end + 1)):
+        with pytest.raises(BoundError, match=f"unpacks to more than {end} bytes"):
+            act()
+    assert reader.seek(end - 1) == end - 1

@@ -49,8 +49,7 @@ def test_the_weights_are_those_of_the_file(tiny_checkpoint: Path, tmp_path: Path
 
 def test_the_model_outlives_the_folder_it_was_unpacked_in(tiny_checkpoint: Path, tmp_path: Path) -> None:
     model = restore(tiny_checkpoint, tmp_path)
-    for path in tmp_path.iterdir():
-        path.unlink()
+    assert list(tmp_path.iterdir()) == []
     assert all(value.isfinite().all() for value in model.parameters())
 
 

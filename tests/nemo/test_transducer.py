@@ -9,7 +9,7 @@ import torch
 from artifacts.errors import StepError
 from artifacts.nemo.archive import open_archive
 from artifacts.nemo.model_config import PART_NAMES, read_config
-from artifacts.nemo.transducer import Transducer, fill, make_part, refusals_told
+from artifacts.nemo.transducer import Transducer, fill, library_errors, make_part
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_parts_are_those_of_nemos_own_model(tiny_checkpoint: Path, empty: Tr
     fill(empty, theirs.state_dict(), "tiny.nemo")
     assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in empty.state_dict().items())
     left = [name for name, value in [*empty.named_parameters(), *empty.named_buffers()] if value.is_meta]
-    assert left == ["encoder.pos_enc.pe"]  # which position_table makes
+    assert left == ["encoder.pos_enc.pe"]  # which replace_position_tables makes
     assert not any(module.training for module in empty.modules())
 
 
@@ -58,11 +58,11 @@ def test_a_part_is_made_alike_from_a_trusted_configuration(tiny_checkpoint: Path
 
 
 def test_what_a_library_raises_is_told_by_its_first_line() -> None:
-    with pytest.raises(StepError, match=r"^x: one\n") as raised, refusals_told("x"):
+    with pytest.raises(StepError, match=r"^x: one\n") as raised, library_errors("x"):
         raise ValueError("\n\none\ntwo")
     assert isinstance(raised.value.__cause__, ValueError)
-    with pytest.raises(StepError, match=r"^x: TypeError"), refusals_told("x"):
+    with pytest.raises(StepError, match=r"^x: TypeError"), library_errors("x"):
         raise TypeError
     for error in (MemoryError(), FileNotFoundError(), ImportError()):
-        with pytest.raises(type(error)), refusals_told("x"):
+        with pytest.raises(type(error)), library_errors("x"):
             raise error

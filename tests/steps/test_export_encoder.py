@@ -11,8 +11,8 @@ import torch
 from onnx import numpy_helper
 from pydantic import ValidationError
 
-from artifacts.nemo.batch_norms import fold_batch_norm
-from artifacts.nemo.position_table import sinusoids
+from artifacts.nemo.networks import fold_batch_norm
+from artifacts.nemo.transducer import sinusoids
 from artifacts.speech.corpus import read_corpus
 from artifacts.steps.export_encoder import Params
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.nemo.streaming_schedule import Wishes, schedule
+from artifacts.nemo.streaming import StreamingOverrides, set_up_streaming
 from artifacts.speech.corpus import read_corpus
 from artifacts.speech.streaming_encoder import CACHES, INPUTS, OUTPUTS, StreamingEncoder
 from artifacts.steps import export_streaming_encoder
@@ -67,7 +67,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def rows(model: Any, evaluation: Path) -> list[Any]:
     """Whole recordings of three lengths, the longest of 20 s, as NeMo's features: float32 [1, 128, T] each."""
-    schedule(model, Wishes(), CHECKPOINT.name)
+    set_up_streaming(model, StreamingOverrides(), CHECKPOINT.name)
     corpus = read_corpus(evaluation, ("long_20s", "noisy_1db", "soft_endings"))
     waveforms = [torch.from_numpy(corpus.waveform(utterance))[None] for utterance in corpus.spread(1)]
     made = [model.preprocessor(input_signal=each, length=torch.tensor([each.shape[1]])) for each in waveforms]
@@ -98,7 +98,7 @@ def stream_with_graph(session: onnxruntime.InferenceSession, windows: Sequence[A
 def test_whole_recordings_are_streamed_exactly_as_nemo_streams_them(
     target: str, right_context: int, batch: int, model: Any, rows: list[Any]
 ) -> None:
-    schedule(model, Wishes(right_context=right_context), CHECKPOINT.name)
+    set_up_streaming(model, StreamingOverrides(right_context=right_context), CHECKPOINT.name)
     steps = stream_with_nemo(model, rows[:batch])
     session = onnxruntime.InferenceSession(streaming(target) / MODEL)
     assert len(steps) >= 15
@@ -111,11 +111,11 @@ def test_whole_recordings_are_streamed_exactly_as_nemo_streams_them(
         for have, want in ((output, step.output), (caches[0], step.caches[0]), (caches[1], step.caches[1])):
             worst = max(worst, float(np.abs(have - want.numpy()).max()))
     assert worst < BOUND
-    schedule(model, Wishes(), CHECKPOINT.name)
+    set_up_streaming(model, StreamingOverrides(), CHECKPOINT.name)
 
 
 def test_our_own_way_through_a_recording_is_nemos_too(model: Any, rows: list[Any]) -> None:
-    schedule(model, Wishes(), CHECKPOINT.name)
+    set_up_streaming(model, StreamingOverrides(), CHECKPOINT.name)
     encoder = StreamingEncoder(streaming("streaming_encoder_fp32") / MODEL, threads=1)
     for features in rows:
         steps = stream_with_nemo(model, [features])
@@ -126,7 +126,7 @@ def test_our_own_way_through_a_recording_is_nemos_too(model: Any, rows: list[Any
 
 
 def test_the_chunks_together_are_what_the_whole_recording_gives(model: Any, rows: list[Any]) -> None:
-    schedule(model, Wishes(), CHECKPOINT.name)
+    set_up_streaming(model, StreamingOverrides(), CHECKPOINT.name)
     encoder = StreamingEncoder(streaming("streaming_encoder_fp32") / MODEL, threads=1)
     for features in rows:
         whole, _ = model.encoder(audio_signal=features, length=torch.tensor([features.shape[2]]))
@@ -189,7 +189,7 @@ def test_the_same_bytes_come_out_elsewhere_and_the_differences_were_measured(tmp
 
 
 def test_an_offline_checkpoint_is_refused_unless_it_is_an_experiment(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"tiny\.nemo: attention looks over the whole recording") as raised:
+    with pytest.raises(StepError, match=r"tiny\.nemo: attention spans the whole recording") as raised:
         export_streaming_encoder.run(tmp_path, Params(), checkpoint=tiny_checkpoint)
     assert "experimental: true" in raised.value.fix
     chosen = {"left_context": 70, "right_context": 13}

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.nemo.streaming_schedule import Wishes, schedule
+from artifacts.nemo.streaming import StreamingOverrides, set_up_streaming
 from artifacts.speech.corpus import read_corpus
 from artifacts.steps import measure_streaming_wer
 from artifacts.steps.measure_streaming_wer import Params
@@ -73,7 +73,7 @@ def test_the_text_is_that_of_nemos_own_streaming(
     measured: tuple[Path, dict[str, Any]], evaluation: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = restored_streaming_model(tmp_path_factory.mktemp("unpacked"))
-    schedule(model, Wishes(), CHECKPOINT.name)
+    set_up_streaming(model, StreamingOverrides(), CHECKPOINT.name)
     corpus = read_corpus(evaluation, SLICES)
     theirs = transcribe_with_nemo(model, [corpus.waveform(utterance) for utterance in corpus.utterances])
     lines, nemos = read_rows(measured[0]), count_rows(corpus.utterances, theirs)

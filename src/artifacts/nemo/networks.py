@@ -1,8 +1,7 @@
-"""The three networks of a transducer as modules with named inputs and outputs, ready to be traced.
+"""The three networks of a transducer, with named inputs and outputs, to be exported; and their batch norms folded.
 
-Each calls the model's own NeMo functions. Its tables `inputs` and `outputs` say the dimensions: a number is fixed by
-the checkpoint, a word is the name of an axis that can vary. All values are float32 but for `length`,
-`encoded_lengths` and `y`, which are int64.
+Each network calls the model's own NeMo functions. All values are float32, but `length`, `encoded_lengths` and `y` are
+int64.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from artifacts.model.network import Network, Sizes, shape_of
 
@@ -26,9 +25,9 @@ class EncoderNetwork(Network):
     """audio_signal [batch, features, frames], length [batch] → encoder_output [batch, D, encoder_frames],
     encoded_lengths [batch].
 
-    `length` counts the valid frames of each row; what follows them changes nothing of the valid part. The graph takes
-    up to `pos_emb_max_len` encoder frames, 5000 in Parakeet: 40,000 frames or 400 s. NeMo enlarges its table of
-    relative positions when it is given more; in the graph the table is a constant.
+    `length` counts the valid frames of each row. The frames after them do not change the valid part of the output. The
+    graph takes up to `pos_emb_max_len` encoder frames, 5000 in Parakeet: 40,000 frames or 400 s. NeMo extends its table
+    of relative positions for longer inputs; in the graph the table is a constant.
     """
 
     def __init__(self, model: Transducer) -> None:
@@ -44,11 +43,10 @@ class EncoderNetwork(Network):
         return encoder_output, encoded_lengths
 
     def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
-        """Rows of different length: the first is full, each next one has a fifth less."""
+        """Return rows of different length: the first is full, each next one has a fifth less."""
         generator = torch.Generator().manual_seed(seed)
         audio_signal = torch.randn(shape_of(self.inputs["audio_signal"], sizes), generator=generator)
-        rows = torch.arange(sizes["batch"])
-        return audio_signal, (sizes["frames"] * 4**rows // 5**rows).clamp(min=1)
+        return audio_signal, shrinking_lengths(sizes["batch"], sizes["frames"])
 
 
 class PredictorNetwork(Network):
@@ -80,7 +78,7 @@ class PredictorNetwork(Network):
 class JointNetwork(Network):
     """encoder_output [batch, D, frames], predictor_output [batch, H, tokens] → joint_output [batch, frames, tokens, V].
 
-    V is the tokens, blank, and one for each duration; the values are logits as they leave the last layer.
+    V is the tokens, blank, and one for each duration; the values are the last layer's logits.
     """
 
     def __init__(self, model: Transducer) -> None:
@@ -101,10 +99,61 @@ class JointNetwork(Network):
 
 @contextmanager
 def _raw_logits(joint: RNNTJoint) -> Iterator[None]:
-    """On the CPU NeMo's joint ends in a log-softmax unless it is told otherwise."""
+    """Turn off the log-softmax with which NeMo's joint ends by default on the CPU."""
     before = joint.log_softmax
     joint.log_softmax = False
     try:
         yield
     finally:
         joint.log_softmax = before
+
+
+def shrinking_lengths(rows: int, frames: int) -> Tensor:
+    """Return the lengths [rows] of a batch, int64: the first row has all frames, each next one a fifth less."""
+    numbers = torch.arange(rows)
+    return (frames * 4**numbers // 5**numbers).clamp(min=1)
+
+
+@contextmanager
+def folded_batch_norms(network: nn.Module) -> Iterator[None]:
+    """Fold the batch normalisation of each Conformer convolution of `network`; restore it afterwards.
+
+    torch's exporter and pnnx fold too, in float32 with the instructions of the processor at hand, so that the last bits
+    of the weights are those of one machine. Here each weight is computed in float64 and rounded once.
+    Memory: one more copy of each depthwise weight.
+    """
+    from nemo.collections.asr.parts.submodules.conformer_modules import ConformerConvolution
+
+    modules = [module for module in network.modules() if isinstance(module, ConformerConvolution)]
+    before = [
+        (module, module.batch_norm, module.depthwise_conv.weight, module.depthwise_conv.bias)
+        for module in modules
+        if isinstance(module.batch_norm, nn.BatchNorm1d)
+    ]
+    try:
+        for module, norm, weight, bias in before:
+            folded_weight, folded_bias = fold_batch_norm(weight, bias, norm)
+            module.depthwise_conv.weight = nn.Parameter(folded_weight, requires_grad=False)
+            module.depthwise_conv.bias = nn.Parameter(folded_bias, requires_grad=False)
+            module.batch_norm = nn.Identity()
+        yield
+    finally:
+        for module, norm, weight, bias in before:
+            module.batch_norm = norm
+            module.depthwise_conv.weight, module.depthwise_conv.bias = weight, bias
+
+
+def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Return weight [C, ...] and bias [C], float32, of one convolution that computes it and `norm` in evaluation.
+
+    Ioffe and Szegedy 2015, "Batch Normalization", algorithm 2: y = (x - mean) * gamma / sqrt(variance + eps) + beta.
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        raise ValueError("the normalisation has no statistics to fold")
+    gamma = norm.weight.double() if norm.affine else 1.0
+    scale = gamma / (variance.double() + norm.eps).sqrt()
+    offset = (torch.zeros_like(mean) if bias is None else bias).double() - mean.double()
+    beta = norm.bias.double() if norm.affine else 0.0
+    by_channel = scale.reshape(-1, *[1] * (weight.dim() - 1))
+    return (weight.double() * by_channel).float(), (offset * scale + beta).float()

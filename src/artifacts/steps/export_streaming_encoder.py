@@ -4,18 +4,17 @@ The graph, float32: `audio_signal` [B, features, T], `length` [B] int64, `cache_
 `cache_last_time` [L, B, D, K], `cache_last_channel_len` [B] int64 → `encoder_output` [B, D, T'], `encoded_lengths` [B]
 int64 and the three caches for the next chunk, `_out` behind their names. Caches of zeros begin a stream.
 
-The result is exactly that of NeMo's own streaming, the first chunk included: the graph sees from the caches which chunk
-is the first, and drops the encoder frames of the features before a chunk for all others only (NeMo's own export drops
-them always, and so loses the first 0.16 s). The rows of a batch must therefore begin their streams together; a row
-that joins others loses these frames.
+The result is exactly that of NeMo's own streaming, the first chunk included: empty caches mark the first chunk, and the
+graph drops the encoder frames of the features before a chunk for all others only (NeMo's own export always drops them,
+and so loses the first 0.16 s). The rows of a batch must therefore begin their streams together; a row that joins later
+loses these frames.
 
-How the graph is to be fed is in its metadata, in NeMo's terms; `nemo/streaming_schedule.py` tells what they mean.
+The graph's metadata say how to feed it, in NeMo's terms; `nemo/streaming.py` defines them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -24,7 +23,7 @@ from artifacts.params import StepParams
 
 if TYPE_CHECKING:
     from artifacts.model.network import Network
-    from artifacts.nemo.streaming_schedule import Schedule
+    from artifacts.nemo.streaming import StreamingSchedule
 
 TOOLS = ("torch", "nemo_toolkit", "numpy", "onnx", "protobuf")
 
@@ -32,12 +31,12 @@ TOOLS = ("torch", "nemo_toolkit", "numpy", "onnx", "protobuf")
 class Params(StepParams):
     """Sizes are NeMo's, and the checkpoint's own unless they are given.
 
-    `layout`: which axis of the caches comes first; sherpa-onnx wants the batch. `left_context` and `right_context`, in
-    encoder frames: one of the pairs that the checkpoint was trained with; a right context names its pair by itself.
-    `chunk_frames` and `shift_frames`, in features: how much is encoded at a time, and how far the next is.
-    `cache_size` and `cache_drop_size`, in encoder frames: how much of the past attention sees, and how much of a
-    chunk's end does not enter it. `experimental` allows what the checkpoint was not trained for, an offline one
-    included; its result is no longer what the checkpoint gives for a whole recording.
+    `layout`: which axis of the caches comes first; sherpa-onnx needs the batch. `left_context` and `right_context`, in
+    encoder frames: one of the pairs that the checkpoint was trained with; a right context alone chooses its pair.
+    `chunk_frames` and `shift_frames`, in features: length of a chunk, and distance to the next one. `cache_size` and
+    `cache_drop_size`, in encoder frames: length of the past that attention sees, and of a chunk's end that does not
+    enter it. `experimental` allows what the checkpoint was not trained for, also an offline checkpoint; then the result
+    is no longer what the checkpoint gives for a whole recording.
     """
 
     opset: int = Field(17, ge=17, le=20)
@@ -55,47 +54,41 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int
     """Write `encoder-model.onnx`, above 1.5 GB with `encoder-model.onnx.data`, from the .nemo file.
 
     Returns the largest absolute difference of each output between ONNX Runtime and torch, on batches of one to three
-    rows at the beginning and in the middle of a stream, and `latency_seconds`: how long a sound waits at most for its
-    chunk to end.
+    rows at the beginning and in the middle of a stream, and `latency_seconds`: the longest time from a sound to the
+    end of its chunk.
     Raises StepError if a difference is above 1e-4, or if the checkpoint was not trained to stream, or not so.
     """
     from artifacts.nemo.checkpoint import restore
 
-    with TemporaryDirectory(dir=out) as unpacked:
-        model = restore(checkpoint, Path(unpacked))
+    model = restore(checkpoint, out)
     # torch is imported by what follows: a checkpoint that is refused waits for neither torch nor NeMo.
     from artifacts.graph.model_file import check_model, consolidate
-    from artifacts.nemo.onnx_export import export_network
-    from artifacts.nemo.parity import compare
-    from artifacts.nemo.streaming_networks import StreamingEncoderNetwork
-    from artifacts.nemo.streaming_schedule import Wishes, schedule
+    from artifacts.nemo.onnx_export import compare_with_torch, exported
+    from artifacts.nemo.streaming import StreamingEncoderNetwork, StreamingOverrides, set_up_streaming
 
-    path = out / "encoder-model.onnx"
-    wishes = Wishes(**params.model_dump(exclude={"opset", "layout"}))
-    planned = schedule(model, wishes, checkpoint.name)
-    network = StreamingEncoderNetwork(model, params.layout)
-    with TemporaryDirectory(dir=out) as loose:
-        traced = Path(loose) / path.name
-        export_network(network, traced, params.opset, fixed=None)
-        _describe(traced, network, {"cache_layout": params.layout, **planned.metadata})
-        consolidate(traced, path)
+    overrides = StreamingOverrides(**params.model_dump(exclude={"opset", "layout"}))
+    schedule = set_up_streaming(model, overrides, checkpoint.name)
+    network, path = StreamingEncoderNetwork(model, params.layout), out / "encoder-model.onnx"
+    with exported(network, path, params.opset) as loose:
+        _describe(loose, network, {"cache_layout": params.layout, **schedule.metadata})
+        consolidate(loose, path)
     check_model(path)
     features = model.cfg.preprocessor
-    latency_seconds = round(planned.chunk_frames * features.hop_samples / features.sample_rate, 4)
-    return {**compare(path, network, _cases(planned)), "latency_seconds": latency_seconds}
+    latency_seconds = round(schedule.chunk_frames * features.hop_samples / features.sample_rate, 4)
+    return {**compare_with_torch(path, network, _cases(schedule)), "latency_seconds": latency_seconds}
 
 
-def _cases(planned: Schedule) -> list[dict[str, int]]:
-    """First windows, whole and cut short; later ones with caches that are full, and that are not yet."""
-    first, later = planned.first_chunk_frames, planned.chunk_frames + planned.pre_encode_frames
-    least = planned.pre_encode_frames + planned.least_frames
+def _cases(schedule: StreamingSchedule) -> list[dict[str, int]]:
+    """Return sizes of first windows, whole and cut short, and of later ones with caches full and partly filled."""
+    first, later = schedule.first_chunk_frames, schedule.chunk_frames + schedule.pre_encode_frames
+    least = schedule.pre_encode_frames + schedule.least_frames
     sizes = [(1, first, 0), (3, first, 0), (1, 1, 0), (2, first + 16, 0)]
-    sizes += [(1, later, planned.cache_size), (3, later, planned.cache_size), (2, later, 5), (1, least, 14)]
+    sizes += [(1, later, schedule.cache_size), (3, later, schedule.cache_size), (2, later, 5), (1, least, 14)]
     return [{"batch": batch, "frames": frames, "cached": cached} for batch, frames, cached in sizes]
 
 
 def _describe(path: Path, network: Network, entries: dict[str, str]) -> None:
-    """Write the metadata, and the outputs' dimensions: the exporter loses sight of the caches' and invents names."""
+    """Write the metadata, and the outputs' dimensions: the exporter loses the caches' and invents names."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)

@@ -7,7 +7,6 @@ utterance, as long as its features, so that nothing is masked.
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -47,12 +46,11 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int
     """
     from artifacts.nemo.checkpoint import restore
 
-    with TemporaryDirectory(dir=out) as unpacked:
-        model = restore(checkpoint, Path(unpacked))
+    model = restore(checkpoint, out)
     # torch is imported by what follows: a checkpoint that is refused waits for neither torch nor NeMo.
     from artifacts.ncnn.torchscript import interface_of, max_abs_diff, write_trace
     from artifacts.ncnn.traced import write_interface
-    from artifacts.nemo.batch_norms import folded_batch_norms
+    from artifacts.nemo.networks import folded_batch_norms
 
     network, lengths = _network(model, params)
     path = out / f"{params.part}.pt"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from artifacts.nemo.position_table import replace_position_tables, sinusoids
+from artifacts.nemo.transducer import replace_position_tables, sinusoids
 
 PARAKEET = 1024
 
