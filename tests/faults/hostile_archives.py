@@ -156,7 +156,7 @@ def config_texts() -> Iterator[Case]:
         ("not UTF-8", b"a: \xff", "is not YAML: "),
         ("control character", b"a: \x07", "is not YAML: "),
         ("two documents", b"--- a\n--- b", "is not YAML: "),
-        ("text", b"target", "holds 'no class'"),
+        ("text", b"target", "contains 'no class'"),
     ):
         yield Case(f"configuration: {name}", _text(content), told)
 

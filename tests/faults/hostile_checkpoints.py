@@ -197,7 +197,7 @@ def values() -> Iterator[Case]:
         ("encoder.conv_context_size", [10**6, 8 - 10**6], "encoder.conv_context_size"),
         ("encoder.subsampling_conv_chunking_factor", 10**9, "encoder.subsampling_conv_chunking_factor: must be a"),
         ("encoder.stochastic_depth_start_layer", float("nan"), "encoder.stochastic_depth_start_layer: must be a"),
-        ("decoding.durations", list(range(1000)), "decoding.durations: 1000 values"),
+        ("decoding.durations", list(range(1000)), "joint.num_extra_outputs says, 5, got 1000"),
         ("decoding.durations", [0, 1, 2, 3, 10**9], "decoding.durations.4: "),
         ("preprocessor.n_window_stride", 10**9, "preprocessor.n_window_stride: "),
         ("encoder.feat_in", 80, "encoder.feat_in: must be preprocessor.features, 128, got 80"),

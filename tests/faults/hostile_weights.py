@@ -174,9 +174,9 @@ def pickles() -> Iterator[Case]:
     deep = b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."
     numbered = _state(lambda state: dict(enumerate(state.values())))
     for name, build, told in (
-        ("a function", _state(_set(x=print)), "holds a '__builtin__.print', which is not a tensor"),
-        ("a call", _pickle(call), "holds a 'os.system', which is not a tensor"),
-        ("bytearray of 1 TB", _pickle(reserved), "holds a 'builtins.bytearray'"),
+        ("a function", _state(_set(x=print)), "contains a '__builtin__.print', which is not a tensor"),
+        ("a call", _pickle(call), "contains a 'os.system', which is not a tensor"),
+        ("bytearray of 1 TB", _pickle(reserved), "contains a 'builtins.bytearray'"),
         ("bytearray of 1 TB, by its code", _pickle(reserved_by_code), "the pickle cannot be read: expected 10000000"),
         ("a table of 2 billion", _pickle(b"\x80\x02}r\xff\xff\xff\x7f."), "the pickle has LONG_BINPUT 2147483647"),
         ("not a pickle", _pickle(b"\xff\xff"), "the pickle cannot be read"),
@@ -188,7 +188,7 @@ def pickles() -> Iterator[Case]:
         ("numbers as values", _state(_set(x=3)), "the weights contain 'x', which is not a tensor with a name"),
         ("dicts as values", _state(lambda state: {"state_dict": state}), "contain 'state_dict', which is not"),
         ("sparse", _state(_with(lambda value: value.to_sparse())), "_rebuild_sparse_tensor', which is not a tensor"),
-        ("complex", _state(_with(lambda value: value + 0j)), "holds a 'torch.ComplexFloatStorage'"),
+        ("complex", _state(_with(lambda value: value + 0j)), "contains a 'torch.ComplexFloatStorage'"),
     ):  # fmt: skip
         yield Case(f"weights: {name}", build, told, "export_preprocessor")
 
@@ -197,7 +197,7 @@ def tensors() -> Iterator[Case]:
     """Tensors that are not the model's; the step that exports the joint meets the fault."""
     asked = "the configuration asks for torch.float32 [96, 96]"
     for name, build, told in (
-        ("a flipped bit", _bytes(_flipped), "is damaged: the checksum is another"),
+        ("a flipped bit", _bytes(_flipped), "is damaged: the checksum differs"),
         ("a weight is missing", _state(lambda state: state.pop(KEY) is None), f"the weight '{KEY}' is missing"),
         ("no weights", _state(lambda _: {"a": _[KEY]}), "' is missing"),
         ("an unknown weight", _state(_other_key("x\n" * 500)), "the model has no weight 'x\\nx"),

@@ -12,7 +12,7 @@ import yaml
 
 from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, open_archive
-from artifacts.nemo.model_config import PART_NAMES, ModelConfig, Preprocessor, read_config
+from artifacts.nemo.model_config import PART_NAMES, ModelConfig, PreprocessorConfig, read_config
 from faults.hostile_archives import config_texts
 from faults.hostile_checkpoints import Case, values
 
@@ -48,13 +48,16 @@ def _set(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     [
         (
             _set("target", "nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE"),
-            "holds 'nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE', "
-            "and only EncDecRNNTBPEModel is supported",
+            "contains 'nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE', "
+            "only EncDecRNNTBPEModel is supported",
         ),
-        (_set("target", None), "holds 'None', and only EncDecRNNTBPEModel"),
-        (_set("decoding.durations", []), "decoding.durations: 0 values, joint.num_extra_outputs: 5"),
-        (_set("joint.num_extra_outputs", 0), "decoding.durations: 5 values, joint.num_extra_outputs: 0"),
-        (_set("decoding.durations", [0, 1]), "decoding.durations: 2 values, joint.num_extra_outputs: 5"),
+        (_set("target", None), "contains 'None', only EncDecRNNTBPEModel"),
+        (
+            _set("decoding.durations", []),
+            "decoding.durations: must have as many values as joint.num_extra_outputs says, 5, got 0",
+        ),
+        (_set("joint.num_extra_outputs", 0), "joint.num_extra_outputs says, 0, got 5"),
+        (_set("decoding.durations", [0, 1]), "joint.num_extra_outputs says, 5, got 2"),
         (_set("tokenizer.type", "wpe"), "tokenizer.type: "),
         (_set("tokenizer.model_path", "/elsewhere/tokenizer.model"), "tokenizer.model_path: "),
         (_set("encoder._target_", "nemo.collections.asr.modules.SqueezeformerEncoder"), "encoder._target_: "),
@@ -85,9 +88,9 @@ def test_a_transducer_without_durations_is_read(tmp_path: Path, raw_config: dict
 
 
 @pytest.mark.parametrize(
-    ("content", "fact"), [(b"a: [", "is not YAML"), (b"- 1\n", "holds 'no class'"), (b"", "no class")]
+    ("content", "fact"), [(b"a: [", "is not YAML"), (b"- 1\n", "contains 'no class'"), (b"", "no class")]
 )
-def test_a_file_that_holds_no_configuration_is_refused(tmp_path: Path, content: bytes, fact: str) -> None:
+def test_a_file_without_a_configuration_is_refused(tmp_path: Path, content: bytes, fact: str) -> None:
     with pytest.raises(StepError, match=fact):
         _read(tmp_path, content)
 
@@ -119,7 +122,7 @@ def test_sizes_that_are_not_given_are_what_nemo_takes(settings: dict[str, Any], 
     from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 
     featurizer = AudioToMelSpectrogramPreprocessor(**settings).featurizer
-    ours = Preprocessor.model_validate({"_target_": "x.AudioToMelSpectrogramPreprocessor", **settings})
+    ours = PreprocessorConfig.model_validate({"_target_": "x.AudioToMelSpectrogramPreprocessor", **settings})
     assert (ours.window_samples, ours.hop_samples, ours.fft_samples, ours.features) == (
         featurizer.win_length, featurizer.hop_length, featurizer.n_fft, featurizer.nfilt,
     )  # fmt: skip

@@ -151,5 +151,5 @@ def test_predictor_and_joint_compute_what_the_batched_ones_do(
 
 def test_a_predictor_that_is_no_plain_lstm_is_refused(restored_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(restored_model.decoder.prediction._modules, "dec_rnn", torch.nn.Identity())
-    with pytest.raises(StepError, match="the predictor is a Identity, and only plain LSTM layers convert"):
+    with pytest.raises(StepError, match="the predictor is a Identity, only plain LSTM layers convert"):
         UnbatchedPredictor(restored_model)

@@ -56,7 +56,7 @@ def test_every_utterance_of_the_evaluation_speech_lasts_as_long_as_its_row_says(
         (json.dumps(ROW | {"gap_seconds": 1e9}), "x/utterances.jsonl:2: gap_seconds: input should be less than"),
         ("[" * 100_000, "x/utterances.jsonl:2: is nested too deep"),
         ("9" * 5000, "x/utterances.jsonl:2: is not JSON that can be read: Exceeds the limit"),
-        ('{"id": "\\ud800"}', "x/utterances.jsonl:2: holds half a surrogate pair"),
+        ('{"id": "\\ud800"}', "x/utterances.jsonl:2: contains half a surrogate pair"),
         ("x" * (MAX_LINE_BYTES + 1), "x/utterances.jsonl:2: has more than 16777216 characters"),
         (json.dumps(ROW | {"id": "b", "audio_filepath": "clips/\0"}), "2: audio_filepath: there is no 'clips/"),
         (json.dumps(ROW | {"id": "b", "audio_filepath": "x" * 5000}), "2: audio_filepath: there is no 'xxx"),

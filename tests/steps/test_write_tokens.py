@@ -62,5 +62,5 @@ def test_a_piece_that_would_break_its_line_is_refused(
 ) -> None:
     read_pieces = pieces.read_pieces
     monkeypatch.setattr(pieces, "read_pieces", lambda *given: [*read_pieces(*given)[:-1], piece])
-    with pytest.raises(StepError, match=r"tiny\.nemo: token 127 is .*, which the lines of vocab\.txt cannot hold"):
+    with pytest.raises(StepError, match=r"tiny\.nemo: token 127 is .*, which a line of vocab\.txt cannot contain"):
         run(tmp_path, Params(), checkpoint=tiny_checkpoint)

@@ -35,7 +35,7 @@ def test_text_and_json_are_read_as_they_are(tmp_path: Path) -> None:
         ("9" * 5000, "place: is not JSON that can be read: Exceeds the limit"),
         ("[NaN]", "place: is not JSON that can be read: NaN is not a number of JSON"),
         ("-Infinity", "place: is not JSON that can be read: -Infinity is not a number of JSON"),
-        ('"\\ud800"', "place: holds half a surrogate pair"),
+        ('"\\ud800"', "place: contains half a surrogate pair"),
     ],
 )
 def test_json_that_cannot_be_kept_is_refused_with_its_place(text: str, fact: str) -> None:

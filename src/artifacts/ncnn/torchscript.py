@@ -2,7 +2,7 @@
 
 The archive is the same bytes for the same checkpoint: the positions in source files that torch keeps beside the code
 are left out. torch numbers the names of classes while a process lives, so each trace needs a process of its own.
-The names of our classes and modules are part of the archive.
+Names of our classes, modules and local variables are part of the archive: renaming one changes its bytes.
 """
 
 from __future__ import annotations

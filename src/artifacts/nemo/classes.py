@@ -1,8 +1,8 @@
-"""The classes that a checkpoint's configuration may name.
+"""List the classes that a checkpoint's configuration may name, and find any other.
 
-NeMo makes whatever the keys `_target_`, `target` and `cls` name, at any depth, before it looks at anything else. Its
-own list admits functions that write, fetch and remove files. A checkpoint is a download, so this list is short and of
-exact names: what the Parakeet family has.
+NeMo calls whatever the keys `_target_`, `target` and `cls` name, at any depth, before it checks anything else. Its own
+list admits functions that write, fetch and remove files. A checkpoint is a download, so this list is short and of exact
+names: the classes of the Parakeet family.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SHOWN_CHARACTERS = 80
 
 
 def unknown_class(config: Any) -> tuple[str, Any] | None:
-    """The first key path at which the configuration names a class that is not on the list, and what it names there."""
+    """Return the first key path with a class that is not on the list, and its value; None if there is none."""
     for path, key, value in _entries(config):
         if isinstance(key, str) and key.strip().casefold() in KEYS:
             known = MODELS if path == "target" else PARTS
@@ -46,7 +46,7 @@ def unknown_class(config: Any) -> tuple[str, Any] | None:
 
 
 def _entries(config: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Key path, key and value of each entry of each mapping, in the order of the file."""
+    """Yield key path, key and value of each entry of each mapping, in the order of the file."""
     if isinstance(config, dict):
         # A path is copied for each entry below it, and shown in part: a key may be a megabyte long.
         parts = [(str(key)[:SHOWN_CHARACTERS], key, value) for key, value in config.items()]

@@ -1,10 +1,11 @@
-"""What a checkpoint's configuration says about the model, held to what the exports can do.
+"""Read and check the configuration of a checkpoint: models that the exports support, of sizes within bounds.
 
-Supported is what Parakeet-TDT is: an EncDecRNNTBPEModel whose joint predicts token and duration (TDT, Xu et al. 2023,
-arXiv 2304.06795) with a SentencePiece BPE tokenizer; and the same without durations (RNN-T, Graves 2012, arXiv
-1211.3711), as streaming checkpoints mostly are.
+Supported are models like Parakeet-TDT: an EncDecRNNTBPEModel whose joint predicts token and duration (TDT, Xu et al.
+2023, arXiv 2304.06795), with a SentencePiece BPE tokenizer; and the same without durations (RNN-T, Graves 2012, arXiv
+1211.3711), as most streaming checkpoints are.
 
-The bounds are several times what any published checkpoint has. They keep a small file from asking for a large network.
+The bounds are several times the sizes of any published checkpoint. They keep a small file from describing a large
+network.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ Past = Annotated[int, Field(ge=0, le=1022)]
 
 
 class _Section(BaseModel):
-    """A part of the file. It may say more than is read here; a default is NeMo's own."""
+    """A section of the file. Keys that are not read here are ignored; a default is NeMo's own."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
 class _Part(_Section):
-    """A section that describes a module of the model: all that it says are arguments of the module's class."""
+    """A section whose values are the arguments of a class of NeMo's, which makes a module of the model."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -54,7 +55,7 @@ class _Part(_Section):
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 
-class Tokenizer(_Section):
+class TokenizerConfig(_Section):
     """The SentencePiece model, one of the archive's members."""
 
     type: Literal["bpe"]
@@ -62,12 +63,12 @@ class Tokenizer(_Section):
 
     @property
     def member(self) -> str:
-        """The archive member that holds the SentencePiece model."""
+        """Name of the archive member with the SentencePiece model."""
         return self.model_path.removeprefix("nemo:")
 
 
-class Preprocessor(_Part):
-    """How features are made. Window and hop are given in seconds, or else in samples."""
+class PreprocessorConfig(_Part):
+    """Settings of the features. Window and hop are given in seconds, or else in samples."""
 
     target: str = Field(alias="_target_", pattern=r"\.AudioToMelSpectrogramPreprocessor$")
     sample_rate: int = Field(16_000, ge=1000, le=192_000)
@@ -93,26 +94,28 @@ class Preprocessor(_Part):
 
     @property
     def window_samples(self) -> int:
+        """Length of the window."""
         return int(self.window_size * self.sample_rate) if self.window_size else self.n_window_size or 0
 
     @property
     def hop_samples(self) -> int:
+        """Samples from one frame to the next."""
         return int(self.window_stride * self.sample_rate) if self.window_stride else self.n_window_stride or 0
 
     @property
     def fft_samples(self) -> int:
-        """Length of the Fourier transform: as given, else the window rounded up to a power of two."""
+        """Length of the Fourier transform: `n_fft`, else the window rounded up to a power of two."""
         return self.n_fft or 1 << (self.window_samples - 1).bit_length()
 
     @model_validator(mode="after")
-    def _window_and_hop_have_samples(self) -> Preprocessor:
+    def _window_and_hop_have_samples(self) -> PreprocessorConfig:
         for name, samples in (("window", self.window_samples), ("hop", self.hop_samples)):
             if not 1 <= samples <= MAX_FFT_SAMPLES:
-                raise ValueError(f"the {name} has {samples} samples, and must have 1 to {MAX_FFT_SAMPLES}")
+                raise ValueError(f"the {name} must have 1 to {MAX_FFT_SAMPLES} samples, got {samples}")
         return self
 
 
-class Encoder(_Part):
+class EncoderConfig(_Part):
     """Sizes of the FastConformer."""
 
     target: str = Field(alias="_target_", pattern=r"\.ConformerEncoder$")
@@ -137,7 +140,7 @@ class Encoder(_Part):
         return self.feat_out if self.feat_out > 0 else self.d_model
 
     @model_validator(mode="after")
-    def _sizes_agree(self) -> Encoder:
+    def _sizes_agree(self) -> EncoderConfig:
         if self.d_model % self.n_heads or self.d_model % 2:
             raise ValueError(f"d_model must be even and a multiple of n_heads, got {self.d_model} and {self.n_heads}")
         if self.subsampling_factor.bit_count() != 1:
@@ -147,60 +150,60 @@ class Encoder(_Part):
         return self
 
 
-class Prednet(_Part):
+class PrednetConfig(_Part):
     """Sizes of the LSTM: its states are [pred_rnn_layers, B, pred_hidden]."""
 
     pred_hidden: Width
     pred_rnn_layers: int = Field(ge=1, le=16)
 
 
-class Decoder(_Part):
+class DecoderConfig(_Part):
     """The predictor. `vocab_size` leaves blank out; with `blank_as_pad` false blank has no embedding to start from."""
 
     target: str = Field(alias="_target_", pattern=r"\.RNNTDecoder$")
     blank_as_pad: Literal[True] = True
     vocab_size: int = Field(ge=1, le=200_000)
-    prednet: Prednet
+    prednet: PrednetConfig
 
 
-class Jointnet(_Part):
-    """Sizes of the joint: what comes in, and the layer between."""
+class JointnetConfig(_Part):
+    """Sizes of the joint's two inputs and of its hidden layer."""
 
     encoder_hidden: Width
     pred_hidden: Width
     joint_hidden: Width
 
 
-class Joint(_Part):
+class JointConfig(_Part):
     """`num_extra_outputs`: one for each duration."""
 
     target: str = Field(alias="_target_", pattern=r"\.RNNTJoint$")
     num_extra_outputs: int = Field(0, ge=0, le=64)
-    jointnet: Jointnet
+    jointnet: JointnetConfig
 
 
-class Greedy(_Section):
+class GreedyConfig(_Section):
     """`max_symbols`: the most tokens on one frame."""
 
     max_symbols: int | None = Field(None, ge=1, le=10_000)
 
 
-class Decoding(_Section):
+class DecodingConfig(_Section):
     """`durations`: the encoder frames that each duration class stands for; none for a plain RNN-T."""
 
     durations: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field((), strict=False)
-    greedy: Greedy = Greedy(max_symbols=None)
+    greedy: GreedyConfig = GreedyConfig(max_symbols=None)
 
 
 class ModelConfig(_Section):
-    """The parts of `model_config.yaml` that are read without restoring the model."""
+    """The sections of `model_config.yaml` that are read."""
 
-    tokenizer: Tokenizer
-    preprocessor: Preprocessor
-    encoder: Encoder
-    decoder: Decoder
-    joint: Joint
-    decoding: Decoding
+    tokenizer: TokenizerConfig
+    preprocessor: PreprocessorConfig
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    joint: JointConfig
+    decoding: DecodingConfig
 
     @property
     def blank_id(self) -> int:
@@ -213,7 +216,7 @@ class ModelConfig(_Section):
         return self.decoder.vocab_size + 1 + self.joint.num_extra_outputs
 
     def arguments(self, part: str) -> dict[str, Any]:
-        """The arguments of the class of one of PART_NAMES, `_target_` included; what serves training is left out."""
+        """Return the arguments of the class of one of PART_NAMES, `_target_` included, without those of training."""
         arguments: dict[str, Any] = getattr(self, part).arguments
         if part == "joint":
             arguments.pop("vocabulary", None)
@@ -223,15 +226,15 @@ class ModelConfig(_Section):
 
 
 def read_config(archive: Archive) -> ModelConfig:
-    """Read and check the configuration. Raises StepError for another kind of model, or naming a key that is wrong.
+    """Read and check the configuration. Raises StepError for another kind of model, or with a key that is wrong.
 
-    A class that is not of this family is refused anywhere in the file, unless the recipe trusts the checkpoint.
+    A class that is not on the list is refused anywhere in the file, unless the recipe trusts the checkpoint.
     """
     place = f"{archive.name}: {CONFIG}"
     raw = _parsed(archive.read(CONFIG, MAX_BYTES), place)
-    found = str(raw.get("target", "no class")) if isinstance(raw, dict) else "no class"
-    if found.rpartition(".")[2] != SUPPORTED:
-        raise StepError(f"{archive.name}: holds {found!r:.80}, and only {SUPPORTED} is supported", _NOT_THIS_MODEL)
+    model = str(raw.get("target", "no class")) if isinstance(raw, dict) else "no class"
+    if model.rpartition(".")[2] != SUPPORTED:
+        raise StepError(f"{archive.name}: contains {model!r:.80}, only {SUPPORTED} is supported", _NOT_THIS_MODEL)
     try:
         config = ModelConfig.model_validate(raw)
     except ValidationError as error:
@@ -262,8 +265,8 @@ def _check_sizes(config: ModelConfig, place: str) -> None:
     durations, outputs = len(config.decoding.durations), config.joint.num_extra_outputs
     if durations != outputs:
         raise StepError(
-            f"{place}: decoding.durations: {durations} values, joint.num_extra_outputs: {outputs},"
-            " so this is neither a TDT model nor a plain RNN-T",
+            f"{place}: decoding.durations: must have as many values as joint.num_extra_outputs says, {outputs},"
+            f" got {durations}",
             _NOT_THIS_MODEL,
         )
     jointnet = config.joint.jointnet
@@ -277,7 +280,7 @@ def _check_sizes(config: ModelConfig, place: str) -> None:
 
 
 def _check_plain(value: Any, place: str) -> None:
-    """Refuse what is not a plain setting: OmegaConf resolves `${…}`, and no setting of these modules is large."""
+    """Refuse a value that is not a plain setting: OmegaConf resolves `${…}`, and no setting of these is large."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _check_plain(inner, f"{place}.{key!s:.80}")

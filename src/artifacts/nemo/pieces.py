@@ -1,4 +1,4 @@
-"""The pieces of a checkpoint's SentencePiece tokenizer."""
+"""Read the pieces of a checkpoint's SentencePiece tokenizer."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from artifacts.errors import StepError
 from artifacts.nemo.archive import Archive
 from artifacts.nemo.model_config import ModelConfig
 
-# Control characters, and what else ends a line.
+# Unicode categories of control characters and line ends.
 _UNPRINTED = ("Cc", "Cs", "Zl", "Zp")
 MAX_TOKENIZER_BYTES = 64 << 20
 
 
 def read_tokenizer(archive: Archive, config: ModelConfig) -> bytes:
-    """The SentencePiece model, as it is in the archive."""
+    """Return the SentencePiece model, byte for byte."""
     return archive.read(config.tokenizer.member, MAX_TOKENIZER_BYTES)
 
 
 def read_pieces(archive: Archive, config: ModelConfig) -> list[str]:
-    """The pieces in the order of their ids, blank not included. U+2581 (▁) begins a word.
+    """Return the pieces in the order of their ids, blank not included. U+2581 (▁) begins a word.
 
     Raises StepError if their number is not the decoder's, if the tokenizer cannot be read, or if a piece is not UTF-8
     or has a control character or a line end.
@@ -38,7 +38,7 @@ def read_pieces(archive: Archive, config: ModelConfig) -> list[str]:
     if count != config.blank_id:
         raise StepError(
             f"{archive.name}: the tokenizer has {count} pieces, decoder.vocab_size is {config.blank_id}",
-            "give a checkpoint whose tokenizer was not exchanged",
+            "give a checkpoint with the tokenizer that it was trained with",
         )
     return [_piece(tokenizer, number, place) for number in range(count)]
 

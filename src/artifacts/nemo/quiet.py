@@ -1,7 +1,7 @@
-"""NeMo, with what it says kept in our log at debug level.
+"""Log NeMo's messages at debug level instead of printing them.
 
 NeMo writes notes and warnings about training, GPUs and telemetry to stderr whenever it is imported or restores a model,
-and takes over Python's warnings. None of it is about the work in hand.
+and takes over Python's warnings. None of them concerns an export.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 log = logging.getLogger(__name__)
 
-_TALKERS = ("nemo_logger", "nv_one_logger")
+_LOGGERS = ("nemo_logger", "nv_one_logger")
 
 
 class _ToDebug(logging.Handler):
@@ -23,13 +23,13 @@ class _ToDebug(logging.Handler):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While it lasts, NeMo's messages and all Python warnings are debug records. Afterwards all is as before."""
-    # Its first import installs NeMo's own handlers, also for warnings: it comes before any of them are replaced.
+    """Log NeMo's messages and all Python warnings at debug level; restore handlers, levels and filters at the end."""
+    # The first import installs NeMo's own handlers, also for warnings: it comes before any of them are replaced.
     with warnings.catch_warnings(record=True), _redirected("nv_one_logger"):
-        import nemo.utils  # noqa: F401  # for that alone
+        import nemo.utils  # noqa: F401  # for its handlers
     with warnings.catch_warnings(record=True) as caught, ExitStack() as restored:
         warnings.simplefilter("default")
-        for name in _TALKERS:
+        for name in _LOGGERS:
             restored.enter_context(_redirected(name))
         try:
             yield

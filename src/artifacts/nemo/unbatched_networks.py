@@ -1,15 +1,16 @@
-"""The networks of a transducer for one utterance in its full length, as runtimes without masks take them.
+"""The networks of a transducer for one utterance in its full length, for runtimes without masks.
 
-ncnn has neither batches nor the operators of which NeMo makes its masks; with one utterance, as long as its features,
-there is nothing to mask. What differs from `networks.py` computes the same in another order, and is written so that
-every length stays open when pnnx converts the trace:
+ncnn has neither batches nor the operators of NeMo's masks. With one utterance, as long as its features, there is
+nothing to mask. Three computations differ from `networks.py` in their order, so that every length can vary after pnnx
+has converted the trace:
 
-* relative shift: the padded scores are cut as one row for each head instead of one for each position, since a length
-  that is the outcome of a reshape is fixed at that of the trace. Bit for bit the same;
+* relative shift: the padded scores are cut as one row for each head instead of one for each position, because a length
+  that results from a reshape is fixed at that of the trace. Bit for bit the same;
 * pointwise convolutions are linear layers, which ncnn quantises; the sums may round otherwise;
 * the LSTM takes the batch first: time first converts without an error and computes something else.
 
-Shapes are those of `networks.py` with a batch of 1. All values are float32 but for `y`, which is int64.
+Shapes are those of `networks.py` with a batch of 1. All values are float32, but `y` is int64.
+Names of classes, modules and local variables are part of each traced archive: renaming one changes its bytes.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ if TYPE_CHECKING:
 class UnbatchedEncoder(Network):
     """audio_signal [1, features, frames] → encoder_output [1, D, encoder_frames].
 
-    All frames are valid: what follows an utterance's own has to be cut off before. There are `max_encoder_frames` at
-    most: the table of relative positions, `2 * max_encoder_frames - 1` rows, is part of the network.
+    All frames are valid: padding must be cut off before. The output has at most `max_encoder_frames`: the table of
+    relative positions, `2 * max_encoder_frames - 1` rows, is part of the network.
     """
 
     positions: Tensor
 
     def __init__(self, model: Transducer, max_seconds: float | None = None) -> None:
-        """`max_seconds` shortens the table, which is stored in float32 whatever the rest is; None leaves it as it is.
+        """Shorten the table, which is float32 whatever the rest is, to `max_seconds`; None keeps its length.
 
-        Raises StepError if the encoder needs masks even so, or a longer table than it has.
+        Raises StepError if the encoder needs masks even so, or if its table is shorter than that.
         """
         encoder, preprocessor = model.encoder, model.cfg.preprocessor
         _check_that_no_mask_is_needed(encoder)
@@ -64,7 +65,7 @@ class UnbatchedEncoder(Network):
             raise StepError(
                 f"max_seconds: the checkpoint's table of positions ends at {whole / frames_per_second:g} s, "
                 f"got {max_seconds:g}",
-                "ask for less, or for nothing: then the whole table is taken",
+                "give less, or leave max_seconds out for the whole table",
             )
         self.max_encoder_frames = wanted
         table = encoder.pos_enc.pe  # longer than `whole` once NeMo has met a longer utterance
@@ -95,10 +96,10 @@ class UnbatchedPredictor(Network):
     def __init__(self, model: Transducer) -> None:
         decoder = model.decoder
         layers = decoder.prediction["dec_rnn"]
-        theirs = getattr(layers, "lstm", None)
-        if not isinstance(theirs, nn.LSTM):
+        nemos = getattr(layers, "lstm", None)
+        if not isinstance(nemos, nn.LSTM):
             raise StepError(
-                f"the predictor is a {type(layers).__name__}, and only plain LSTM layers convert",
+                f"the predictor is a {type(layers).__name__}, only plain LSTM layers convert",
                 "give a checkpoint whose decoder has normalization_mode: null",
             )
         state = (decoder.pred_rnn_layers, 1, decoder.pred_hidden)
@@ -106,8 +107,8 @@ class UnbatchedPredictor(Network):
             {"y": (1, 1), "h": state, "c": state}, {"g": (1, 1, decoder.pred_hidden), "h_out": state, "c_out": state}
         )
         self.embed = decoder.prediction["embed"]
-        self.lstm = nn.LSTM(theirs.input_size, theirs.hidden_size, theirs.num_layers, batch_first=True).eval()
-        self.lstm.load_state_dict(theirs.state_dict())
+        self.lstm = nn.LSTM(nemos.input_size, nemos.hidden_size, nemos.num_layers, batch_first=True).eval()
+        self.lstm.load_state_dict(nemos.state_dict())
         self.lstm.requires_grad_(False)
 
     def forward(self, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,12 +141,12 @@ class UnbatchedJoint(Network):
 
 
 def _check_that_no_mask_is_needed(encoder: ConformerEncoder) -> None:
-    """Masks hide what is not there, and what an encoder of limited context may not see."""
+    """Refuse an encoder of limited context, which masks what it may not see, and one of another structure."""
     fix = "give an offline FastConformer, such as Parakeet's"
     if encoder.self_attention_model != "rel_pos" or list(encoder.att_context_size) != [-1, -1]:
         raise StepError(
             f"the encoder attends '{encoder.self_attention_model}' within {list(encoder.att_context_size)}, "
-            "and only 'rel_pos' over the whole utterance needs no mask",
+            "only 'rel_pos' over the whole utterance needs no mask",
             fix,
         )
     if not getattr(encoder.pre_encode, "conv2d_subsampling", False):
@@ -156,7 +157,7 @@ def _check_that_no_mask_is_needed(encoder: ConformerEncoder) -> None:
 
 @contextmanager
 def _open_lengths(layers: Iterable[Any]) -> Iterator[None]:
-    """While it lasts, the layers compute in the order that the module's docstring tells."""
+    """Make the layers compute in the order that the module's docstring describes; restore them at the end."""
     for layer in layers:
         layer.self_attn.rel_shift = relative_shift
         layer.conv.forward = partial(_convolve, layer.conv)
@@ -168,14 +169,17 @@ def _open_lengths(layers: Iterable[Any]) -> Iterator[None]:
 
 
 def relative_shift(scores: Tensor) -> Tensor:
-    """Scores [1, heads, T, 2 T - 1] by relative position → by absolute one (Dai et al. 2019, appendix B)."""
+    """Return scores by absolute position, from scores [1, heads, T, 2 T - 1] by relative position.
+
+    Dai et al. 2019, "Transformer-XL", appendix B.
+    """
     _, heads, frames, positions = scores.size()
     row = nn.functional.pad(scores, (1, 0)).reshape(1, heads, -1)
     return row[:, :, frames:].reshape(1, heads, frames, positions)
 
 
 def _convolve(module: ConformerConvolution, x: Tensor, pad_mask: None, cache: None) -> Tensor:
-    """The Conformer's convolution module (Gulati et al. 2020, section 2.2) on x [1, T, D], without mask and cache."""
+    """Apply the Conformer's convolution module (Gulati et al. 2020, section 2.2) to x [1, T, D], without a mask."""
     x = nn.functional.glu(_pointwise(module.pointwise_conv1, x), dim=-1)
     x = module.depthwise_conv(x.transpose(1, 2))
     if module.norm_type == "layer_norm":

@@ -1,8 +1,8 @@
-"""Write the tokens of a .nemo checkpoint in the forms that consumers read.
+"""Write the tokens of a .nemo checkpoint as vocab.txt, tokens.txt and the SentencePiece model.
 
-`vocab.txt` (onnx-asr and what reads its layout) and `tokens.txt` (sherpa-onnx) have the same content under two names:
-a line `piece id` for each token in the order of ids, UTF-8, the last one `<blk>` with the id V. Pieces are those of
-SentencePiece: U+2581 begins a word, `<unk>` and other control pieces have their lines too, since ids count them.
+`vocab.txt` (onnx-asr and programs with its layout) and `tokens.txt` (sherpa-onnx) have the same content under two
+names: a line `piece id` for each token in the order of ids, UTF-8, the last one `<blk>` with the id V. Pieces are those
+of SentencePiece: U+2581 begins a word. `<unk>` and other control pieces have their lines too, because ids count them.
 `tokenizer.model` is the SentencePiece model, byte for byte.
 """
 
@@ -19,7 +19,7 @@ BLANK = "<blk>"
 
 
 class Params(StepParams):
-    """There is nothing to choose."""
+    """The step has no params."""
 
 
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, int]:
@@ -39,8 +39,8 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, int]:
     for number, piece in enumerate(pieces):
         if not piece or any(mark in piece for mark in " \r\n") or (piece == BLANK) != (number == config.blank_id):
             raise StepError(
-                f"{checkpoint.name}: token {number} is {piece!r:.80}, which the lines of vocab.txt cannot hold",
-                "give a checkpoint whose pieces hold no space or line end, and are not called <blk>",
+                f"{checkpoint.name}: token {number} is {piece!r:.80}, which a line of vocab.txt cannot contain",
+                "give a checkpoint whose pieces have no space or line end, and are not called <blk>",
             )
     lines = "".join(f"{piece} {number}\n" for number, piece in enumerate(pieces))
     for name in ("vocab.txt", "tokens.txt"):

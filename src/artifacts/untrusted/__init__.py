@@ -1,1 +1,1 @@
-"""Reading what strangers made: within bounds, and without running any of it."""
+"""Reading files from outside: within bounds, and without running any of their code."""

@@ -1,6 +1,6 @@
 """Bound the memory that a library may take: a file of a kilobyte can describe a computation on terabytes.
 
-The kernel counts what the process may write (`RLIMIT_DATA`), and refuses more; mapped files are not counted.
+The kernel counts the process's writable memory (`RLIMIT_DATA`), and refuses more; mapped files are not counted.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from pathlib import Path
 
 from artifacts.errors import StepError
 
-# 1.5 GiB, for whatever a model takes.
+# 1.5 GiB, for a model of any size.
 SLACK_BYTES = 3 << 29
 
 
 def bytes_for_model(file_bytes: int) -> int:
-    """The bound for loading a model and running it on next to nothing: SLACK_BYTES and four times its files.
+    """Return the bound for loading a model and running it on small inputs: SLACK_BYTES and four times its files.
 
-    Weights may be there as they are, widened to float32, and packed for the processor.
+    Weights may be in memory as they are, widened to float32, and packed for the processor.
     """
     return 4 * file_bytes + SLACK_BYTES
 
 
 def bytes_for_speech(seconds: float) -> int:
-    """The bound for running models that are loaded on a recording, several times what an encoder of 1 billion needs.
+    """Return the bound for running loaded models on a recording: several times the need of 1 billion parameters.
 
-    What the convolutions make grows with its length, the scores of attention with the square.
+    Outputs of convolutions grow with its length, scores of attention with its square.
     """
     return SLACK_BYTES + round(20e6 * seconds + 1e5 * seconds**2)
 
 
 @contextmanager
 def bounded_memory(more_bytes: int, fact: str) -> Iterator[None]:
-    """Let the process take so many bytes more than it has, while this lasts.
+    """Bound the memory of the process to `more_bytes` more than it has now; lift the bound at the end.
 
-    Raises StepError with the `fact` if it would have taken more.
+    Raises StepError with the `fact` if an allocation failed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = _data_bytes() + more_bytes
@@ -49,7 +49,7 @@ def bounded_memory(more_bytes: int, fact: str) -> Iterator[None]:
             raise
         raise StepError(
             f"{fact}: takes more than {more_bytes / 2**30:.1f} GiB",
-            "export the model again; one that computes much from little is not run",
+            "export the model again: its computation is far larger than its file",
         ) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -1,7 +1,7 @@
-"""Bounds on a YAML text, checked before any value is built, and a loader of plain values within them.
+"""Check a YAML text against bounds before any value is built, and load plain values within them.
 
-A parser builds values by recursion, and an alias repeats what it names: a kilobyte can overflow the stack or fill the
-memory. Events come one by one, so that checking them takes neither.
+A parser builds values by recursion, and an alias repeats a value: a kilobyte can overflow the stack or fill the memory.
+Events come one by one, so that checking them takes neither.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-# The C parser where it was built.
+# The C parser if PyYAML was built with it.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # YAML 1.1 has numbers of base 60, which take quadratic time, and int() refuses 4300 digits.
 MAX_NUMBER_LENGTH = 40
@@ -26,12 +26,12 @@ _FLOAT = re.compile(
 )
 Constructor = Callable[[Any, Any], Any]
 
-# The parser compares each with all before it, and says nothing until the last: a megabyte of them takes a minute.
+# The parser compares each with all before it, before the first event: a megabyte of them takes a minute.
 MOST_TAG_DIRECTIVES = 100
 
 
 class YamlBoundError(ValueError):
-    """A YAML text exceeds a bound. `line` and `column` count from 1; `problem` says what is there."""
+    """A YAML text exceeds a bound. `line` and `column` count from 1; `problem` is the text of the error."""
 
     def __init__(self, problem: str, line: int, column: int) -> None:
         super().__init__(f"line {line}, column {column}: {problem}")
@@ -108,10 +108,10 @@ _Loader.add_constructor(f"{_TAG}map", _mapping)
 
 
 def load_plain(text: str, *, max_bytes: int, max_depth: int) -> Any:
-    """Return the mappings, lists, texts, numbers, booleans and nulls of a text. No tag makes anything else.
+    """Return the mappings, lists, texts, numbers, booleans and nulls of a text. No tag makes another object.
 
     Scalars are resolved as OmegaConf does: YAML 1.1, but `1e-5` is a number and a date is a text. Raises
-    YamlBoundError beyond the bounds, yaml.YAMLError for what is not YAML, has another tag, or gives a key twice.
+    YamlBoundError beyond the bounds, yaml.YAMLError for a text that is not YAML, has another tag, or gives a key twice.
     """
     check_events(text, max_bytes=max_bytes, max_depth=max_depth)
     return yaml.load(text, Loader=_Loader)

@@ -14,8 +14,8 @@ MAX_REASON_CHARACTERS = 300
 def foreign_errors(package: str, fact: str, fix: str) -> Iterator[None]:
     """Raise StepError(`fact` with the reason in one line, `fix`) for an exception that comes from `package`.
 
-    It does if its class is defined there, or if code of the package raised it. What runs out of memory, or is a
-    StepError already, is passed on, and so is an exception of our own code.
+    An exception comes from a package if its class is defined there, or if code of the package raised it. MemoryError,
+    StepError and exceptions of our own code are passed on.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def _is_of(module: str, package: str) -> bool:
 
 
 def _raised_in(error: BaseException) -> str:
-    """The module whose code raised the exception."""
+    """Return the name of the module whose code raised the exception."""
     trace, module = error.__traceback__, ""
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "")

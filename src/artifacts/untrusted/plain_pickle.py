@@ -1,8 +1,8 @@
-"""Reads a pickle of plain values, by our own interpreter of the few opcodes that `torch.save` writes (protocol 2).
+"""Read a pickle of plain values, by our own interpreter of the few opcodes that `torch.save` writes (protocol 2).
 
-Python's reader takes as long, and as much memory, as a file of some bytes wants: the hash of a tuple that contains one
-tuple twice, that one another twice, and so on, doubles with each; a list of copies of a dictionary is as large as their
-product. Here keys are plain, nothing is copied, and each opcode costs what its own bytes cost.
+For Python's reader, a file of some bytes can take any time and memory. A tuple that contains one tuple twice, that one
+another twice, and so on, doubles the cost of its hash with each; a list of copies of a dictionary is as large as their
+product. Here keys are plain, nothing is copied, and the cost of each opcode is linear in its bytes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _KEYS = (str, int, float, bool, type(None))
 
 
 class PlainPickleError(ValueError):
-    """The pickle is cut off, contradicts itself, or holds what is not plain. The text says what, in one line."""
+    """The pickle is cut off, contradicts itself, or contains other values. The text says which, in one line."""
 
 
 def read_plain(text: bytes, find: Callable[[str, str], Any], persistent: Callable[[Any], Any]) -> Any:
-    """Return what the pickle holds. `find` gives what a module's name stands for, `persistent` what an identifier does.
+    """Return the value in the pickle. `find` resolves a name of a module, `persistent` an identifier.
 
-    What `find` gives is called with the arguments in the file, where these call it. Attributes of dictionaries are
-    left out. Time and memory: linear in the text. Raises PlainPickleError, and what `find`, `persistent` and the called
-    raise.
+    Functions that `find` returns are called where the file says so, with its arguments. Attributes of dictionaries are
+    left out. Time and memory: linear in the text. Raises PlainPickleError, and the errors of `find`, `persistent` and
+    the functions.
     """
     reader = _Reader(find, persistent, len(text))
     for name, argument in _opcodes(text):
@@ -36,7 +36,7 @@ def read_plain(text: bytes, find: Callable[[str, str], Any], persistent: Callabl
                 return reader.stack.pop()
             reader.take(name, argument)
         except LookupError:
-            raise PlainPickleError("the pickle cannot be read: it takes what is not there") from None
+            raise PlainPickleError("the pickle cannot be read: it uses a value that is missing") from None
     raise PlainPickleError("the pickle cannot be read: it has no end")
 
 
@@ -57,7 +57,7 @@ class _Reader:
         self._length = self._attributes_left = length
 
     def take(self, name: str, argument: Any) -> None:
-        """Do what one opcode says."""
+        """Execute one opcode."""
         stack = self.stack
         match name:
             case "PROTO":
@@ -70,7 +70,7 @@ class _Reader:
                 stack.append(self._persistent(stack.pop()))
             case "BINGET" | "LONG_BINGET":
                 stack.append(self._memo[argument])
-            case "BINPUT" | "LONG_BINPUT" if argument <= self._length:  # a table may be as long as its largest number
+            case "BINPUT" | "LONG_BINPUT" if argument <= self._length:  # the memo is as long as its largest number
                 self._memo[argument] = stack[-1]
             case "EMPTY_LIST":
                 stack.append([])

@@ -1,6 +1,6 @@
-"""Read text and JSON that an input of a step holds: a damaged or hostile file becomes a StepError, and takes no memory.
+"""Read text and JSON of a step's input, in bounded memory: a damaged or hostile file becomes a StepError.
 
-Only regular files are opened: to open a pipe waits for ever, and a device has no end.
+Only regular files are opened: opening a pipe can wait for ever, and a device has no end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def require_file(path: Path, fix: str) -> None:
 
 
 def require_inside(path: Path, fix: str) -> None:
-    """Raise StepError for a link that leads nowhere or out of its folder, to any other file of the machine."""
+    """Raise StepError for a link without a target, or with one outside its folder."""
     if path.is_symlink() and not path.exists():
         raise StepError(f"{path.name}: is a symbolic link that leads nowhere", fix)
     if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
@@ -52,7 +52,7 @@ def read_json(path: Path, fix: str) -> Any:
 
 
 def read_json_object(path: Path, fix: str) -> dict[str, Any]:
-    """Return the object that a JSON file holds. Raises StepError as `read_json` does, and for any other value."""
+    """Return the object in a JSON file. Raises StepError as `read_json` does, and for any other value."""
     value = read_json(path, fix)
     if not isinstance(value, dict):
         raise StepError(f"{path.name}: expected a JSON object, got {_kind(value)}", fix)
@@ -60,10 +60,10 @@ def read_json_object(path: Path, fix: str) -> dict[str, Any]:
 
 
 def parse_json(text: str, place: str, fix: str) -> Any:
-    """Return the value of a JSON text. Raises StepError, with the `place`, for what is not JSON or cannot be kept.
+    """Return the value of a JSON text. Raises StepError, with the `place`, for other texts and for odd values.
 
-    That is a text nested too deep, a number of thousands of digits, NaN or infinity, and half a surrogate pair, which
-    no file can hold as UTF-8.
+    These are a text nested too deep, a number of thousands of digits, NaN or infinity, and half a surrogate pair, which
+    UTF-8 cannot encode.
     """
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
@@ -75,7 +75,7 @@ def parse_json(text: str, place: str, fix: str) -> Any:
     except RecursionError:
         raise StepError(f"{place}: is nested too deep", fix) from None
     except UnicodeEncodeError:
-        raise StepError(f"{place}: holds half a surrogate pair, which is not a character", fix) from None
+        raise StepError(f"{place}: contains half a surrogate pair, which is not a character", fix) from None
     except ValueError as error:
         raise StepError(f"{place}: is not JSON that can be read: {error}", fix) from None
     return value

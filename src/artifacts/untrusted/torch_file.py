@@ -1,8 +1,8 @@
-"""Tensors of a file that `torch.save` wrote: what it says of them, checked before torch maps the file.
+"""Check a file that `torch.save` wrote, and the tensors in it, before torch maps the file.
 
 torch trusts a file that it maps: it compares neither checksums nor the sizes of storages, so that an emptied storage
-takes its values from what follows it. A pickle of some bytes can reserve any memory. Here the pickle is read without
-torch; it may name nothing but tensors, and no function of the file is called.
+takes its values from the bytes after it. A pickle of some bytes can reserve any amount of memory. Here the pickle is
+read without torch; it may name nothing but tensors, and no function of the file is called.
 
 The format is torch's since 1.6: a zip of uncompressed records, `data.pkl` and one `data/<key>` for each storage.
 """
@@ -35,12 +35,12 @@ class TorchFileError(ValueError):
 
 
 class ForeignObjectError(TorchFileError):
-    """The file holds more than tensors, numbers, texts and collections of these."""
+    """The file contains more than tensors, numbers, texts and collections of these."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as the file describes it. `storage_type` is torch's name, `record` the zip's that holds its values."""
+    """Description of a tensor in the file. `storage_type` is torch's name, `record` that of its values in the zip."""
 
     storage_type: str
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ class StoredTensor:
 
     @property
     def byte_count(self) -> int:
-        """Bytes of the values once each has a place of its own."""
+        """Bytes of the values if none share memory."""
         count = ITEM_BYTES[self.storage_type]
         for size in self.shape:
             count *= size
@@ -61,7 +61,7 @@ class StoredTensor:
 
 
 def read_index(path: Path) -> Any:
-    """Return what the file holds, a StoredTensor in the place of each tensor.
+    """Return the object in the file, with a StoredTensor in the place of each tensor.
 
     Memory: some hundred bytes for each tensor. Raises TorchFileError; ForeignObjectError for any other object.
     """
@@ -74,7 +74,7 @@ def read_index(path: Path) -> Any:
 
 
 def check_records(path: Path, tensors: Collection[StoredTensor]) -> None:
-    """Compare the checksum of each record that holds one of these tensors, and their size with the file's.
+    """Compare the checksum of each record with one of these tensors, and the bytes of all with the file's.
 
     Time: one pass over the records, in chunks of a megabyte. Raises TorchFileError, naming the record.
     """
@@ -127,12 +127,12 @@ def _opened(file: IO[bytes]) -> zipfile.ZipFile:
 
 
 def _record(info: zipfile.ZipInfo) -> str:
-    """The name as torch's functions have it: without the folder that all are in."""
+    """Return the name that torch's functions use: without the folder of all records."""
     return info.filename.partition("/")[2]
 
 
 def _check_directory(file: IO[bytes]) -> None:
-    """Find the zip's directory where torch finds it, and refuse a large one before `zipfile` reads all of it."""
+    """Check the zip's directory, which must be where torch looks for it, and refuse a large one before it is read."""
     size = file.seek(0, 2)
     file.seek(0)
     if file.read(4) != b"PK\3\4":
@@ -176,7 +176,7 @@ def _checked(member: IO[bytes], info: zipfile.ZipInfo, count: int) -> bytes:
     try:
         return member.read(count)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise TorchFileError(f"record {_record(info)!r:.80} is damaged: the checksum is another") from error
+        raise TorchFileError(f"record {_record(info)!r:.80} is damaged: the checksum differs") from error
 
 
 def _unpickled(text: bytes, sizes: dict[str, int]) -> Any:
@@ -186,7 +186,7 @@ def _unpickled(text: bytes, sizes: dict[str, int]) -> Any:
         raise
     except PlainPickleError as error:
         raise ForeignObjectError(str(error)) from error
-    except (ValueError, TypeError) as error:  # of a function below that was given what it does not take
+    except (ValueError, TypeError) as error:  # a function below got other arguments than torch writes
         raise ForeignObjectError(f"the pickle cannot be read: {error}"[:200]) from error
 
 
@@ -206,21 +206,21 @@ def _found(module: str, name: str) -> Any:
         ("torch._utils", "_rebuild_parameter"): _parameter,
     }
     if (module, name) not in known:
-        raise ForeignObjectError(f"holds a {f'{module}.{name}'!r:.80}, which is not a tensor")
+        raise ForeignObjectError(f"contains a {f'{module}.{name}'!r:.80}, which is not a tensor")
     return known[module, name]
 
 
 def _ordered() -> OrderedDict[Any, Any]:
-    """Stand in for the class, which would copy a dictionary that it is given."""
+    """Replace the class, which would copy a dictionary that is its argument."""
     return OrderedDict()
 
 
 def _storage(pid: Any, sizes: dict[str, int]) -> _Storage:
     kind, storage_type, key, place, count = pid
     if not all(type(text) is str for text in (kind, storage_type, key, place)) or type(count) is not int:
-        raise TorchFileError("a storage is described in another way than torch's")
+        raise TorchFileError("a storage is not described as torch does")
     if kind != "storage" or storage_type not in ITEM_BYTES:
-        raise TorchFileError("a storage is described in another way than torch's")
+        raise TorchFileError("a storage is not described as torch does")
     record = f"data/{key}"
     claimed = count * ITEM_BYTES[storage_type]
     if sizes.get(record, -1) != claimed:
@@ -232,10 +232,10 @@ def _storage(pid: Any, sizes: dict[str, int]) -> _Storage:
 def _tensor(
     storage: Any, offset: Any, shape: Any, stride: Any, grad: Any = False, hooks: Any = None, metadata: Any = None
 ) -> StoredTensor:
-    """Stand in for torch's function of that place, with its arguments."""
+    """Replace torch's function, with its arguments."""
     is_shaped = type(shape) is type(stride) is tuple and len(shape) == len(stride)
     if not isinstance(storage, _Storage) or not is_shaped or type(grad) is not bool or hooks or metadata:
-        raise TorchFileError("a tensor is described in another way than torch's")
+        raise TorchFileError("a tensor is not described as torch does")
     if not all(type(number) is int and 0 <= number < 2**62 for number in (offset, *shape, *stride)):
         raise TorchFileError("a tensor has a shape that is not of whole numbers")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
@@ -245,7 +245,7 @@ def _tensor(
 
 
 def _parameter(tensor: Any, grad: Any = False, hooks: Any = None) -> Any:
-    """Stand in for torch's function of that place, with its arguments."""
+    """Replace torch's function, with its arguments."""
     if not isinstance(tensor, StoredTensor) or type(grad) is not bool or hooks:
-        raise TorchFileError("a parameter is described in another way than torch's")
+        raise TorchFileError("a parameter is not described as torch does")
     return tensor
