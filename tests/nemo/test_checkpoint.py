@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import sys
@@ -12,10 +13,14 @@ import torch
 
 from artifacts.errors import StepError
 from artifacts.nemo.archive import WEIGHTS, open_archive
-from artifacts.nemo.checkpoint import restore, restore_preprocessor
+from artifacts.nemo.checkpoint import restore
 from artifacts.untrusted.trust import trust
 from faults.hostile_checkpoints import Case, changed, pack, set_key, unpack
 from faults.hostile_weights import weights
+
+
+def restore_preprocessor(checkpoint: Path, scratch: Path) -> Any:
+    return restore(checkpoint, scratch, ["preprocessor"]).preprocessor
 
 
 @pytest.fixture
@@ -62,6 +67,31 @@ def test_the_preprocessor_alone_is_the_models(tiny_checkpoint: Path, tmp_path: P
     assert preprocessor.featurizer.normalize == whole.featurizer.normalize
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder", "joint"])
+def test_a_part_is_restored_alone_and_its_weights_are_the_models(
+    part: str, tiny_checkpoint: Path, tmp_path: Path, restored_model: Any
+) -> None:
+    model = restore(tiny_checkpoint, tmp_path, [part])
+    assert [name for name, _ in model.named_children()] == [part]
+    whole, own = getattr(restored_model, part), getattr(model, part)
+    assert own.state_dict().keys() == whole.state_dict().keys()
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in own.state_dict().items())
+    if part == "encoder":
+        assert torch.equal(own.pos_enc.pe, whole.pos_enc.pe)
+
+
+def test_the_garbage_collector_runs_again_afterwards(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert gc.isenabled()
+    restore(tiny_checkpoint, tmp_path, ["joint"])
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        restore(tiny_checkpoint, tmp_path, ["joint"])
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
 def test_weights_of_less_precision_are_widened(
     scratch: Path, restored_model: Any, with_weights: Callable[[bytes], Path]
 ) -> None:
@@ -97,10 +127,10 @@ WEIGHT_CASES = list(weights())
 def test_weights_that_are_not_the_models_are_told_in_two_lines(
     case: Case, tmp_path: Path, scratch: Path, tiny_checkpoint: Path
 ) -> None:
-    function = restore if case.step == "export_joint" else restore_preprocessor
+    part = {"export_encoder": "encoder", "export_joint": "joint"}.get(case.step, "preprocessor")
     case.build(tiny_checkpoint, tmp_path / "h.nemo", tmp_path)
     with pytest.raises(StepError) as raised:
-        function(tmp_path / "h.nemo", scratch)
+        restore(tmp_path / "h.nemo", scratch, [part])
     assert raised.value.fact.startswith("h.nemo: ")
     assert case.told in raised.value.fact
     assert raised.value.fact.isprintable()

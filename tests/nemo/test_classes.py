@@ -126,7 +126,7 @@ def test_a_text_that_a_library_would_follow_is_refused(
 def test_trust_lifts_the_list_and_nothing_else(
     tmp_path: Path, tiny_checkpoint: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from artifacts.nemo.checkpoint import restore_preprocessor
+    from artifacts.nemo.checkpoint import restore
     from artifacts.untrusted import trust
 
     monkeypatch.setattr(trust, "_trusted", set())
@@ -137,7 +137,7 @@ def test_trust_lifts_the_list_and_nothing_else(
         next(case for case in CALLS if case.name == case_name).build(tiny_checkpoint, trusted, victim)
         scratch = tmp_path / case_name.replace(" ", "-")
         scratch.mkdir()
-        return restore_preprocessor(trusted, scratch)
+        return restore(trusted, scratch, ["preprocessor"]).preprocessor
 
     # A section that no export needs does not reach NeMo, trusted or not.
     assert restored("direct: writes at spec_augment.a").featurizer.nfilt == 128

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -40,18 +40,18 @@ _FIX = "give a checkpoint that the pinned NeMo restores"
 
 
 class Transducer(nn.Module):
-    """The model of a checkpoint, without the parts that serve training. `cfg` is its configuration."""
+    """Parts of the model of a checkpoint, none of those that serve training. `cfg` is its configuration."""
 
     preprocessor: AudioToMelSpectrogramPreprocessor
     encoder: ConformerEncoder
     decoder: RNNTDecoder
     joint: RNNTJoint
 
-    def __init__(self, cfg: ModelConfig, trusted: bool, name: str) -> None:
-        """Make the modules without memory for their weights. Raises StepError if NeMo does not make one."""
+    def __init__(self, cfg: ModelConfig, trusted: bool, name: str, parts: Sequence[str] = PART_NAMES) -> None:
+        """Make these modules without memory for their weights. Raises StepError if NeMo does not make one."""
         super().__init__()
         self.cfg = cfg
-        for part in PART_NAMES:
+        for part in parts:
             setattr(self, part, make_part(cfg, part, trusted, name))
 
 

@@ -57,9 +57,7 @@ class UnbatchedEncoder(Network):
         self.subsampling, self.layers = encoder.pre_encode, encoder.layers
         self.scale = encoder.pos_enc.xscale
         whole = encoder.pos_emb_max_len
-        frames_per_second = preprocessor.sample_rate / (
-            model.preprocessor.featurizer.hop_length * encoder.subsampling_factor
-        )
+        frames_per_second = preprocessor.sample_rate / (preprocessor.hop_samples * encoder.subsampling_factor)
         wanted = whole if max_seconds is None else math.ceil(max_seconds * frames_per_second)
         if wanted > whole:
             raise StepError(

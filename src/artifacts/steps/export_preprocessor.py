@@ -36,10 +36,10 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float]:
     checkpoint is not a supported one.
     """
     from artifacts.graph.model_file import check_model, save_graph
-    from artifacts.nemo.checkpoint import restore_preprocessor
+    from artifacts.nemo.checkpoint import restore
     from artifacts.nemo.features_graph import build_features_graph, read_settings
 
-    preprocessor = restore_preprocessor(checkpoint, out)
+    preprocessor = restore(checkpoint, out, ["preprocessor"]).preprocessor
     settings = read_settings(preprocessor, checkpoint.name)
     path = out / "preprocessor.onnx"
     save_graph(build_features_graph(settings, params.opset), path, external=False)

@@ -60,7 +60,7 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int
     """
     from artifacts.nemo.checkpoint import restore
 
-    model = restore(checkpoint, out)
+    model = restore(checkpoint, out, ["encoder"])
     # torch is imported by what follows: a checkpoint that is refused waits for neither torch nor NeMo.
     from artifacts.graph.model_file import check_model, consolidate
     from artifacts.nemo.onnx_export import compare_with_torch, exported

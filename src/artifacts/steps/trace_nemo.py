@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 TOOLS = ("torch", "nemo_toolkit", "numpy")
 
+NEMOS_NAMES = {"encoder": "encoder", "predictor": "decoder", "joint": "joint"}
+
 
 class Params(StepParams):
-    """`part`: which of the three networks, by NeMo's names.
+    """`part`: which of the three networks.
 
     `max_seconds`: the longest recording that the encoder takes, by default what the checkpoint's own table of relative
     positions allows. The table is part of the network, float32 whatever the rest is: Parakeet's has 41 MB, a minute 6.
@@ -46,7 +48,7 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int
     """
     from artifacts.nemo.checkpoint import restore
 
-    model = restore(checkpoint, out)
+    model = restore(checkpoint, out, [NEMOS_NAMES[params.part]])
     # torch is imported by what follows: a checkpoint that is refused waits for neither torch nor NeMo.
     from artifacts.ncnn.torchscript import interface_of, max_abs_diff, write_trace
     from artifacts.ncnn.traced import write_interface
