@@ -1,1 +1,1 @@
-"""Files on a disk: replaced whole, copied, locked, and told from one another."""
+"""Files on a disk: written atomically, copied, locked, checksummed, and compared by their stamps."""

@@ -1,4 +1,4 @@
-"""Files and folders that are at their name whole or not at all, also after a crash."""
+"""Write and remove files and folders atomically: a name refers to a complete file or to none, also after a crash."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-# The end of names that are on their way to another.
+# The end of temporary names.
 UNFINISHED = ".unfinished"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that a reader sees the old bytes or all of the new ones, also after a crash.
+    """Write `data` to `path` so that a reader sees all old bytes or all new ones, also after a crash.
 
-    The caller holds the lock under which the path is written: what a killed run left beside it is removed.
+    The caller holds the lock of the path: leftovers of killed runs beside it are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path)
@@ -37,31 +37,30 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove the files and folders that killed runs left beside `path`, on their way to it."""
-    # Eight characters, as tempfile makes them: with dots in it, a name could be another target's.
+    """Remove the temporary files and folders that killed runs left beside `path`."""
+    # Eight characters, as tempfile makes them. A pattern that allows dots could match another target's name.
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????{UNFINISHED}"):
         remove(left)
 
 
 def remove(path: Path) -> None:
-    """Remove what a step left: a file, a link or a folder, as deep and with such modes as may be; nothing if there is
-    none. Raises OSError.
+    """Remove a file, a link or a folder that a step left, of any depth and modes, if it is there. Raises OSError.
 
-    What is deep inside is moved up first: a walk down ends at Python's recursion limit or at the longest path.
+    Inner folders are moved up first: a walk down would end at Python's recursion limit or at the longest path.
     """
     if not _is_folder(path):
         path.unlink(missing_ok=True)
         return
-    _open_to_us(path)
+    _make_writable(path)
     while entries := list(path.iterdir()):
         for entry in entries:
             if not _is_folder(entry):
                 entry.unlink()
                 continue
-            _open_to_us(entry)
+            _make_writable(entry)
             for inner in list(entry.iterdir()):
                 if _is_folder(inner):
-                    _open_to_us(inner)  # a folder that moves is written to: it has another parent
+                    _make_writable(inner)  # a move changes the `..` entry of a folder
                     inner.rename(path / uuid.uuid4().hex)
                 else:
                     inner.unlink()
@@ -69,8 +68,8 @@ def remove(path: Path) -> None:
     path.rmdir()
 
 
-def _open_to_us(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # where it matters, the removal fails and tells
+def _make_writable(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # if it was needed, the removal raises
         folder.chmod(0o700)
 
 
@@ -80,9 +79,9 @@ def _is_folder(path: Path) -> bool:
 
 @contextlib.contextmanager
 def unfinished_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` to make in it what is then renamed to `path`; removed at the end.
+    """Make a temporary folder beside `path`, for content that the caller renames to `path`; remove it at the end.
 
-    The caller holds the lock under which the path is written: what a killed run left beside it is removed.
+    The caller holds the lock of the path: leftovers of killed runs beside it are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path)
@@ -93,7 +92,7 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an OSError in the block name `path` where it names no file: a write that fails does not."""
+    """Add `path` to an OSError of the block that has no file name: that of a failed write has none."""
     try:
         yield
     except OSError as error:
@@ -103,7 +102,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Make a file's bytes, or the names in a folder, survive a power cut."""
+    """Flush a file's bytes, or a folder's names, to the disk, so that they survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -112,9 +111,9 @@ def sync(path: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder of read-only files, whoever else is about to look at it: first out of sight, then away.
+    """Remove a folder of read-only files: rename it first, so that no other process sees half of it, then delete it.
 
-    The caller holds the lock under which the folder is written: what a killed run left beside it is removed.
+    The caller holds the lock of the folder: leftovers of killed runs beside it are removed.
     """
     remove_unfinished(folder)
     if folder.is_symlink() or folder.exists():

@@ -1,7 +1,7 @@
-"""The clock by which a file system stamps changes, and whether a later change must show in a file's stamps.
+"""Read the clock of a file system, and tell whether a file's stamps prove that it has not changed since.
 
-Two changes within one tick leave the same stamp. Ticks last up to 2 s (FAT), 1 s (ext3, HFS+) or 10 ms, and a server's
-clock may differ from this machine's.
+Two changes within one tick have the same stamp. Ticks last up to 2 s (FAT), 1 s (ext3, HFS+) or 10 ms, and the clock of
+a file server may differ from this machine's.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 SECOND = 10**9
 FINE_MARGIN = SECOND // 10
-# Of a stamp in whole seconds, which a file system with long ticks gives.
+# For a stamp in whole seconds, as file systems with long ticks give.
 COARSE_MARGIN = 5 * SECOND // 2
-# Of a disk whose clock cannot be read: the most that the clocks of two machines are taken to differ by.
+# For a disk whose clock cannot be read: the largest assumed difference between the clocks of two machines.
 FOREIGN_MARGIN = 60 * SECOND
 
 
@@ -29,7 +29,7 @@ class FileClock:
         self._device: int | None = None
 
     def now(self) -> int:
-        """The disk's time: the stamp of a file made now. Where none can be made, this machine's, less a margin."""
+        """Return the disk's time: the stamp of a new file. If none can be made, this machine's time less a margin."""
         try:
             with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
                 self._latest = os.fstat(file.fileno()).st_ctime_ns
@@ -39,14 +39,14 @@ class FileClock:
         return self._latest
 
     def before(self, stat: os.stat_result) -> int:
-        """A time before now at which a file had these stamps: the last that was asked for, where it will do."""
+        """Return a time before now at which a file had these stamps: the latest known one, if it suffices."""
         return self._latest if self._latest and self.holds(stat, self._latest) else self.now()
 
     def holds(self, stat: os.stat_result, noted: int) -> bool:
-        """Return whether a file with these stamps has the bytes of the time `noted`: a change moves the stamps.
+        """Return whether a file with these stamps still has the bytes of the time `noted`.
 
-        False where a change could have got the same stamp, or `noted` lies in the future because the clock was set
-        back since. A clock that is set back and passes the very tick of a stamp again is beyond what a stat can show.
+        False if a change could have left the same stamps, or if `noted` is in the future because the clock was set
+        back. A clock that was set back and passes the tick of a stamp again cannot be detected by a stat.
         """
         if self._latest < noted and self.now() < noted:
             return False

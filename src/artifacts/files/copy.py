@@ -1,4 +1,4 @@
-"""Copies a file's bytes inside the kernel: shared blocks where the file system can, else one copy, never a link."""
+"""Copy a file inside the kernel: with shared blocks where the file system can, else a full copy, never a link."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_HERE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPE
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy the bytes of `source` to the new file `target` and force them to the disk. Raises OSError."""
+    """Copy the bytes of `source` to the new file `target` and flush them to the disk. Raises OSError."""
     with source.open("rb") as reader, target.open("xb") as writer:
         left = os.fstat(reader.fileno()).st_size
         try:

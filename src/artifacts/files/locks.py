@@ -12,16 +12,16 @@ from typing import IO
 
 from artifacts.errors import StoreError
 
-# What flock(2) answers where a file system has no locks; NFS wants the file to be open for writing (EBADF).
+# Errors of flock(2) on a file system without locks. On NFS the file must be open for writing, else EBADF.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 ON_A_LOCAL_DISK = "name a folder on a local disk as 'cache:' in pipeline.yaml"
 
 
 @contextlib.contextmanager
 def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock file against every other thread and process; `waiting` is called once if another holds it now.
+    """Hold the lock file at `path`; call `waiting` once if another thread or process holds it.
 
-    The file is removed at the end, by its holder. Raises `StoreError` where the file system has no locks.
+    The holder removes the file at the end. Raises `StoreError` if the file system has no locks.
     """
     with _acquired(path, waiting):
         try:
@@ -31,7 +31,7 @@ def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None
 
 
 def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
-    """The lock file, locked. One that its last holder has removed meanwhile locks out nobody: the next one is tried."""
+    """Open and lock the file. If its last holder has removed it meanwhile, the lock is void: try the next file."""
     while True:
         file = open_lock(path)
         try:
@@ -49,9 +49,9 @@ def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
 
 
 def open_lock(path: Path) -> IO[str]:
-    """Open the file of a lock, made with its folders if it is not there. Raises `StoreError`, OSError.
+    """Open a lock file, and make it with its folders if it is missing. Raises `StoreError`, OSError.
 
-    Nothing is waited for: a named pipe in its place would wait for a reader.
+    The open does not block: on a named pipe it would wait for a reader.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +62,9 @@ def open_lock(path: Path) -> IO[str]:
 
 
 def lock_file(file: IO[str] | IO[bytes], folder: Path, how: int, fix: str = ON_A_LOCAL_DISK) -> bool:
-    """Call flock(2); False if another holds the lock and `how` says not to wait.
+    """Call flock(2); return False if the lock is held and `how` is not to wait.
 
-    Raises `StoreError`, which names `folder`, where the file system has no locks.
+    Raises `StoreError`, which names `folder`, if the file system has no locks.
     """
     try:
         fcntl.flock(file, how)

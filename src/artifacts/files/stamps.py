@@ -1,4 +1,4 @@
-"""Stamps of a file or folder: they show that it was touched, also if it was put back since."""
+"""Stamps of a file or folder: they show that it was touched, even if its old content was put back."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from artifacts.digest import digest_json
 
-# Device, inode, size, mtime and ctime of each file and folder: of a link's own, then of what it leads to.
+# Device, inode, size, mtime and ctime of each file and folder: first of the link itself, then of its target.
 Stamps = dict[Path, tuple[int, ...]]
 
 
 def stamps_of(path: Path, *, opened: bool = True) -> Stamps:
-    """The stamps of a file, or of a folder and all below it. Raises OSError, also for a folder that cannot be read.
+    """Return the stamps of a file, or of a folder and all below it. Raises OSError, also for an unreadable folder.
 
-    An open asks a network's server for the stamps: those that a stat alone gives may be a minute old.
+    With `opened`, each file is opened, so that a file server sends its stamps: a stat alone may be a minute old.
     """
     stamps = {path: _stamp(path, opened)}
     for parent, folders, names in os.walk(path, onerror=raise_error):
@@ -25,7 +25,7 @@ def stamps_of(path: Path, *, opened: bool = True) -> Stamps:
 
 
 def digest_stamps(stamps: Stamps) -> str:
-    """One sha256 for all stamps of a file or folder, by whichever path it was reached."""
+    """Return one SHA-256 for all stamps of a file or folder; the path to it does not matter."""
     root = next(iter(stamps))
     return digest_json(
         sorted([os.fsencode(path.relative_to(root)).hex(), *of_path] for path, of_path in stamps.items())
@@ -33,8 +33,8 @@ def digest_stamps(stamps: Stamps) -> str:
 
 
 def raise_error(error: OSError) -> None:
-    """Raise what `os.walk` would pass over: a folder that cannot be read is not an empty one."""
-    if Path(error.filename).is_dir():  # and not a file, which has nothing below it
+    """Raise the error of an unreadable folder, which `os.walk` would skip as if the folder were empty."""
+    if Path(error.filename).is_dir():  # a file is not an error: it has nothing below it
         raise error
 
 

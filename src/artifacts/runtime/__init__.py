@@ -1,1 +1,1 @@
-"""Programs and libraries that run models: sessions, child processes, the processor."""
+"""What runs models: ONNX Runtime sessions, child processes, and the processor."""

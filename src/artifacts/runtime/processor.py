@@ -6,8 +6,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
-# What Linux calls an instruction set, and what its maker does. Runtimes choose their kernels by the widest of the first
-# group, and integer kernels by the others.
+# Linux's name of an instruction set, and the vendor's. Runtimes choose their kernels by the widest of the first group,
+# and their integer kernels by the others.
 _WIDEST = (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX"), ("sse4_1", "SSE4.1"), ("sve", "SVE"))
 _INTEGER = (
     ("amx_int8", "AMX"), ("avx512_vnni", "VNNI"), ("avx_vnni", "VNNI"), ("i8mm", "I8MM"), ("asimddp", "DOTPROD"),
@@ -25,7 +25,7 @@ def processor() -> str:
 
 
 def describe(cpuinfo: str, machine: str) -> str:
-    """Return what `/proc/cpuinfo` says of the first processor; `machine` where it gives no name (ARM)."""
+    """Return name and instructions of the first processor in `/proc/cpuinfo`; `machine` if it has no name (ARM)."""
     fields: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions for measurements: the same file on the same machine gives the same numbers."""
+"""Open and run ONNX Runtime sessions that give the same numbers for the same file on the same machine."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Output(NamedTuple):
 def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     """Open a model on the CPU with `threads` threads within an operator and one operator at a time.
 
-    What else is fixed: all graph optimisations (what consumers run by default), deterministic kernels, no spinning
-    (idle threads would take the cores of the targets that are built at the same time). The number of threads is part
-    of a measurement: it may decide how a sum is split, and so the last bits of it.
+    Other fixed options: all graph optimisations (the default of consumers), deterministic kernels, no spinning (idle
+    threads would take cores from targets that build at the same time). The number of threads is part of a measurement:
+    it may decide how a sum is split, and so its last bits.
 
-    Raises StepError, quoting ONNX Runtime shortly, if the model does not load.
+    Raises StepError, with a short quote of ONNX Runtime, if the model does not load.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -45,16 +45,16 @@ def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.use_deterministic_compute = True
-    options.log_severity_level = 4  # what goes wrong is raised; it need not be printed too
+    options.log_severity_level = 4  # errors are raised, so they need not be printed
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     fact = f"{model.name}: ONNX Runtime does not load it"
     bound = bytes_for_model(sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file()))
-    with bounded_memory(bound, fact), runtime_errors(fact, "build the model again, or mend its types"):
+    with bounded_memory(bound, fact), runtime_errors(fact, "build the model again, or correct its types"):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def runtime_errors(fact: str, fix: str) -> AbstractContextManager[None]:
-    """Turn ONNX Runtime's errors into a StepError that quotes them shortly, in one line: they may hold a graph."""
+    """Turn ONNX Runtime's errors into a StepError with a short quote in one line: they may contain a whole graph."""
     return foreign_errors("onnxruntime", fact, fix)
 
 
@@ -69,8 +69,8 @@ def run_session(
 ) -> list[npt.NDArray[Any]]:
     """Run the model `name` and return its `outputs`, in their order.
 
-    Raises StepError if ONNX Runtime does not run it (`failing` says so, and `fix` what to do), or if an output is not
-    of the kind and the axes that it must have: what a graph declares binds a runtime to neither.
+    Raises StepError if ONNX Runtime does not run it (with `failing` as the fact and `fix` as the next move), or if an
+    output has another kind or another number of axes: a runtime need not follow the declarations of a graph.
     """
     with runtime_errors(f"{name}: {failing}", fix):
         values = session.run(list(outputs), dict(feeds))
@@ -84,20 +84,20 @@ def run_session(
 
 
 def zeros_of(value: Any, shape: Sequence[int | str | None], name: str) -> npt.NDArray[np.float32]:
-    """Zeros for the input `value` of the model `name`, where `shape` has a number; an open axis is 1 long.
+    """Return zeros of this `shape` for the input `value` of the model `name`; an open axis has length 1.
 
     Raises StepError for more than MAX_STATE_NUMBERS of them: a file of a kilobyte may declare terabytes.
     """
     sizes = [size if isinstance(size, int) and size >= 0 else 1 for size in shape]
     if prod(sizes) > MAX_STATE_NUMBERS:
-        raise StepError(f"{name}: input '{value.name}' is declared as {list(shape)}, more than a state holds", _GIVE)
+        raise StepError(f"{name}: input '{value.name}' is declared as {list(shape)}, more than any state has", _GIVE)
     return np.zeros(sizes, np.float32)
 
 
 def require_values(
     session: onnxruntime.InferenceSession, model: Path, inputs: Iterable[str], outputs: Iterable[str]
 ) -> None:
-    """Raise StepError unless the model has exactly these inputs, and these outputs among its own."""
+    """Raise StepError unless the model has exactly these inputs, and at least these outputs."""
     for kind, wanted, found in (
         ("inputs", set(inputs), {value.name for value in session.get_inputs()}),
         ("outputs", set(outputs), {value.name for value in session.get_outputs()}),
