@@ -29,9 +29,9 @@ MIB = 2**20
 def inference(source: Path, _out: Path) -> None:
     from artifacts.graph.model_file import find_model
     from artifacts.speech.corpus import read_corpus
-    from artifacts.speech.frontend import Encoder, Preprocessor
+    from artifacts.speech.frontend import OnnxEncoder, Preprocessor
 
-    preprocess, encode = Preprocessor(find_model(PREPROCESSOR), 1), Encoder(find_model(source), 1)
+    preprocess, encode = Preprocessor(find_model(PREPROCESSOR), 1), OnnxEncoder(find_model(source), 1)
     speech = read_corpus(CORPUS, SLICES)
     for utterance in speech.utterances:
         encode.encode(*preprocess.features(speech.waveform(utterance)))

@@ -1,11 +1,11 @@
-"""Builds icefall's LSTM transducer at full size on the ncnn road, with random weights, and shows the files beside the
-sizes that icefall's and sherpa-ncnn's documentation print for theirs.
+"""Build icefall's LSTM transducer at full size for ncnn, with random weights, and compare the file sizes with those in
+icefall's and sherpa-ncnn's documentation.
 
     python benchmarks/full_size_ncnn.py               # some three minutes; needs 3 GB of memory and 2 GB of disk
 
-Sizes are told by the architecture: a layer that were lost, stored twice or in another type would show. What the weights
-compute, they cannot tell. The published int8 encoder is left out: its 218 MB are those of a tool that keeps the LSTM in
-float32, less the projections of its cells.
+The architecture determines the sizes: a layer that is missing, stored twice or in another type would show. Sizes say
+nothing about the outputs. The published int8 encoder is left out: its 218 MB are those of a tool that keeps the LSTM in
+float32, without the projections of its cells.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def build(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
     import torch
 
     from artifacts.icefall.lstm_transducer import Config, LstmTransducer
-    from artifacts.steps import calibrate_ncnn, convert_pnnx, quantize_ncnn_int8, trace_icefall
+    from artifacts.steps import calibrate_sherpa_ncnn, convert_pnnx, quantize_ncnn_int8, trace_icefall
 
     torch.manual_seed(0)
     model = LstmTransducer(Config(vocab_size=VOCAB_SIZE)).eval()
@@ -68,15 +68,15 @@ def build(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
         for form in ("fp32", "fp16"):
             nets[f"{called} {form}"] = make(f"{called} {form}", convert(part, form == "fp16"))
 
-    int8, heard = quantize_ncnn_int8.Params(), calibrate_ncnn.Params(slices=("clean",))
+    int8, scales = quantize_ncnn_int8.Params(), calibrate_sherpa_ncnn.Params(slices=("clean",))
     nets["encoder int8"] = make(
         "encoder int8", lambda out: quantize_ncnn_int8.run(out, int8, model=nets["encoder fp32"])
     )
     encoder, decoder, joiner = (nets[f"{name} fp32"] for name in counts)
     table = make(
         "table",
-        lambda out: calibrate_ncnn.run(
-            out, heard, encoder=encoder, predictor=decoder, joint=joiner, corpus=CALIBRATION
+        lambda out: calibrate_sherpa_ncnn.run(
+            out, scales, encoder=encoder, predictor=decoder, joint=joiner, corpus=CALIBRATION
         ),
     )
     nets["joiner int8"] = make("joiner int8", lambda out: quantize_ncnn_int8.run(out, int8, model=joiner, table=table))

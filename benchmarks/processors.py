@@ -43,7 +43,10 @@ EMULATED = ("Haswell", "Nehalem")
 SHORT_SLICES = ("clean", "noisy_1db", "noisy_minus_1db", "soft_endings")
 
 # Their outputs are measurements: see the tables of errors and words.
-MEASURING = ("measure_wer", "measure_drift", "measure_streaming_wer", "measure_ncnn_wer", "calibrate_ncnn")
+MEASURING = (
+    "measure_wer", "measure_drift", "measure_streaming_wer", "measure_ncnn_wer", "measure_sherpa_ncnn_wer",
+    "calibrate_ncnn", "calibrate_sherpa_ncnn",
+)  # fmt: skip
 
 RECIPES = ("tiny", "tiny-outliers", "tiny-long", "tiny-streaming", "tiny-ncnn", "lstm-transducer")
 

@@ -1,4 +1,4 @@
-"""sherpa-onnx, as its users install it, reads the laid-out folder and streams it: it hears what our own loop hears."""
+"""sherpa-onnx, as its users install it, streams from the layout and gives the texts of our own loop."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ import onnx
 import pytest
 
 from artifacts.speech.corpus import SAMPLE_RATE_HZ, Corpus
-from artifacts.speech.decoding import read_decoding
+from artifacts.speech.decoding import detokenize, read_decoding, read_vocabulary
 from artifacts.speech.greedy import Greedy
 from artifacts.speech.streaming_encoder import StreamingEncoder
-from artifacts.speech.tokens import detokenize, read_pieces
 from artifacts.speech.transducer import SeparateTransducer
-from artifacts.speech.word_errors import count, total
+from artifacts.speech.word_error_rate import count_errors, sum_errors
 from streaming_targets import ROOT, measurement_inputs, streaming
 
 SLICES = ("clean", "soft_endings")
-TAIL_SECONDS = 1.3  # more than a window: what was said last is heard
+TAIL_SECONDS = 1.3  # more than a window, so that the last word is decoded
 WINDOW, SHIFT = 121, 112
 
 
@@ -51,7 +50,7 @@ def clips_of(speech: Corpus) -> list[tuple[Path, str]]:
 
 
 @pytest.fixture(scope="module")
-def heard(folder: Path, speech: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def theirs(folder: Path, speech: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What sherpa-onnx makes of each clip."""
     done = stream(folder, [clip for clip, _ in clips_of(speech)], tmp_path_factory.mktemp("cwd"))
     assert done.returncode == 0, done.stderr
@@ -82,16 +81,16 @@ def sherpa_onnx_features(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.fl
 
 @pytest.fixture(scope="module")
 def ours(speech: Corpus) -> list[str]:
-    """What our own loop makes of each clip, of sherpa-onnx's features and cut into its windows."""
+    """Texts of our own loop for each clip, with sherpa-onnx's features and windows."""
     inputs = measurement_inputs("streaming_encoder_batch_first")
     decoding = read_decoding(inputs["model_meta"] / "model_meta.json")
-    pieces = read_pieces(inputs["tokens"] / "vocab.txt", decoding)
+    pieces = read_vocabulary(inputs["tokens"] / "vocab.txt", decoding)
     networks = (next(inputs[name].glob("*.onnx")) for name in ("predictor", "joint"))
     greedy = Greedy(SeparateTransducer(*networks, 1, decoding.blank_id), decoding)
     model = inputs["encoder"] / "encoder-model.onnx"
-    cut = StreamingEncoder(model, 1).cut
-    cut = replace(cut, first_chunk_frames=WINDOW, first_shift_frames=WINDOW, output_frames=WINDOW)
-    encoder = StreamingEncoder(model, 1, cut)
+    schedule = StreamingEncoder(model, 1).schedule
+    schedule = replace(schedule, first_chunk_frames=WINDOW, first_shift_frames=WINDOW, output_frames=WINDOW)
+    encoder = StreamingEncoder(model, 1, schedule)
     texts = []
     silence = np.zeros(int(TAIL_SECONDS * SAMPLE_RATE_HZ), np.float32)
     for utterance in speech.utterances:
@@ -107,17 +106,19 @@ def ours(speech: Corpus) -> list[str]:
 
 def wer_percent(speech: Corpus, texts: list[str]) -> float:
     pairs = zip(clips_of(speech), texts, strict=True)
-    return total(count(said, text, ignore_case_and_punctuation=False) for (_, said), text in pairs).wer_percent
+    return sum_errors(
+        count_errors(said, text, ignore_case_and_punctuation=False) for (_, said), text in pairs
+    ).wer_percent
 
 
-def test_it_hears_what_our_own_loop_hears(
-    heard: list[str], ours: list[str], speech: Corpus, capsys: pytest.CaptureFixture[str]
+def test_it_gives_the_texts_of_our_own_loop(
+    theirs: list[str], ours: list[str], speech: Corpus, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    same = sum(theirs.strip() == text for theirs, text in zip(heard, ours, strict=True))
-    theirs_wer, our_wer = wer_percent(speech, heard), wer_percent(speech, ours)
+    same = sum(their.strip() == text for their, text in zip(theirs, ours, strict=True))
+    theirs_wer, our_wer = wer_percent(speech, theirs), wer_percent(speech, ours)
     with capsys.disabled():
-        print(f"\n  sherpa-onnx streaming: WER {theirs_wer:.2f} %, ours {our_wer:.2f} %, {same} of {len(heard)} alike")
-    assert same == len(heard)
+        print(f"\n  sherpa-onnx streaming: WER {theirs_wer:.2f} %, ours {our_wer:.2f} %, {same} of {len(theirs)} equal")
+    assert same == len(theirs)
     assert theirs_wer <= 25
 
 

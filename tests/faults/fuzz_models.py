@@ -39,7 +39,7 @@ MODULES = [
     ".".join(("artifacts", *path.relative_to(KITS).with_suffix("").parts))
     for kit in ("graph", "ncnn", "speech")
     for path in sorted((KITS / kit).rglob("*.py"))
-    if path.stem not in ("__init__", "sherpa_recognizer")
+    if path.stem != "__init__"
 ]
 PRELOADED = [
     "faults.fuzz_models",

@@ -195,7 +195,9 @@ USES: tuple[Use, ...] = (
         {**_NETWORKS, "preprocessor": "onnx", "tokens": "vocab", "model_meta": "meta"},
     ),
     *_each(
-        "measure_ncnn_wer", {**_LSTM, "tokens": "lstm/tokens", "corpus": "corpus"}, {**_NETWORKS, "tokens": "tokens"}
+        "measure_sherpa_ncnn_wer",
+        {**_LSTM, "tokens": "lstm/tokens", "corpus": "corpus"},
+        {**_NETWORKS, "tokens": "tokens"},
     ),
     *_each(
         "calibrate_ncnn",
@@ -210,7 +212,7 @@ USES: tuple[Use, ...] = (
         {"min_seconds": 0},
     ),
     *_each(
-        "calibrate_ncnn",
+        "calibrate_sherpa_ncnn",
         {**_LSTM, "encoder": "lstm/encoder_ncnn_linear", "corpus": "corpus"},
         {**_NETWORKS, "corpus": "corpus"},
         {"min_seconds": 0},

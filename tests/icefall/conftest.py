@@ -30,7 +30,7 @@ def model(lstm_checkpoint: Path) -> Any:
 def heard(evaluation: Path) -> npt.NDArray[np.float32]:
     """Kaldi features of real speech, float32 `[T, 80]`: the first clean utterance."""
     from artifacts.speech.corpus import read_corpus
-    from artifacts.speech.kaldi_features import features
+    from artifacts.speech.sherpa_streaming import features
 
     corpus = read_corpus(evaluation, ("clean",))
     return features(corpus.waveform(corpus.utterances[0]))

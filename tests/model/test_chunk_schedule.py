@@ -5,9 +5,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.model.chunk_schedule import Cut, read_cut
+from artifacts.model.chunk_schedule import ChunkSchedule, read_chunk_schedule
 
-CUT = Cut(
+SCHEDULE = ChunkSchedule(
     first_chunk_frames=105,
     first_shift_frames=105,
     chunk_frames=112,
@@ -17,7 +17,7 @@ CUT = Cut(
     least_frames=8,
     output_frames=14,
 )
-METADATA = {key: str(value) for key, value in asdict(CUT).items()}
+METADATA = {key: str(value) for key, value in asdict(SCHEDULE).items()}
 
 
 @pytest.mark.parametrize(
@@ -33,32 +33,32 @@ METADATA = {key: str(value) for key, value in asdict(CUT).items()}
     ],
 )
 def test_a_stream_is_cut_as_nemo_cuts_it(frames: int, windows: list[tuple[int, int, bool]]) -> None:
-    assert list(CUT.windows(frames)) == windows
+    assert list(SCHEDULE.windows(frames)) == windows
 
 
 def test_windows_may_overlap() -> None:
-    overlapping = replace(CUT, first_shift_frames=49, shift_frames=56)
+    overlapping = replace(SCHEDULE, first_shift_frames=49, shift_frames=56)
     assert list(overlapping.windows(200)) == [(0, 105, False), (40, 161, False), (96, 200, False), (152, 200, True)]
 
 
 def test_zeros_stand_for_what_is_not_there_before_a_short_first_chunk() -> None:
-    one_frame = Cut(1, 1, 8, 8, 9, 1, 8, 1)
+    one_frame = ChunkSchedule(1, 1, 8, 8, 9, 1, 8, 1)
     assert list(one_frame.windows(18)) == [(0, 1, False), (-8, 9, False), (0, 17, True)]
 
 
 def test_metadata_are_read() -> None:
-    assert read_cut({**METADATA, "other": "x"}, "encoder.onnx") == CUT
+    assert read_chunk_schedule({**METADATA, "other": "x"}, "encoder.onnx") == SCHEDULE
 
 
 @pytest.mark.parametrize("key", sorted(METADATA))
 def test_each_key_is_needed(key: str) -> None:
     with pytest.raises(StepError, match=f"encoder.onnx: metadata: {key}: expected a number, got ''"):
-        read_cut({name: value for name, value in METADATA.items() if name != key}, "encoder.onnx")
+        read_chunk_schedule({name: value for name, value in METADATA.items() if name != key}, "encoder.onnx")
 
 
 @pytest.mark.parametrize("key", ["first_shift_frames", "shift_frames", "first_least_frames", "least_frames"])
 def test_a_stream_that_would_not_end_is_refused(key: str) -> None:
     with pytest.raises(StepError, match="never end"):
-        read_cut({**METADATA, key: "0"}, "encoder.onnx")
+        read_chunk_schedule({**METADATA, key: "0"}, "encoder.onnx")
     with pytest.raises(StepError, match=f"{key}: expected a number, got '-1'"):
-        read_cut({**METADATA, key: "-1"}, "encoder.onnx")
+        read_chunk_schedule({**METADATA, key: "-1"}, "encoder.onnx")

@@ -7,26 +7,26 @@ import numpy as np
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.ncnn.lstm_transducer import LstmTransducer, token_count
-from artifacts.ncnn.runtime import find_net
+from artifacts.ncnn.lstm_transducer import NcnnLstmTransducer, count_tokens
+from artifacts.ncnn.param_file import find_net
 from artifacts.speech.corpus import read_corpus
-from artifacts.speech.streaming_rnnt import transcribe
+from artifacts.speech.sherpa_streaming import transcribe
 from lstm_networks import DIM, HIDDEN, LAYERS, TOKENS, LstmNetworks
 from torch_networks import TorchNetworks
 
 
 @pytest.fixture(scope="module")
-def networks(lstm: LstmNetworks) -> LstmTransducer:
-    return LstmTransducer(lstm.tagged(), lstm.converted("predictor"), lstm.converted("joint"))
+def networks(lstm: LstmNetworks) -> NcnnLstmTransducer:
+    return NcnnLstmTransducer(lstm.tagged(), lstm.converted("predictor"), lstm.converted("joint"))
 
 
-def test_sizes_are_read_from_the_networks(networks: LstmTransducer, lstm: LstmNetworks) -> None:
+def test_sizes_are_read_from_the_networks(networks: NcnnLstmTransducer, lstm: LstmNetworks) -> None:
     assert networks.context_size == 2
     assert [state.shape for state in networks.zero_states()] == [(LAYERS, DIM), (LAYERS, HIDDEN)]
-    assert token_count(lstm.converted("predictor")) == TOKENS
+    assert count_tokens(lstm.converted("predictor")) == TOKENS
 
 
-def test_a_chunk_after_another_is_what_torch_makes_of_it(networks: LstmTransducer, lstm: LstmNetworks) -> None:
+def test_a_chunk_after_another_is_what_torch_makes_of_it(networks: NcnnLstmTransducer, lstm: LstmNetworks) -> None:
     torch_networks = TorchNetworks(lstm.model)
     ours, theirs = networks.zero_states(), torch_networks.zero_states()
     features = np.random.default_rng(0).standard_normal((30, 9, 80), dtype=np.float32)
@@ -41,14 +41,14 @@ def test_a_chunk_after_another_is_what_torch_makes_of_it(networks: LstmTransduce
     assert np.abs(logits - torch_networks.join(expected[0], prediction)).max() < 1e-4
 
 
-def test_speech_is_heard_token_for_token_as_torch_hears_it(
-    networks: LstmTransducer, lstm: LstmNetworks, evaluation: Path
+def test_speech_is_transcribed_token_for_token_as_with_torch(
+    networks: NcnnLstmTransducer, lstm: LstmNetworks, evaluation: Path
 ) -> None:
     corpus = read_corpus(evaluation, ("clean",))
     waveform = corpus.waveform(corpus.utterances[0])
-    heard = transcribe(networks, waveform)
-    assert heard == transcribe(TorchNetworks(lstm.model), waveform)
-    assert len(set(heard)) > 2
+    tokens = transcribe(networks, waveform)
+    assert tokens == transcribe(TorchNetworks(lstm.model), waveform)
+    assert len(set(tokens)) > 2
 
 
 def test_an_encoder_that_is_tagged_wrongly_is_refused(lstm: LstmNetworks, tmp_path: Path) -> None:
@@ -56,18 +56,18 @@ def test_an_encoder_that_is_tagged_wrongly_is_refused(lstm: LstmNetworks, tmp_pa
     param, _ = find_net(tmp_path / "encoder")
     param.write_text(param.read_text().replace(f" 3={HIDDEN}\n", " 3=999\n", 1))
     with pytest.raises(StepError, match=r"key 3 \(rnn_hidden_size\) is 999, the network has 128"):
-        LstmTransducer(tmp_path / "encoder", lstm.converted("predictor"), lstm.converted("joint"))
+        NcnnLstmTransducer(tmp_path / "encoder", lstm.converted("predictor"), lstm.converted("joint"))
 
 
 def test_networks_in_each_others_places_are_refused(lstm: LstmNetworks) -> None:
     encoder, predictor, joint = lstm.tagged(), lstm.converted("predictor"), lstm.converted("joint")
     for folders, message in (
-        ((predictor, predictor, joint), "predictor.ncnn.param: holds no LSTM layer"),
-        ((encoder, joint, joint), "joint.ncnn.param: is no stateless predictor"),
+        ((predictor, predictor, joint), "predictor.ncnn.param: contains no LSTM layer"),
+        ((encoder, joint, joint), "joint.ncnn.param: is not a stateless predictor"),
         ((encoder, predictor, predictor), "predictor.ncnn.param: has 1 inputs and 1 outputs, not 2 and 1"),
     ):
         with pytest.raises(StepError) as raised:
-            LstmTransducer(*folders)
+            NcnnLstmTransducer(*folders)
         assert raised.value.fact.startswith(message)
-    with pytest.raises(StepError, match=r"joint\.ncnn\.param: holds 0 Embed layers, not one"):
-        token_count(joint)
+    with pytest.raises(StepError, match=r"joint\.ncnn\.param: contains 0 Embed layers, not one"):
+        count_tokens(joint)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.ncnn.param_file import Layer, ParamFile, number_text, read_param, require_layers, write_param
+from artifacts.ncnn.param_file import Layer, ParamFile, find_net, number_text, read_param, require_layers, write_param
 from ncnn_conversions import Pieces
 
 HEADER = "7767517\n2 2\n"
@@ -73,16 +74,19 @@ def test_numbers_are_written_as_pnnx_does(number: float, text: str) -> None:
     [
         ("", r"a\.param:1: expected 7767517, got ''"),
         ("7767517\n", r"a\.param:2: expected the numbers of layers and blobs"),
-        (f"7767517\n3 2\n{INPUT}ReLU r 1 1 in0 out0\n", r"a\.param:2: says 3 layers, holds 2"),
-        (f"7767517\n2 3\n{INPUT}ReLU r 1 1 in0 out0\n", r"a\.param:2: says 3 blobs, holds 2"),
+        (f"7767517\n3 2\n{INPUT}ReLU r 1 1 in0 out0\n", r"a\.param:2: says 3 layers, contains 2"),
+        (f"7767517\n2 3\n{INPUT}ReLU r 1 1 in0 out0\n", r"a\.param:2: says 3 blobs, contains 2"),
         (f"{HEADER}{INPUT}ReLU r\n", r"a\.param:4: expected a type, a name"),
         (f"{HEADER}{INPUT}ReLU r 1 1 in0\n", r"a\.param:4: names 1 blobs, needs 2"),
-        (f"{HEADER}{INPUT}ReLU in0 1 1 in0 out0\n", r"a\.param:4: there are two layers 'in0'"),
-        (f"{HEADER}{INPUT}ReLU r 1 1 in1 out0\n", r"a\.param:4: layer 'r' reads 'in1', which no layer before it makes"),
-        (f"{HEADER}{INPUT}ReLU r 1 1 in0 in0\n", r"a\.param:4: blob 'in0' is made twice"),
+        (f"{HEADER}{INPUT}ReLU in0 1 1 in0 out0\n", r"a\.param:4: two layers are called 'in0'"),
+        (
+            f"{HEADER}{INPUT}ReLU r 1 1 in1 out0\n",
+            r"a\.param:4: layer 'r' reads 'in1', which no layer",
+        ),
+        (f"{HEADER}{INPUT}ReLU r 1 1 in0 in0\n", r"a\.param:4: two layers write blob 'in0'"),
         (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=1 x\n", r"a\.param:4: expected id=value, got 'x'"),
-        (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=1 0=2\n", r"a\.param:4: param 0: is no id, or is there twice"),
-        (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 99=1\n", r"a\.param:4: param 99: is no id"),
+        (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=1 0=2\n", r"a\.param:4: param 0: is not an id, or is there twice"),
+        (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 99=1\n", r"a\.param:4: param 99: is not an id"),
         (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 -23303=3,1,2\n", r"a\.param:4: expected an array of 3, got 2 elements"),
         ("7767517\n" + "9" * 5000 + " 1\n", r"a\.param:2: expected the numbers of layers and blobs"),
         (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=2147483648\n", r"a\.param:4: 2147483648 does not fit into 32 bits"),
@@ -91,13 +95,13 @@ def test_numbers_are_written_as_pnnx_does(number: float, text: str) -> None:
         (f"{HEADER}{INPUT}ReLU r 1 1 in0 out0 0=1.2.3\n", r"a\.param:4: expected a number, got '1\.2\.3'"),
     ],
 )
-def test_a_damaged_file_is_refused_with_its_line(text: str, fact: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_error_with_its_line(text: str, fact: str, tmp_path: Path) -> None:
     (tmp_path / "a.param").write_text(text)
     with pytest.raises(StepError, match=f"^{fact}"):
         read_param(tmp_path / "a.param")
 
 
-def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_not_text_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"a\.param: there is no such file"):
         read_param(tmp_path / "a.param")
     (tmp_path / "a.param").write_bytes(b"\xff\xfe\x00")
@@ -106,13 +110,13 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("params", [{0: 'a "word"'}, {32: 1}, {-1: 1}])
-def test_what_the_text_cannot_hold_is_refused(params: dict[int, object], tmp_path: Path) -> None:
+def test_a_parameter_that_the_format_cannot_represent_is_an_error(params: dict[int, object], tmp_path: Path) -> None:
     layer = Layer("Crop", "crop", (), ("out0",), params)  # type: ignore[arg-type]
     with pytest.raises(StepError, match=r"a\.param: layer 'crop' \(Crop\): param"):
         write_param(ParamFile((layer,)), tmp_path / "a.param")
 
 
-def test_a_name_that_no_layer_has_is_met_with_the_nearest(pieces: Pieces) -> None:
+def test_a_name_that_no_layer_has_is_an_error_with_the_nearest_name(pieces: Pieces) -> None:
     file = read_param(pieces.folder("joint") / "joint.ncnn.param")
     require_layers(file, ["linear_1"], "table")
     with pytest.raises(StepError, match=re.escape("table: no layer is called 'linear_9'")) as caught:
@@ -120,6 +124,16 @@ def test_a_name_that_no_layer_has_is_met_with_the_nearest(pieces: Pieces) -> Non
     assert caught.value.fix.startswith("did you mean 'linear_")
 
 
-def test_a_parameter_that_is_no_integer_is_refused() -> None:
+def test_a_parameter_that_is_not_an_integer_is_an_error() -> None:
     with pytest.raises(StepError, match=r"layer 'a' \(Crop\): param 3: expected an integer, got 0\.5"):
         Layer("Crop", "a", (), (), {3: 0.5}).integer(3)
+
+
+def test_a_folder_contains_one_network(pieces: Pieces, tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"expected one \.param file, found none"):
+        find_net(tmp_path)
+    shutil.copytree(pieces.folder("joint"), tmp_path / "two")
+    assert [path.name for path in find_net(tmp_path / "two")] == ["joint.ncnn.param", "joint.ncnn.bin"]
+    shutil.copyfile(tmp_path / "two" / "joint.ncnn.param", tmp_path / "two" / "other.param")
+    with pytest.raises(StepError, match=r"two: expected one \.param file, found joint\.ncnn\.param, other\.param"):
+        find_net(tmp_path / "two")

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from artifacts.errors import StepError
-from artifacts.ncnn.param_file import read_param
-from artifacts.ncnn.parity import compare, token_count
+from artifacts.ncnn.param_file import find_net, read_param
+from artifacts.ncnn.parity import compare_with_torch, embedding_rows
 from artifacts.ncnn.pnnx import convert
-from artifacts.ncnn.runtime import find_net
 from artifacts.ncnn.traced import Input, Interface, read_interface, read_trace
 from lstm_networks import TOKENS, LstmNetworks
 
@@ -23,7 +22,7 @@ from lstm_networks import TOKENS, LstmNetworks
 def test_the_difference_of_each_float_output_is_measured(lstm: LstmNetworks) -> None:
     folder = lstm.converted("encoder")
     interface = read_interface(folder, "fix")
-    found = compare(lstm.traced("encoder") / "encoder.pt", *find_net(folder), interface, fp16=False)
+    found = compare_with_torch(lstm.traced("encoder") / "encoder.pt", *find_net(folder), interface, fp16=False)
     assert list(found) == ["encoder_output_max_abs_diff", "h_out_max_abs_diff", "c_out_max_abs_diff"]
     assert all(0 < value < 1e-5 for value in found.values())
 
@@ -31,9 +30,9 @@ def test_the_difference_of_each_float_output_is_measured(lstm: LstmNetworks) -> 
 def test_fp16_weights_are_too_far_off_for_float32s_bound(lstm: LstmNetworks) -> None:
     folder = lstm.converted("encoder", fp16=True)
     files = (lstm.traced("encoder") / "encoder.pt", *find_net(folder), read_interface(folder, "fix"))
-    assert max(compare(*files, fp16=True).values()) < 2e-3
-    with pytest.raises(StepError, match=r"encoder\.ncnn\.param: 'encoder_output' drifts from torch by .* 0\.0001 is"):
-        compare(*files, fp16=False)
+    assert max(compare_with_torch(*files, fp16=True).values()) < 2e-3
+    with pytest.raises(StepError, match=r"'encoder_output' differs from torch by .* at most 0\.0001 is"):
+        compare_with_torch(*files, fp16=False)
 
 
 def test_one_weight_that_is_another_is_found(lstm: LstmNetworks, tmp_path: Path) -> None:
@@ -43,8 +42,10 @@ def test_one_weight_that_is_another_is_found(lstm: LstmNetworks, tmp_path: Path)
     (value,) = struct.unpack_from("<f", content, 400)
     struct.pack_into("<f", content, 400, value + 0.05)
     (folder / "joint.ncnn.bin").write_bytes(content)
-    with pytest.raises(StepError, match=r"'joint_output' drifts from torch by 0\.\d+ at encoder_output \[1, 64\]"):
-        compare(lstm.traced("joint") / "joint.pt", *find_net(folder), read_interface(folder, "fix"), fp16=False)
+    with pytest.raises(StepError, match=r"'joint_output' differs from torch by 0\.\d+ at encoder_output \[1, 64\]"):
+        compare_with_torch(
+            lstm.traced("joint") / "joint.pt", *find_net(folder), read_interface(folder, "fix"), fp16=False
+        )
 
 
 class TimeFirst(nn.Module):
@@ -75,8 +76,8 @@ def test_lstms_that_convert_into_other_numbers_are_refused(tmp_path: Path) -> No
     axes = convert(tmp_path / "network.pt", "network", tmp_path, inputs, fp16=False)
     inputs = [each.model_copy(update={"batch_axis": axis}) for each, axis in zip(inputs, axes, strict=True)]
     interface = Interface(inputs=inputs, outputs=["y", "h_out", "c_out"])
-    with pytest.raises(StepError, match="drifts from torch by"):
-        compare(tmp_path / "network.pt", *find_net(tmp_path), interface, fp16=False)
+    with pytest.raises(StepError, match="differs from torch by"):
+        compare_with_torch(tmp_path / "network.pt", *find_net(tmp_path), interface, fp16=False)
 
 
 def test_a_length_that_is_fixed_in_the_file_is_found(lstm: LstmNetworks, tmp_path: Path) -> None:
@@ -85,17 +86,22 @@ def test_a_length_that_is_fixed_in_the_file_is_found(lstm: LstmNetworks, tmp_pat
     axes = convert(trace.module, "encoder", tmp_path, fixed, fp16=False)
     inputs = [each.model_copy(update={"batch_axis": axis}) for each, axis in zip(fixed, axes, strict=True)]
     traced_only = trace.interface.model_copy(update={"inputs": inputs})
-    assert compare(trace.module, *find_net(tmp_path), traced_only, fp16=False)["encoder_output_max_abs_diff"] < 1e-5
+    assert (
+        compare_with_torch(trace.module, *find_net(tmp_path), traced_only, fp16=False)["encoder_output_max_abs_diff"]
+        < 1e-5
+    )
     inputs[0] = inputs[0].model_copy(update={"shape2": [1, 9, 80]})
-    with pytest.raises(StepError, match=r"drifts from torch by inf at features \[1, 9, 80\]"):
-        compare(trace.module, *find_net(tmp_path), trace.interface.model_copy(update={"inputs": inputs}), fp16=False)
+    with pytest.raises(StepError, match=r"differs from torch by inf at features \[1, 9, 80\]"):
+        compare_with_torch(
+            trace.module, *find_net(tmp_path), trace.interface.model_copy(update={"inputs": inputs}), fp16=False
+        )
 
 
-def test_a_blob_that_an_embedding_reads_holds_tokens(lstm: LstmNetworks) -> None:
+def test_an_input_of_an_embedding_is_tokens(lstm: LstmNetworks) -> None:
     file = read_param(find_net(lstm.converted("predictor"))[0])
-    assert token_count(file, "in0") == TOKENS
+    assert embedding_rows(file, "in0") == TOKENS
     encoder = read_param(find_net(lstm.converted("encoder"))[0])
-    assert [token_count(encoder, name) for name in ("in0", "in1", "in2")] == [None, None, None]
+    assert [embedding_rows(encoder, name) for name in ("in0", "in1", "in2")] == [None, None, None]
 
 
 def test_what_inputs_json_says_of_a_converted_network_is_enough_to_feed_it(lstm: LstmNetworks) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from artifacts.errors import StepError
-from artifacts.ncnn.param_file import read_param
-from artifacts.ncnn.runtime import Net, find_net, require_known_layers
+from artifacts.ncnn.param_file import find_net, read_param
+from artifacts.ncnn.runtime import Net, open_net, require_known_layers, run_isolated
 from lstm_networks import DIM, HIDDEN, LAYERS, LstmNetworks
 
 
@@ -127,10 +127,57 @@ def test_an_operator_that_ncnn_lacks_is_named(lstm: LstmNetworks, tmp_path: Path
     assert raised.value.fact.endswith("ncnn has no layer 'torch.lt' (1 of 7 layers: torch.lt)")
 
 
-def test_a_folder_holds_one_network(lstm: LstmNetworks, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"expected one \.param file, found none"):
-        find_net(tmp_path)
-    copied(lstm.converted("joint"), tmp_path / "two")
-    shutil.copyfile(tmp_path / "two" / "joint.ncnn.param", tmp_path / "two" / "other.param")
-    with pytest.raises(StepError, match=r"two: expected one \.param file, found joint\.ncnn\.param, other\.param"):
-        find_net(tmp_path / "two")
+def joint_feeds(seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return {name: generator.standard_normal(DIM, dtype=np.float32) for name in ("in0", "in1")}
+
+
+def test_a_run_in_a_child_process_gives_the_same_bytes(lstm: LstmNetworks) -> None:
+    files = find_net(lstm.converted("joint"))
+    here = Net(*files)
+    results = run_isolated(*files, [joint_feeds(0), joint_feeds(1)])
+    assert [result["out0"].tobytes() for result in results] == [
+        here.run(joint_feeds(seed))["out0"].tobytes() for seed in (0, 1)
+    ]
+    assert results[0]["out0"].tobytes() != results[1]["out0"].tobytes()
+
+
+def test_only_the_outputs_that_are_named_come_back(lstm: LstmNetworks) -> None:
+    (result,) = run_isolated(*find_net(lstm.converted("joint")), [joint_feeds(0)], ["in0", "out0"])
+    assert list(result) == ["in0", "out0"]
+    assert (result["in0"] == joint_feeds(0)["in0"]).all()
+
+
+def test_an_error_in_the_child_process_is_raised_here(lstm: LstmNetworks) -> None:
+    with pytest.raises(StepError) as raised:
+        run_isolated(*find_net(lstm.converted("joint")), [{"x": np.zeros(3, np.float32)}])
+    assert (raised.value.fact, raised.value.fix) == (
+        "joint.ncnn.param: has no blob 'x'",
+        "its inputs are in0, in1",
+    )
+
+
+def crashing(source: Path, target: Path) -> tuple[Path, Path]:
+    """A network that ncnn loads, and that aborts the process when it runs: a Slice without slices."""
+    shutil.copytree(source, target)
+    param, weights = find_net(target)
+    lines = param.read_text().splitlines()
+    number = next(number for number, line in enumerate(lines) if line.startswith("TanH"))
+    words = lines[number].split()
+    lines[number] = f"Slice slice_0 1 1 {words[4]} {words[5]}"
+    param.write_text("\n".join(lines) + "\n")
+    return param, weights
+
+
+def test_a_network_that_aborts_the_process_is_an_error(lstm: LstmNetworks, tmp_path: Path) -> None:
+    param, weights = crashing(lstm.converted("joint"), tmp_path / "joint")
+    with pytest.raises(StepError) as raised:
+        run_isolated(param, weights, [joint_feeds(0)])
+    assert "ncnn does not survive running it: ended by SIG" in raised.value.fact
+
+
+def test_a_network_is_opened_in_a_child_process_first(lstm: LstmNetworks, tmp_path: Path) -> None:
+    net = open_net(*find_net(lstm.converted("joint")))
+    assert net.run(joint_feeds(0))["out0"].shape[-1] == 50
+    with pytest.raises(StepError, match="there is no such file"):
+        open_net(tmp_path / "none.param", tmp_path / "none.bin")

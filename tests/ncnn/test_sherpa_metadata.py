@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.ncnn.param_file import Layer, ParamFile, read_param
-from artifacts.ncnn.runtime import find_net
+from artifacts.ncnn.param_file import Layer, ParamFile, find_net, read_param
 from artifacts.ncnn.sherpa_metadata import add_metadata, derive_metadata, read_metadata
 from lstm_networks import DIM, HIDDEN, LAYERS, LstmNetworks
 
@@ -92,13 +91,13 @@ def test_metadata_that_sherpa_would_not_find_is_an_error(tagged: ParamFile, chan
 
 
 def test_a_network_is_tagged_once(tagged: ParamFile) -> None:
-    with pytest.raises(StepError, match="holds SherpaMetaData already"):
+    with pytest.raises(StepError, match="contains SherpaMetaData already"):
         add_metadata(tagged, PLACE)
 
 
 @pytest.mark.parametrize("part", ["predictor", "joint"])
 def test_another_network_has_no_type(lstm: LstmNetworks, part: str) -> None:
-    with pytest.raises(StepError, match="holds no LSTM layer, so it is no LSTM transducer's encoder") as raised:
+    with pytest.raises(StepError, match="contains no LSTM layer, so it is not an LSTM transducer's encoder") as raised:
         add_metadata(read_param(find_net(lstm.converted(part))[0]), PLACE)
     assert raised.value.fix.startswith("sherpa-ncnn has a type for ConvEmformer, Zipformer and LSTM transducers only")
 
@@ -108,12 +107,12 @@ def test_a_prediction_network_of_lstms_is_no_encoder(encoder: ParamFile) -> None
     ends = ("in0", "in1", "in2"), ("out0", "out1", "out2")
     inputs = tuple(Layer("Input", name, (), (name,), {}) for name in ends[0])
     predictor = ParamFile((*inputs, replace(lstm, inputs=ends[0], outputs=ends[1])))
-    with pytest.raises(StepError, match="has the inputs in0, in1, in2 and no out3, so it is no LSTM transducer's enc"):
+    with pytest.raises(StepError, match="has the inputs in0, in1, in2 and no out3, so it is not an LSTM tr"):
         add_metadata(predictor, PLACE)
 
 
 @pytest.mark.parametrize("change", [{3: HIDDEN * 2}, {2: 1}])
-def test_layers_that_differ_or_hear_backwards_have_no_type(encoder: ParamFile, change: dict[int, int]) -> None:
+def test_layers_that_differ_or_run_backwards_have_no_type(encoder: ParamFile, change: dict[int, int]) -> None:
     layers = list(encoder.layers)
     number = next(number for number, layer in enumerate(layers) if layer.type == "LSTM")
     layers[number] = replace(layers[number], params={**layers[number].params, **change})

@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from artifacts.errors import StepError
-from artifacts.ncnn.param_file import Layer, ParamFile, read_param
-from artifacts.ncnn.weights_file import TAGS, LayerWeights, Weight, read_weights, write_weights
+from artifacts.ncnn.param_file import Layer, ParamFile, find_net, read_param
+from artifacts.ncnn.weights_file import (
+    TAGS,
+    LayerWeights,
+    Weight,
+    network_bytes,
+    read_weights,
+    write_network,
+    write_weights,
+)
 from ncnn_conversions import Pieces, part, read_checkpoint
 
 
@@ -57,10 +65,10 @@ def test_nothing_is_copied_and_nothing_can_be_written_through(pieces: Pieces) ->
     ("change", "fact"),
     [
         (lambda data: data[:-4], r"bad\.bin: layer '.*' .*: ends at byte \d+, the file has \d+"),
-        (lambda data: data + bytes(4), r"bad\.bin: holds \d+ bytes, its layers have \d+"),
+        (lambda data: data + bytes(4), r"bad\.bin: has \d+ bytes, its layers have \d+"),
         (
             lambda data: b"\x07" + data[1:],
-            r"bad\.bin: layer 'linear_1' \(InnerProduct\): weight: byte 0 has the tag 0x00000007",
+            r"bad\.bin: layer 'linear_1' \(InnerProduct\): weight: byte 0 has the unknown tag 0x00000007",
         ),
         (lambda data: b"", r"bad\.bin: layer 'linear_1' \(InnerProduct\): weight: ends at byte 36868, the file has 0"),
     ],
@@ -120,3 +128,20 @@ def test_what_fills_the_last_four_bytes_is_kept(tmp_path: Path) -> None:
     assert weights["table"]["data"].values.tolist() == [1, 2, 3]
     write_weights([(layer, weights["table"])], tmp_path / "b.bin")
     assert (tmp_path / "b.bin").read_bytes() == (tmp_path / "a.bin").read_bytes()
+
+
+def test_a_network_is_written_under_its_name_with_the_other_files_of_its_folder(pieces: Pieces, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(pieces.folder("joint"), folder)
+    (folder / "inputs.json").write_text("{}")
+    (folder / "notes").mkdir()
+    out.mkdir()
+    param, weights_path = find_net(folder)
+    file = read_param(param)
+    weights = read_weights(file, weights_path)
+    written = write_network(((layer, weights[layer.name]) for layer in file.layers), param, out)
+    assert written == out / "joint.ncnn.param"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()
+    }
+    assert network_bytes(written) == sum(path.stat().st_size for path in out.iterdir()) - 2

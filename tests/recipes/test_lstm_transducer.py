@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from artifacts.steps import measure_ncnn_wer
+from artifacts.steps import measure_sherpa_ncnn_wer
 from conftest import ROOT, run_doit
 from word_losses import TOTAL, Rows, losses, read_rows
 
@@ -32,11 +32,11 @@ class Measured(NamedTuple):
 def measured(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
     """What each form errs, and in how many recordings sherpa-ncnn gives the same tokens."""
     run_doit("-n", "2", *dict.fromkeys(f"{RECIPE}:{name}" for names in NETWORKS.values() for name in names))
-    params = measure_ncnn_wer.Params(slices=("clean",), compare_with_sherpa=True)
+    params = measure_sherpa_ncnn_wer.Params(slices=("clean",), compare_with_sherpa=True)
     found = {}
     for form, (encoder, predictor, joint) in NETWORKS.items():
         out = tmp_path_factory.mktemp(form)
-        metrics = measure_ncnn_wer.run(
+        metrics = measure_sherpa_ncnn_wer.run(
             out,
             params,
             encoder=CACHE / encoder,

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, run_doit
-from heard_words import hear
+from measured_words import measure_words
 from word_losses import TOTAL, Loss, Rows, exceeding, losses, read_rows, wer_percent
 
 PLAIN, OUTLIERS = "tiny-forms", "tiny-outliers"
@@ -26,8 +26,8 @@ FORMS = ("fp32", "int8", "int8_smoothquant")
 BOUNDS = {PLAIN: {"int8": 0.3, "int8_smoothquant": 0.3}, OUTLIERS: {"int8": 1.0, "int8_smoothquant": 0.5}}
 TOTAL_BOUNDS = {PLAIN: {"int8": 0.3, "int8_smoothquant": 0.3}, OUTLIERS: {"int8": 0.5, "int8_smoothquant": 0.25}}
 MINUTE = "long_60s"
-HEARD = ("clean", "noisy_1db", "noisy_minus_1db", "noisy_minus_3db", "soft_endings", MINUTE)
-"""By the model with an outlier channel."""
+# Of the model with an outlier channel.
+MEASURED_SLICES = ("clean", "noisy_1db", "noisy_minus_1db", "noisy_minus_3db", "soft_endings", MINUTE)
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
     run_doit("-n", "2", *(f"{PLAIN}:wer_{form}" for form in FORMS))
     found = {form: read_rows(ROOT / "cache" / PLAIN / f"wer_{form}") for form in FORMS}
     targets = [f"wer_{form}" for form in FORMS if form != "fp32"]
-    heard = hear(tmp_path_factory.mktemp("heard"), OUTLIERS, targets, HEARD)
-    outliers = {target.removeprefix("wer_"): read_rows(folder) for target, folder in heard.items()}
-    outliers = {"fp32": [row for row in found["fp32"] if row["slice"] in HEARD], **outliers}
+    folders = measure_words(tmp_path_factory.mktemp("measured"), OUTLIERS, targets, MEASURED_SLICES)
+    outliers = {target.removeprefix("wer_"): read_rows(folder) for target, folder in folders.items()}
+    outliers = {"fp32": [row for row in found["fp32"] if row["slice"] in MEASURED_SLICES], **outliers}
     return {PLAIN: _measured(found), OUTLIERS: _measured(outliers)}
 
 
@@ -84,7 +84,7 @@ def test_stock_int8_is_ruined_by_an_outlier_channel_and_harmless_without_one(
     stock = {}
     for recipe in (PLAIN, OUTLIERS):
         (tmp_path / recipe).mkdir()
-        measured_now = hear(tmp_path / recipe, recipe, ["wer_int8_dynamic"], [MINUTE])
+        measured_now = measure_words(tmp_path / recipe, recipe, ["wer_int8_dynamic"], [MINUTE])
         rows = read_rows(measured_now["wer_int8_dynamic"])
         fp32 = [row for row in read_rows(ROOT / "cache" / PLAIN / "wer_fp32") if row["slice"] == MINUTE]
         stock[recipe] = losses(rows, fp32)[MINUTE]

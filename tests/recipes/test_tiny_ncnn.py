@@ -1,8 +1,8 @@
-"""The embedded checkpoint on the ncnn road: what each form costs in words, and how small it is.
+"""The embedded checkpoint in ncnn: word errors and size of each form.
 
-The short recordings and those of a minute are transcribed in ncnn with each form, and the tables are printed, slice
-by slice (all of the evaluation: `doit tiny-ncnn`). fp32 is compared with the ONNX graphs: the same words, but for
-places where the last bits of a sum decide.
+Each form transcribes the short recordings and those of a minute in ncnn, and the tables are printed, slice by slice
+(`doit tiny-ncnn` measures the whole evaluation). fp32 is compared with the ONNX graphs: the words are equal except
+where the last bits of a sum decide.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pytest
 from artifacts.ncnn.layer_fields import is_int8
 from artifacts.ncnn.param_file import read_param
 from conftest import ROOT, run_doit
-from heard_words import hear
+from measured_words import measure_words
 from word_losses import TOTAL, Rows, exceeding, losses, read_rows, wer_percent
 
 FORMS = ("fp32", "fp16", "int8")
+# fp16 is compared with torch when it is converted; `doit tiny-ncnn:wer_ncnn_fp16` measures its words.
 MEASURED = ("fp32", "int8")
-"""In words. fp16 is compared with torch when it is converted, and heard by `doit tiny-ncnn:wer_ncnn_fp16`."""
 SLICES = ("clean", "noisy_1db", "noisy_minus_1db", "noisy_minus_3db", "soft_endings", "long_60s")
 UTTERANCES = 362
 CACHE = ROOT / "cache" / "tiny-ncnn"
@@ -28,17 +28,17 @@ CACHE = ROOT / "cache" / "tiny-ncnn"
 
 @pytest.fixture(scope="module")
 def onnx(built: Callable[[str], Path]) -> Rows:
-    """What the exported ONNX graphs in fp32 make of each utterance."""
+    """Results of the exported ONNX graphs in fp32 for each utterance."""
     return [row for row in read_rows(built("wer_fp32")) if row["slice"] in SLICES]
 
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
-    """The same of each measured form in ncnn."""
+    """Results of each measured form in ncnn."""
     run_doit("tiny-ncnn:encoder_ncnn_fp16")
     targets = [f"wer_ncnn_{form}" for form in MEASURED]
-    heard = hear(tmp_path_factory.mktemp("heard"), "tiny-ncnn", targets, SLICES)
-    return {form: read_rows(heard[f"wer_ncnn_{form}"]) for form in MEASURED}
+    folders = measure_words(tmp_path_factory.mktemp("measured"), "tiny-ncnn", targets, SLICES)
+    return {form: read_rows(folders[f"wer_ncnn_{form}"]) for form in MEASURED}
 
 
 def _show(capsys: pytest.CaptureFixture[str], onnx: Rows, forms: dict[str, Rows]) -> None:

@@ -12,7 +12,7 @@ from artifacts.errors import StepError
 from artifacts.speech.buffered import BufferedFrontend, Buffering, FrameSize, Window, read_frame_size
 from artifacts.speech.corpus import read_corpus
 from artifacts.speech.decoding import read_decoding
-from artifacts.speech.frontend import Encoder, Preprocessor
+from artifacts.speech.frontend import OnnxEncoder, Preprocessor
 from artifacts.speech.greedy import decode
 from artifacts.speech.transducer import FusedTransducer
 
@@ -89,8 +89,8 @@ def preprocess(preprocessor: Path) -> Preprocessor:
 
 
 @pytest.fixture(scope="module")
-def encode(encoder_fp32: Path) -> Encoder:
-    return Encoder(encoder_fp32 / "encoder-model.onnx", threads=1)
+def encode(encoder_fp32: Path) -> OnnxEncoder:
+    return OnnxEncoder(encoder_fp32 / "encoder-model.onnx", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def speech(evaluation: Path) -> list[NDArray[np.float32]]:
 
 
 def test_a_chunk_as_long_as_the_recording_gives_the_whole_recording(
-    preprocess: Preprocessor, encode: Encoder, speech: list[NDArray[np.float32]]
+    preprocess: Preprocessor, encode: OnnxEncoder, speech: list[NDArray[np.float32]]
 ) -> None:
     one_window = BufferedFrontend(preprocess, encode, buffering(chunk=400, left=0, right=0))
     for waveform in speech:
@@ -110,7 +110,7 @@ def test_a_chunk_as_long_as_the_recording_gives_the_whole_recording(
 
 @pytest.mark.parametrize("more", [0, 1, 159, 160, 640, 1279])
 def test_chunks_have_together_as_many_frames_as_the_whole(
-    preprocess: Preprocessor, encode: Encoder, speech: list[NDArray[np.float32]], more: int
+    preprocess: Preprocessor, encode: OnnxEncoder, speech: list[NDArray[np.float32]], more: int
 ) -> None:
     for frames in (1, 12, 24, 25):
         waveform = speech[0][: frames * 1280 + more]
@@ -123,7 +123,7 @@ def test_chunks_have_together_as_many_frames_as_the_whole(
 
 
 def test_frames_of_a_stream_stand_where_those_of_the_whole_recording_do(
-    preprocess: Preprocessor, encode: Encoder, speech: list[NDArray[np.float32]]
+    preprocess: Preprocessor, encode: OnnxEncoder, speech: list[NDArray[np.float32]]
 ) -> None:
     """Each is more like the frame at its own place than like the one before or after it: nothing is shifted."""
     stream = BufferedFrontend(preprocess, encode, buffering(chunk=12, left=50, right=12))
@@ -140,7 +140,7 @@ def test_frames_of_a_stream_stand_where_those_of_the_whole_recording_do(
 
 
 def test_a_chunk_is_what_the_encoder_gives_for_its_window_alone(
-    preprocess: Preprocessor, encode: Encoder, speech: list[NDArray[np.float32]]
+    preprocess: Preprocessor, encode: OnnxEncoder, speech: list[NDArray[np.float32]]
 ) -> None:
     waveform = speech[-1]
     chunks = list(BufferedFrontend(preprocess, encode, buffering(chunk=10, left=20, right=5)).chunks(waveform))
@@ -174,7 +174,7 @@ def decode_chunks_with_nemo(
 def test_chunks_joined_are_decoded_as_nemo_decodes_them_one_by_one_with_its_state(
     nemo_model: Any,
     preprocess: Preprocessor,
-    encode: Encoder,
+    encode: OnnxEncoder,
     speech: list[NDArray[np.float32]],
     decoder_joint_fp32: Path,
     model_meta: Path,
@@ -205,7 +205,7 @@ def test_seconds_are_counted_in_frames(seconds: float, frames: int) -> None:
 def test_seconds_between_frames_are_refused(seconds: float, fix: str) -> None:
     with pytest.raises(StepError) as raised:
         FRAME.count("chunk", seconds)
-    fact = f"chunk: {seconds:g} s is no whole number of the encoder's frames, which are 0.08 s apart"
+    fact = f"chunk: {seconds:g} s is not a whole number of encoder frames, which are 0.08 s apart"
     assert raised.value.fact == fact
     assert fix in raised.value.fix
 
@@ -230,9 +230,9 @@ def test_a_description_without_the_size_of_frames_is_refused(tmp_path: Path, met
 
 
 def test_an_encoder_with_other_frames_than_its_description_is_refused(
-    preprocess: Preprocessor, encode: Encoder, speech: list[NDArray[np.float32]]
+    preprocess: Preprocessor, encode: OnnxEncoder, speech: list[NDArray[np.float32]]
 ) -> None:
     stream = BufferedFrontend(preprocess, encode, Buffering(FrameSize(160, 4), chunk=10, left=0, right=0))
-    fact = r"gives 5 frames for 40 features; they are 10 if, as model_meta\.json says, they are 0\.04 s apart"
+    fact = r"gives 5 frames for 40 features; model_meta\.json says 10, which are 0\.04 s apart"
     with pytest.raises(StepError, match=fact):
         stream.frames(speech[0])

@@ -58,8 +58,8 @@ def test_every_utterance_of_the_evaluation_speech_lasts_as_long_as_its_row_says(
         ("9" * 5000, "x/utterances.jsonl:2: is not JSON that can be read: Exceeds the limit"),
         ('{"id": "\\ud800"}', "x/utterances.jsonl:2: contains half a surrogate pair"),
         ("x" * (MAX_LINE_BYTES + 1), "x/utterances.jsonl:2: has more than 16777216 characters"),
-        (json.dumps(ROW | {"id": "b", "audio_filepath": "clips/\0"}), "2: audio_filepath: there is no 'clips/"),
-        (json.dumps(ROW | {"id": "b", "audio_filepath": "x" * 5000}), "2: audio_filepath: there is no 'xxx"),
+        (json.dumps(ROW | {"id": "b", "audio_filepath": "clips/\0"}), "2: audio_filepath: there is no file 'clips/"),
+        (json.dumps(ROW | {"id": "b", "audio_filepath": "x" * 5000}), "2: audio_filepath: there is no file 'xxx"),
         (json.dumps(ROW | {"id": "b", "audio_filepath": "./utterances.jsonl"}), "is the manifest"),
         (json.dumps(ROW | {"gap_seconds": -1}), "x/utterances.jsonl:2: gap_seconds: input should be"),
         (json.dumps(ROW | {"text": " "}), "x/utterances.jsonl:2: text: string should have at least 1 character"),
@@ -69,7 +69,7 @@ def test_every_utterance_of_the_evaluation_speech_lasts_as_long_as_its_row_says(
         (json.dumps(ROW), "x/utterances.jsonl:2: id: 'a-0' is also on line 1"),
         (
             json.dumps(ROW | {"id": "b", "audio_filepath": "clips/b.flac"}),
-            "2: audio_filepath: there is no 'clips/b.flac'",
+            "2: audio_filepath: there is no file 'clips/b.flac'",
         ),
         (json.dumps(ROW | {"id": "b", "audio_filepath": "../x/clips/a.flac"}), "points outside the corpus folder"),
         (json.dumps(ROW | {"id": "b", "audio_filepath": "/clips/a.flac"}), "points outside the corpus folder"),
@@ -97,9 +97,9 @@ def test_a_line_that_is_not_utf_8_is_named_with_its_place(tmp_path: Path) -> Non
 
 
 def test_a_folder_without_utterances_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"holds no utterances\.jsonl"):
+    with pytest.raises(StepError, match=r"contains no utterances\.jsonl"):
         read_corpus(tmp_path)
-    with pytest.raises(StepError, match="holds no utterances"):
+    with pytest.raises(StepError, match="contains no utterances"):
         read_corpus(write_rows(tmp_path))
 
 
@@ -146,10 +146,10 @@ def claim_much(path: Path) -> None:
     [
         (write_stereo, "has 2 channel(s) at 16000 Hz, needs one at 16000 Hz"),
         (lambda path: write_clip(path, rate_hz=8000), "has 1 channel(s) at 8000 Hz, needs one at 16000 Hz"),
-        (write_empty, "holds no samples"),
+        (write_empty, "contains no samples"),
         (lambda path: write_clip(path, seconds=0.3), "lasts 0.300 s, utterances.jsonl says 0.500 s"),
-        (write_not_finite, "holds samples that are not finite"),
-        (write_huge, "holds a sample of 1e+38, expected are -1 to 1"),
+        (write_not_finite, "contains samples that are not finite"),
+        (write_huge, "contains a sample of 1e+38, expected -1 to 1"),
         (truncate, "cannot be read"),
         (lambda path: path.write_bytes(b"not audio"), "cannot be read"),
         (lambda path: soundfile.write(path, np.zeros(1), 1, format="WAV"), "has 1 channel(s) at 1 Hz"),
@@ -169,7 +169,7 @@ def test_slices_select_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
     write_clip(tmp_path / "clips/a.flac")
     write_rows(tmp_path, *(ROW | {"id": name, "slice": name[0]} for name in ("a-0", "b-0", "a-1")))
     assert [utterance.id for utterance in read_corpus(tmp_path, ["a"]).utterances] == ["a-0", "a-1"]
-    with pytest.raises(StepError, match="holds no slice 'c'") as raised:
+    with pytest.raises(StepError, match="contains no slice 'c'") as raised:
         read_corpus(tmp_path, ["a", "c"])
     assert raised.value.fix == "choose among a, b"
 

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, parser, save
 
 from artifacts.errors import StepError
 from artifacts.speech.corpus import read_corpus
-from artifacts.speech.frontend import Encoder, Preprocessor
+from artifacts.speech.frontend import OnnxEncoder, Preprocessor
 
 
 def test_speech_becomes_as_many_frames_as_the_encoder_says(
@@ -16,7 +16,7 @@ def test_speech_becomes_as_many_frames_as_the_encoder_says(
 ) -> None:
     corpus = read_corpus(evaluation)
     preprocess = Preprocessor(preprocessor / "preprocessor.onnx", threads=1)
-    encode = Encoder(encoder_fp32 / "encoder-model.onnx", threads=1)
+    encode = OnnxEncoder(encoder_fp32 / "encoder-model.onnx", threads=1)
     for utterance in corpus.spread(1):
         if utterance.duration > 70:
             continue
@@ -35,7 +35,7 @@ def test_an_utterance_is_encoded_the_same_whatever_came_before(
 ) -> None:
     corpus = read_corpus(evaluation)
     preprocess = Preprocessor(preprocessor / "preprocessor.onnx", threads=1)
-    encode = Encoder(encoder_int8 / "encoder-model.onnx", threads=1)
+    encode = OnnxEncoder(encoder_int8 / "encoder-model.onnx", threads=1)
     first, second = (preprocess.features(corpus.waveform(utterance)) for utterance in corpus.utterances[:2])
     alone = encode.frames(*first)
     encode.frames(*second)
@@ -49,7 +49,7 @@ def test_a_clip_of_a_few_milliseconds_is_no_trouble(
     corpus = read_corpus(evaluation)
     waveform = corpus.waveform(corpus.utterances[0])[16_000 : 16_000 + samples]
     features = Preprocessor(preprocessor / "preprocessor.onnx", threads=1).features(waveform)
-    frames = Encoder(encoder_fp32 / "encoder-model.onnx", threads=1).frames(*features)
+    frames = OnnxEncoder(encoder_fp32 / "encoder-model.onnx", threads=1).frames(*features)
     assert len(frames) == 1
     assert np.isfinite(frames).all()
 
@@ -61,7 +61,7 @@ def test_a_recording_beyond_the_table_of_positions_is_refused(
     twice = np.concatenate([corpus.waveform(utterance) for utterance in corpus.utterances[:2]])
     features = Preprocessor(preprocessor / "preprocessor.onnx", threads=1).features(twice)
     with pytest.raises(StepError, match=r"encoder-model\.onnx: fails on 4\d{4} features: .*") as raised:
-        Encoder(encoder_fp32 / "encoder-model.onnx", threads=1).frames(*features)
+        OnnxEncoder(encoder_fp32 / "encoder-model.onnx", threads=1).frames(*features)
     assert "400 s" in raised.value.fix
 
 
@@ -85,7 +85,7 @@ def test_a_length_beyond_the_frames_is_refused(tmp_path: Path) -> None:
         tmp_path / "encoder-model.onnx",
     )
     with pytest.raises(StepError, match=r"encoder-model\.onnx: gives 4 frames and says 5 for 4 features"):
-        Encoder(tmp_path / "encoder-model.onnx", 1).frames(np.zeros((1, 2, 4), dtype=np.float32), np.array([4]))
+        OnnxEncoder(tmp_path / "encoder-model.onnx", 1).frames(np.zeros((1, 2, 4), dtype=np.float32), np.array([4]))
 
 
 def write_preprocessor(path: Path, features: str, lengths: str) -> Path:

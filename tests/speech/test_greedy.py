@@ -10,8 +10,8 @@ import pytest
 
 from artifacts.errors import StepError
 from artifacts.speech.corpus import read_corpus
-from artifacts.speech.decoding import Decoding, read_decoding
-from artifacts.speech.frontend import Encoder, Preprocessor
+from artifacts.speech.decoding import DecodingSettings, read_decoding
+from artifacts.speech.frontend import OnnxEncoder, Preprocessor
 from artifacts.speech.greedy import Greedy, decode
 from artifacts.speech.transducer import FusedTransducer, SeparateTransducer
 
@@ -71,7 +71,7 @@ def test_the_rules_of_token_and_duration_decoding(
 ) -> None:
     transducer = Scripted(script)
     frames = np.arange(3, dtype=np.float32).reshape(3, 1)
-    assert decode(transducer, frames, Decoding(BLANK, (0, 1, 2), max_symbols=3)) == tokens
+    assert decode(transducer, frames, DecodingSettings(BLANK, (0, 1, 2), max_symbols=3)) == tokens
     assert transducer.asked == asked
     assert transducer.accepted == tokens
 
@@ -90,7 +90,7 @@ def test_the_rules_without_durations(
     script: dict[int, list[int]], tokens: list[int], asked: list[int], chunks: list[int]
 ) -> None:
     transducer = Scripted(script)
-    greedy = Greedy(transducer, Decoding(BLANK, (), max_symbols=3))
+    greedy = Greedy(transducer, DecodingSettings(BLANK, (), max_symbols=3))
     frames = np.arange(2, dtype=np.float32).reshape(2, 1)
     for start, size in zip(np.cumsum([0, *chunks]), chunks, strict=False):
         greedy.accept(frames[start : start + size])
@@ -99,33 +99,33 @@ def test_the_rules_without_durations(
 
 
 def test_no_frames_are_no_tokens() -> None:
-    assert decode(Scripted({}), np.zeros((0, 1), dtype=np.float32), Decoding(BLANK, (0, 1, 2))) == []
+    assert decode(Scripted({}), np.zeros((0, 1), dtype=np.float32), DecodingSettings(BLANK, (0, 1, 2))) == []
 
 
 def test_a_joint_with_other_classes_is_refused() -> None:
     with pytest.raises(
         StepError, match=r"the joint scores 7 classes; model_meta\.json names 3 tokens, a blank and 5 dur"
     ):
-        decode(Scripted({0: [(0, 0)]}), np.zeros((1, 1), dtype=np.float32), Decoding(BLANK, (0, 1, 2, 3, 4)))
+        decode(Scripted({0: [(0, 0)]}), np.zeros((1, 1), dtype=np.float32), DecodingSettings(BLANK, (0, 1, 2, 3, 4)))
 
 
 @pytest.fixture(scope="module")
 def spoken(evaluation: Path, preprocessor: Path, encoder_fp32: Path) -> list[NDArray[np.float32]]:
-    """Encoder frames of real speech."""
+    """OnnxEncoder frames of real speech."""
     corpus = read_corpus(evaluation)
     preprocess = Preprocessor(preprocessor / "preprocessor.onnx", threads=1)
-    encode = Encoder(encoder_fp32 / "encoder-model.onnx", threads=1)
+    encode = OnnxEncoder(encoder_fp32 / "encoder-model.onnx", threads=1)
     chosen = [utterance for utterance in corpus.spread(3) if utterance.duration < 30]
     return [encode.frames(*preprocess.features(corpus.waveform(utterance))) for utterance in chosen]
 
 
 @pytest.fixture(scope="module")
-def decoding(model_meta: Path) -> Decoding:
+def decoding(model_meta: Path) -> DecodingSettings:
     return read_decoding(model_meta / "model_meta.json")
 
 
 @pytest.fixture(scope="module")
-def fused(decoder_joint_fp32: Path, decoding: Decoding) -> FusedTransducer:
+def fused(decoder_joint_fp32: Path, decoding: DecodingSettings) -> FusedTransducer:
     return FusedTransducer(decoder_joint_fp32 / "decoder_joint-model.onnx", 1, decoding.blank_id)
 
 
@@ -144,7 +144,11 @@ def decode_with_nemo(model: Any, frames: NDArray[np.float32], max_symbols: int) 
 
 @pytest.mark.parametrize("max_symbols", [10, 1])
 def test_speech_is_decoded_as_nemo_decodes_it(
-    nemo_model: Any, spoken: list[NDArray[np.float32]], fused: FusedTransducer, decoding: Decoding, max_symbols: int
+    nemo_model: Any,
+    spoken: list[NDArray[np.float32]],
+    fused: FusedTransducer,
+    decoding: DecodingSettings,
+    max_symbols: int,
 ) -> None:
     limited = replace(decoding, max_symbols=max_symbols)
     for frames in spoken:
@@ -153,7 +157,11 @@ def test_speech_is_decoded_as_nemo_decodes_it(
 
 @pytest.mark.parametrize("max_symbols", [10, 2])
 def test_frames_that_make_no_sense_are_decoded_as_nemo_decodes_them(
-    nemo_model: Any, spoken: list[NDArray[np.float32]], fused: FusedTransducer, decoding: Decoding, max_symbols: int
+    nemo_model: Any,
+    spoken: list[NDArray[np.float32]],
+    fused: FusedTransducer,
+    decoding: DecodingSettings,
+    max_symbols: int,
 ) -> None:
     limited = replace(decoding, max_symbols=max_symbols)
     generator = np.random.default_rng(0)
@@ -165,7 +173,7 @@ def test_frames_that_make_no_sense_are_decoded_as_nemo_decodes_them(
 def test_separate_graphs_decode_as_the_fused_one(
     spoken: list[NDArray[np.float32]],
     fused: FusedTransducer,
-    decoding: Decoding,
+    decoding: DecodingSettings,
     predictor_fp32: Path,
     joint_fp32: Path,
 ) -> None:
@@ -178,7 +186,7 @@ def test_separate_graphs_decode_as_the_fused_one(
 
 @pytest.mark.parametrize("size", [1, 2, 3, 14])
 def test_frames_that_arrive_in_chunks_are_decoded_as_all_at_once(
-    size: int, spoken: list[NDArray[np.float32]], fused: FusedTransducer, decoding: Decoding
+    size: int, spoken: list[NDArray[np.float32]], fused: FusedTransducer, decoding: DecodingSettings
 ) -> None:
     greedy = Greedy(fused, decoding)
     for frames in spoken:

@@ -5,25 +5,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifacts.speech.corpus import SAMPLE_RATE_HZ, read_corpus
-from artifacts.speech.recordings import Recording, SpeechDigest, recordings, shares
+from artifacts.errors import StepError
+from artifacts.speech.corpus import SAMPLE_RATE_HZ, Corpus, read_corpus
+from artifacts.speech.recordings import (
+    Recording,
+    SpeechDigest,
+    read_calibration_corpus,
+    recordings,
+    shares,
+    transcribe_twice,
+)
 
 GAP = round(0.4 * SAMPLE_RATE_HZ)
 
 
-def test_a_corpus_with_long_recordings_is_heard_as_it_is(calibration: Path) -> None:
+def test_a_corpus_with_long_recordings_is_used_as_it_is(calibration: Path) -> None:
     corpus = read_corpus(calibration)
-    heard = recordings(corpus.utterances, 120, 4)
-    assert [one.utterances for one in heard] == [(utterance,) for utterance in corpus.utterances]
-    assert max(one.seconds for one in heard) > 120
+    chosen = recordings(corpus.utterances, 120, 4)
+    assert [one.utterances for one in chosen] == [(utterance,) for utterance in corpus.utterances]
+    assert max(one.seconds for one in chosen) > 120
 
 
 @pytest.mark.parametrize(("most", "count"), [(1, 1), (3, 3), (100, 3)])
 def test_short_clips_are_joined_to_windows_of_the_length_asked_for(calibration: Path, most: int, count: int) -> None:
     short = read_corpus(calibration, ("clean", "noisy", "soft_endings"))
     assert max(utterance.duration for utterance in short.utterances) < 8
-    heard = recordings(short.utterances, 70, most)
-    alone, windows = heard[: len(short.utterances)], heard[len(short.utterances) :]
+    chosen = recordings(short.utterances, 70, most)
+    alone, windows = chosen[: len(short.utterances)], chosen[len(short.utterances) :]
     assert [one.utterances for one in alone] == [(utterance,) for utterance in short.utterances]
     assert len(windows) == count
     for window in windows:
@@ -80,8 +88,48 @@ def test_the_digest_is_that_of_the_samples_and_their_order(calibration: Path) ->
 
 @pytest.mark.parametrize("count", [0, 1, 16, 128, 1000])
 def test_shares_go_by_length_and_none_is_lost(calibration: Path, count: int) -> None:
-    heard = recordings(read_corpus(calibration).utterances, 120, 4)
-    found = shares(heard, count)
-    seconds = sum(one.seconds for one in heard)
+    chosen = recordings(read_corpus(calibration).utterances, 120, 4)
+    found = shares(chosen, count)
+    seconds = sum(one.seconds for one in chosen)
     assert sum(found) == count
-    assert all(abs(share - count * one.seconds / seconds) < 1 for share, one in zip(found, heard, strict=True))
+    assert all(abs(share - count * one.seconds / seconds) < 1 for share, one in zip(found, chosen, strict=True))
+
+
+def test_less_speech_than_a_calibration_needs_is_an_error(calibration: Path) -> None:
+    speech = read_calibration_corpus(calibration, ("clean",), 60)
+    assert speech == read_corpus(calibration, ("clean",))
+    with pytest.raises(StepError, match=r"calibration: contains \d+\.\d s of speech, needs 6000 s"):
+        read_calibration_corpus(calibration, ("clean",), 6000)
+
+
+@pytest.fixture
+def few(calibration: Path) -> Corpus:
+    """The first three clean utterances."""
+    corpus = read_corpus(calibration, ("clean",))
+    return Corpus(corpus.folder, corpus.utterances[:3])
+
+
+def test_a_corpus_is_transcribed_in_two_equal_passes(few: Corpus) -> None:
+    lengths: list[int] = []
+
+    def count_tokens(waveform: np.ndarray[tuple[int], np.dtype[np.float32]]) -> int:
+        lengths.append(len(waveform))
+        return 7
+
+    metrics = transcribe_twice(few, count_tokens, lambda: lengths.append(0))
+    once = [len(few.waveform(utterance)) for utterance in few.utterances]
+    assert lengths == [*once, 0, *once]
+    assert (metrics["utterances"], metrics["tokens"]) == (3, 21)
+    assert metrics["seconds"] == pytest.approx(sum(once) / SAMPLE_RATE_HZ, abs=0.01)
+    digest = SpeechDigest()
+    for utterance in few.utterances:
+        digest.add(few.waveform(utterance))
+    assert metrics["speech_sha256"] == digest.hexdigest()
+
+
+def test_an_error_while_transcribing_names_the_utterance(few: Corpus) -> None:
+    def count_tokens(waveform: object) -> int:
+        raise StepError("blob '3': NaN or infinity", "repair the model")
+
+    with pytest.raises(StepError, match=r"^calibration: 'clean-000': blob '3': NaN or infinity"):
+        transcribe_twice(few, count_tokens, lambda: None)

@@ -39,9 +39,9 @@ def test_a_stream_gives_a_chunk_of_frames_at_a_time(features: tuple[NDArray[np.f
 def test_what_comes_later_changes_nothing_of_a_chunk(features: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     encoder = StreamingEncoder(streaming("streaming_encoder_fp32") / MODEL, threads=1)
     whole = list(encoder.chunks(*features))
-    cut = list(encoder.chunks(features[0][:, :, :800], np.array([105 + 5 * 112])))
-    assert len(cut) == 6
-    for early, late in zip(cut, whole, strict=False):
+    shorter = list(encoder.chunks(features[0][:, :, :800], np.array([105 + 5 * 112])))
+    assert len(shorter) == 6
+    for early, late in zip(shorter, whole, strict=False):
         assert np.array_equal(early, late)
 
 
@@ -53,10 +53,10 @@ def test_both_layouts_give_the_same_frames(features: tuple[NDArray[np.float32], 
     np.testing.assert_allclose(first, second, atol=1e-5, rtol=0)
 
 
-def test_a_stream_may_be_cut_in_another_way(features: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
+def test_another_chunk_schedule_may_be_given(features: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     model = streaming("streaming_encoder_fp32") / MODEL
-    cut = StreamingEncoder(model, 1).cut
-    longer = StreamingEncoder(model, 1, replace(cut, first_chunk_frames=121, first_shift_frames=121, output_frames=16))
+    own = StreamingEncoder(model, 1).schedule
+    longer = StreamingEncoder(model, 1, replace(own, first_chunk_frames=121, first_shift_frames=121, output_frames=16))
     assert [len(chunk) for chunk in longer.chunks(*features)][:3] == [16, 14, 14]
 
 

@@ -8,13 +8,13 @@ from onnx import load, save
 
 from artifacts.errors import StepError
 from artifacts.speech.corpus import read_corpus
-from artifacts.speech.decoding import Decoding, read_decoding
-from artifacts.speech.frontend import Encoder, Preprocessor
+from artifacts.speech.decoding import DecodingSettings, read_decoding
+from artifacts.speech.frontend import OnnxEncoder, Preprocessor
 from artifacts.speech.transducer import FusedTransducer, SeparateTransducer
 
 
 @pytest.fixture(scope="module")
-def decoding(model_meta: Path) -> Decoding:
+def decoding(model_meta: Path) -> DecodingSettings:
     return read_decoding(model_meta / "model_meta.json")
 
 
@@ -22,17 +22,17 @@ def decoding(model_meta: Path) -> Decoding:
 def frames(evaluation: Path, preprocessor: Path, encoder_fp32: Path) -> np.ndarray:
     corpus = read_corpus(evaluation)
     preprocess = Preprocessor(preprocessor / "preprocessor.onnx", threads=1)
-    encode = Encoder(encoder_fp32 / "encoder-model.onnx", threads=1)
+    encode = OnnxEncoder(encoder_fp32 / "encoder-model.onnx", threads=1)
     return encode.frames(*preprocess.features(corpus.waveform(corpus.utterances[0])))
 
 
 @pytest.fixture(scope="module")
-def fused(decoder_joint_fp32: Path, decoding: Decoding) -> FusedTransducer:
+def fused(decoder_joint_fp32: Path, decoding: DecodingSettings) -> FusedTransducer:
     return FusedTransducer(decoder_joint_fp32 / "decoder_joint-model.onnx", 1, decoding.blank_id)
 
 
 def test_both_forms_score_alike_after_the_same_tokens(
-    fused: FusedTransducer, frames: np.ndarray, decoding: Decoding, predictor_fp32: Path, joint_fp32: Path
+    fused: FusedTransducer, frames: np.ndarray, decoding: DecodingSettings, predictor_fp32: Path, joint_fp32: Path
 ) -> None:
     separate = SeparateTransducer(
         predictor_fp32 / "predictor-model.onnx", joint_fp32 / "joint-model.onnx", 1, decoding.blank_id

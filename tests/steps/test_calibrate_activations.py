@@ -194,7 +194,7 @@ def test_a_second_pass_over_the_same_speech_gives_the_same_bytes_anywhere(
 @pytest.mark.parametrize(
     ("utterances", "fact"),
     [
-        (0, r"few/utterances\.jsonl: holds no utterances"),
+        (0, r"few/utterances\.jsonl: contains no utterances"),
         (5, r"few: holds 14\.9 s of speech, needs 60 s"),
     ],
 )
@@ -219,7 +219,7 @@ def test_samples_whose_squares_are_no_numbers_are_refused_with_the_clip(
 ) -> None:
     corpus = copy_corpus(inputs["corpus"], tmp_path / "corpus", 2)
     rewrite(corpus, "clean-001", np.full(16_000, 1e30, np.float32))
-    with pytest.raises(StepError, match=r"clean-001\.flac: holds a sample of 1e\+30, expected are -1 to 1"):
+    with pytest.raises(StepError, match=r"clean-001\.flac: contains a sample of 1e\+30, expected -1 to 1"):
         calibrate(inputs["model"], inputs | {"corpus": corpus}, tmp_path / "out", min_seconds=0)
 
 

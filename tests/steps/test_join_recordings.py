@@ -35,8 +35,8 @@ def joined(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def test_every_order_of_every_length_holds_each_clip_once(joined: tuple[Corpus, Metrics], evaluation: Path) -> None:
     singles = {utterance.clips[0] for utterance in read_corpus(evaluation).utterances if len(utterance.clips) == 1}
     for name in ("long_30s", "long_120s"):
-        heard = Counter(clip for each in joined[0].utterances if each.slice == name for clip in each.clips)
-        assert heard == dict.fromkeys(singles, 3)
+        counts = Counter(clip for each in joined[0].utterances if each.slice == name for clip in each.clips)
+        assert counts == dict.fromkeys(singles, 3)
 
 
 def test_recordings_are_about_as_long_as_asked_and_no_two_are_alike(joined: tuple[Corpus, Metrics]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.ncnn.transducer import Encoder, Transducer
+from artifacts.ncnn.tdt_transducer import NcnnEncoder, NcnnTransducer
 from artifacts.speech.corpus import read_corpus
 from artifacts.speech.decoding import read_decoding
 from artifacts.speech.frontend import Preprocessor
@@ -52,7 +52,7 @@ def test_a_folder_holds_what_is_needed_and_says_how_it_is_used(inputs: dict[str,
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "out", check=True)
 
 
-def test_speech_is_heard_from_the_folder_alone(inputs: dict[str, Path], tmp_path: Path, evaluation: Path) -> None:
+def test_speech_is_transcribed_from_the_folder_alone(inputs: dict[str, Path], tmp_path: Path, evaluation: Path) -> None:
     out = tmp_path / "out"
     lay_out(out, inputs)
     parts = {}
@@ -64,11 +64,11 @@ def test_speech_is_heard_from_the_folder_alone(inputs: dict[str, Path], tmp_path
     decoding = read_decoding(out / "model_meta.json")
     corpus = read_corpus(evaluation, ("clean",))
     features = Preprocessor(out / "preprocessor.onnx", 1).features(corpus.waveform(corpus.utterances[0]))
-    transducer = Transducer(parts["predictor"], parts["joint"], 1, decoding.blank_id)
-    heard = decode(transducer, Encoder(parts["encoder"], 1).frames(*features), decoding)
+    transducer = NcnnTransducer(parts["predictor"], parts["joint"], decoding.blank_id)
+    ids = decode(transducer, NcnnEncoder(parts["encoder"], 1).frames(*features), decoding)
     lines = (out / "tokens.txt").read_text(encoding="utf-8").splitlines()
     pieces = [line.rpartition(" ")[0] for line in lines]
-    assert "".join(pieces[token] for token in heard).replace("▁", " ").strip() == corpus.utterances[0].text
+    assert "".join(pieces[token] for token in ids).replace("▁", " ").strip() == corpus.utterances[0].text
 
 
 def test_int8_stands_beside_the_rest(inputs: dict[str, Path], tmp_path: Path) -> None:

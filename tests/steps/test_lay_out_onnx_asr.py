@@ -249,7 +249,7 @@ def test_a_configuration_that_onnx_asr_would_misread_is_refused(
 def test_tokens_of_another_checkpoint_are_refused(fp32: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens/vocab.txt").write_text("a 0\n<blk> 1\n", encoding="utf-8")
-    with pytest.raises(StepError, match=r"vocab\.txt: holds 2 pieces, model_meta\.json says"):
+    with pytest.raises(StepError, match=r"vocab\.txt: contains 2 pieces, model_meta\.json says"):
         lay_out(tmp_path / "out", fp32 | {"tokens": tmp_path / "tokens"})
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.ncnn.runtime import find_net
+from artifacts.ncnn.param_file import find_net
 from artifacts.steps import lay_out_sherpa_ncnn
 from artifacts.steps.lay_out_sherpa_ncnn import Params
 from lstm_networks import HIDDEN, TOKENS_TXT, LstmNetworks
@@ -53,11 +53,11 @@ def test_files_have_the_names_of_sherpas_documentation(
         assert (tmp_path / "out" / name).read_bytes() == source.read_bytes(), name
     assert metrics["files"] == 8
     assert metrics["bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
-    assert metrics["tokens_heard"] > 10
+    assert metrics["tokens"] > 10
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "out", check=True)
 
 
-def test_int8_stands_beside_the_rest_and_is_heard_too(
+def test_int8_networks_have_their_own_names_and_are_run_too(
     inputs: dict[str, Path], lstm: LstmNetworks, tmp_path: Path
 ) -> None:
     int8 = {"encoder_int8": lstm.quantised("encoder"), "joint_int8": lstm.quantised("joint")}
@@ -67,7 +67,7 @@ def test_int8_stands_beside_the_rest_and_is_heard_too(
         f"{name}_jit_trace-pnnx.ncnn.int8.{end}" for name in ("encoder", "joiner") for end in ("param", "bin")
     }
     assert metrics["files"] == 12
-    assert metrics["tokens_heard_int8"] > 10
+    assert metrics["tokens_int8"] > 10
 
 
 def test_int8_of_the_encoder_alone_goes_with_the_other_joiner(
@@ -75,7 +75,7 @@ def test_int8_of_the_encoder_alone_goes_with_the_other_joiner(
 ) -> None:
     metrics = lay_out(tmp_path / "out", inputs | {"encoder_int8": lstm.quantised("encoder")})
     assert metrics["files"] == 10
-    assert metrics["tokens_heard_int8"] > 10
+    assert metrics["tokens_int8"] > 10
 
 
 def test_a_network_that_is_not_what_its_name_says_is_refused(
@@ -107,13 +107,13 @@ def test_metadata_that_is_wrong_is_refused_before_sherpa_meets_it(
 
 def test_tokens_of_another_model_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "tokens.txt").write_text(TOKENS_TXT.rpartition("\n")[0].rpartition("\n")[0] + "\n", encoding="utf-8")
-    with pytest.raises(StepError, match=r"tokens\.txt: holds 49 tokens, the predictor knows 50"):
+    with pytest.raises(StepError, match=r"tokens\.txt: contains 49 tokens, the predictor has 50"):
         lay_out(tmp_path / "out", inputs | {"tokens": tmp_path / "tokens.txt"})
 
 
-def test_what_sherpa_hears_otherwise_is_refused(
+def test_other_tokens_from_sherpa_ncnn_are_an_error(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("artifacts.speech.streaming_rnnt.SHIFT_FRAMES", 5)
-    with pytest.raises(StepError, match=r"in 'clean-000' sherpa-ncnn hears \d+ tokens and our own streaming loop \d+;"):
+    monkeypatch.setattr("artifacts.speech.sherpa_streaming.SHIFT_FRAMES", 5)
+    with pytest.raises(StepError, match=r"sherpa-ncnn decodes \d+ tokens of 'clean-000', our own streaming loop \d+;"):
         lay_out(tmp_path / "out", inputs)

@@ -128,7 +128,7 @@ def test_what_is_known_of_whole_recordings_is_their_error_rates(measured: tuple[
 
 @pytest.fixture(scope="module")
 def streamed(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The step's folder and metrics with the clean slice heard in chunks of 2 s, 10 s before and 2 s after them."""
+    """The step's folder and metrics with the clean slice in chunks of 2 s, with 10 s before and 2 s after them."""
     out = tmp_path_factory.mktemp("streamed")
     return out, dict(measure_wer.run(out, AS_STREAMS, **inputs))
 
@@ -170,7 +170,7 @@ def test_less_latency_costs_words(
 
 def test_a_chunk_that_is_no_whole_number_of_frames_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     for name, seconds in (("chunk_seconds", 0.1), ("left_seconds", 1.0), ("right_seconds", 0.5)):
-        with pytest.raises(StepError, match=rf"buffered\.{name}: {seconds:g} s is no whole number of the enc"):
+        with pytest.raises(StepError, match=rf"buffered\.{name}: {seconds:g} s is not a whole number of enc"):
             measure_wer.run(tmp_path, Params(buffered=Buffered(**{name: seconds})), **inputs)
     assert not list(tmp_path.iterdir())
 
@@ -221,10 +221,10 @@ def test_tokens_of_another_checkpoint_are_refused(inputs: dict[str, Path], tmp_p
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens/vocab.txt").write_text("a 0\n<blk> 1\n", encoding="utf-8")
     (tmp_path / "out").mkdir()
-    with pytest.raises(StepError, match=r"vocab\.txt: holds 2 pieces, model_meta\.json says"):
+    with pytest.raises(StepError, match=r"vocab\.txt: contains 2 pieces, model_meta\.json says"):
         measure_wer.run(tmp_path / "out", SHORT, **inputs | {"tokens": tmp_path / "tokens"})
 
 
 def test_an_unknown_slice_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(StepError, match="holds no slice 'music'"):
+    with pytest.raises(StepError, match="contains no slice 'music'"):
         measure_wer.run(tmp_path, Params(slices=("music",)), **inputs)

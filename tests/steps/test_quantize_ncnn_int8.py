@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,17 @@ import pytest
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.ncnn.lstm_transducer import LstmTransducer
-from artifacts.ncnn.runtime import Net, find_net
-from artifacts.ncnn.sherpa_recognizer import SherpaFiles, SherpaRecognizer
+from artifacts.ncnn.lstm_transducer import NcnnLstmTransducer
+from artifacts.ncnn.param_file import find_net
+from artifacts.ncnn.runtime import Net
+from artifacts.ncnn.sherpa_ncnn import SherpaFiles, SherpaRecognizer
 from artifacts.speech.corpus import read_corpus
-from artifacts.speech.kaldi_features import SAMPLE_RATE_HZ
-from artifacts.speech.streaming_rnnt import TAIL_SECONDS, transcribe
-from artifacts.steps import calibrate_ncnn, quantize_ncnn_int8, rewrite_ncnn_linears, tag_sherpa_ncnn
+from artifacts.speech.sherpa_streaming import SAMPLE_RATE_HZ, TAIL_SECONDS, transcribe
+from artifacts.steps import calibrate_sherpa_ncnn, quantize_ncnn_int8, rewrite_ncnn_linears, tag_sherpa_ncnn
 from artifacts.steps.quantize_ncnn_int8 import Params
 from calibration_cases import copy_corpus
 from lstm_networks import LstmNetworks, write_joint_table
 from ncnn_conversions import Array, Pieces
-from stand_in_tools import quantiser
 
 
 @pytest.mark.parametrize(
@@ -43,9 +41,9 @@ def test_params(text: str, good: bool) -> None:
             Params.model_validate_json(text)
 
 
-def quantize(model: Path, out: Path, table: Path | None = None, tool: Path | None = None, **params: Any) -> Any:
+def quantize(model: Path, out: Path, table: Path | None = None, **params: Any) -> Any:
     out.mkdir(parents=True)
-    return quantize_ncnn_int8.run(out, Params(**params), model=model, table=table, tool=tool)
+    return quantize_ncnn_int8.run(out, Params(**params), model=model, table=table)
 
 
 def decibels(want: Array, got: Array) -> float:
@@ -109,13 +107,13 @@ def calibrated(lstm: LstmNetworks, calibration: Path, tmp_path_factory: pytest.T
         (folder / name).mkdir()
     rewrite_ncnn_linears.run(folder / "encoder", rewrite_ncnn_linears.Params(), model=lstm.converted("encoder"))
     parts = {part: lstm.converted(part) for part in ("predictor", "joint")} | {"encoder": folder / "encoder"}
-    params = calibrate_ncnn.Params(min_seconds=0, activations="absmax")
-    calibrate_ncnn.run(folder / "tables", params, **parts, corpus=copy_corpus(calibration, folder / "few", 2))
+    params = calibrate_sherpa_ncnn.Params(min_seconds=0, activations="absmax")
+    calibrate_sherpa_ncnn.run(folder / "tables", params, **parts, corpus=copy_corpus(calibration, folder / "few", 2))
     return parts | {"tables": folder / "tables"}
 
 
 @pytest.mark.parametrize("by_table", [False, True])
-def test_sherpa_ncnn_hears_with_int8_what_our_own_loop_does(
+def test_sherpa_ncnn_decodes_the_tokens_of_our_own_loop_in_int8(
     calibrated: dict[str, Path], lstm: LstmNetworks, evaluation: Path, by_table: bool, tmp_path: Path
 ) -> None:
     tables = calibrated["tables"]
@@ -128,7 +126,7 @@ def test_sherpa_ncnn_hears_with_int8_what_our_own_loop_does(
     folders = [tmp_path / part for part in ("tagged", "predictor", "joint")]
     corpus = read_corpus(evaluation, ("clean",))
     waveform = corpus.waveform(corpus.utterances[0])
-    ours = transcribe(LstmTransducer(*folders, as_sherpa=True), waveform)
+    ours = transcribe(NcnnLstmTransducer(*folders, as_sherpa=True), waveform)
     files = [path for folder in folders for path in find_net(folder)]
     with SherpaRecognizer(SherpaFiles(lstm.tokens() / "tokens.txt", *files)) as recognizer:
         assert recognizer.tokens(np.pad(waveform, (0, round(TAIL_SECONDS * SAMPLE_RATE_HZ)))) == ours
@@ -157,7 +155,7 @@ def test_a_model_of_which_nothing_becomes_int8_is_refused(pieces: Pieces, joint_
 
 
 def test_a_table_of_another_model_is_refused(pieces: Pieces, joint_table: Path, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"tables: holds joint\.table, not 'head\.table'"):
+    with pytest.raises(StepError, match=r"tables: contains joint\.table, not 'head\.table'"):
         quantize(pieces.folder("head"), tmp_path / "a", joint_table)
     with pytest.raises(StepError, match=r"joint\.table: no layer is called 'linear_\d'"):
         quantize(pieces.folder("predictor"), tmp_path / "b", joint_table / "joint.table")
@@ -165,39 +163,6 @@ def test_a_table_of_another_model_is_refused(pieces: Pieces, joint_table: Path, 
     (tmp_path / "short.table").write_text(text.replace("linear_1_param_0 ", "linear_1_param_0 1.0 ", 1))
     with pytest.raises(StepError, match=r"layer 'linear_1' .*: the table has 97 scales, it has 96 channels"):
         quantize(pieces.folder("joint"), tmp_path / "c", tmp_path / "short.table")
-
-
-@pytest.fixture
-def tool(tmp_path: Path) -> Path:
-    """A program with the command line of ncnn2int8."""
-    return quantiser(tmp_path / "ncnn2int8")
-
-
-def test_a_real_quantiser_is_called_if_one_is_named(
-    pieces: Pieces, joint_table: Path, tool: Path, tmp_path: Path
-) -> None:
-    joint = tmp_path / "joint"
-    shutil.copytree(pieces.folder("joint"), joint)
-    (joint / "inputs.json").write_text("{}")
-    ours = quantize(joint, tmp_path / "ours", joint_table)
-    assert quantize(joint, tmp_path / "theirs", joint_table, tool) == ours
-    assert contents(tmp_path / "theirs") == contents(tmp_path / "ours")
-
-
-def test_a_quantiser_that_fails_or_is_none_is_an_error_that_says_so(
-    pieces: Pieces, tool: Path, lstm: LstmNetworks, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        StepError, match=r"'ncnn2int8' does not quantise it: exit code 1: .*calibration table is required"
-    ):
-        quantize(pieces.folder("predictor"), tmp_path / "a", tool=tool)
-    with pytest.raises(StepError, match=r"'ncnn2int8' decides itself what becomes int8"):
-        quantize(pieces.folder("head"), tmp_path / "b", tool=tool, float_weights="fp32")
-    with pytest.raises(StepError, match=r"encoder\.ncnn\.param: holds SherpaMetaData, which 'ncnn2int8' would lose"):
-        quantize(lstm.tagged(), tmp_path / "c", tool=tool)
-    tool.chmod(0o644)
-    with pytest.raises(StepError, match="'ncnn2int8' is not a program"):
-        quantize(pieces.folder("head"), tmp_path / "d", tool=tool)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

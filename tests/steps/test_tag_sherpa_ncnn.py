@@ -65,7 +65,7 @@ def test_an_encoder_that_is_not_the_one_meant_is_refused(
 
 
 def test_another_network_is_refused_with_the_reason(lstm: LstmNetworks, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"joint\.ncnn\.param: holds no LSTM layer") as raised:
+    with pytest.raises(StepError, match=r"joint\.ncnn\.param: contains no LSTM layer") as raised:
         tag_sherpa_ncnn.run(tmp_path, Params(), encoder=lstm.converted("joint"))
     assert "run any other model in ncnn itself" in raised.value.fix
 

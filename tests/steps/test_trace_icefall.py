@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from artifacts.errors import StepError
 from artifacts.icefall.checkpoint import load
 from artifacts.speech.corpus import read_corpus
-from artifacts.speech.kaldi_features import features
+from artifacts.speech.sherpa_streaming import features
 from artifacts.steps import trace_icefall
 from artifacts.steps.trace_icefall import Params
 

@@ -16,10 +16,10 @@ import torch
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
-from artifacts.ncnn.isolated import run_isolated
 from artifacts.ncnn.pnnx import convert
+from artifacts.ncnn.runtime import run_isolated
+from artifacts.ncnn.tdt_transducer import NcnnEncoder
 from artifacts.ncnn.traced import Input
-from artifacts.ncnn.transducer import Encoder
 from artifacts.steps import convert_pnnx, trace_nemo
 from artifacts.steps.trace_nemo import Params
 
@@ -112,7 +112,7 @@ def test_ncnn_takes_speech_of_any_length_up_to_the_end_of_the_table(
 ) -> None:
     metrics = convert_pnnx.run(tmp_path, convert_pnnx.Params(), traced=traced / "encoder")
     assert metrics["encoder_output_max_abs_diff"] < 1e-4
-    encoder = Encoder(tmp_path, threads=1)
+    encoder = NcnnEncoder(tmp_path, threads=1)
     assert encoder.max_frames == 125
     features = torch.cat([speech[0][2], speech[0][2]], dim=1)[None]
     for frames in (1, 8, 9, 101, 231, 999, 1000):
@@ -132,7 +132,7 @@ def test_lengths_of_as_many_encoder_frames_leave_no_length_open(traced: Path, tm
     (result,) = run_isolated(tmp_path / "encoder.ncnn.param", tmp_path / "encoder.ncnn.bin", [{"in0": features}])
     assert result["out0"].shape == (96, 29)
     with pytest.raises(StepError, match="cuts 0 tables of relative positions, not one") as raised:
-        Encoder(tmp_path, threads=1)
+        NcnnEncoder(tmp_path, threads=1)
     assert raised.value.fix.startswith("give a FastConformer's encoder, converted with two lengths")
 
 

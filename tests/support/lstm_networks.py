@@ -1,7 +1,6 @@
-"""Models on the ncnn road, each artifact made once, when it is asked for: the embedded one, and an LSTM transducer.
+"""An LSTM transducer of the real architecture with random weights, in ncnn; each artifact is built once, on first use.
 
-The latter's weights are random ones of the real architecture: enough for numbers that have to agree with torch's, and
-for sherpa-ncnn to load and stream it.
+Its numbers can be compared with torch's, and sherpa-ncnn loads and streams it.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import torch
 
 from artifacts.icefall.lstm_transducer import Config, LstmTransducer
 from artifacts.ncnn.int8_layers import weight_scales
-from artifacts.ncnn.param_file import read_param
-from artifacts.ncnn.runtime import find_net
+from artifacts.ncnn.param_file import find_net, read_param
 from artifacts.ncnn.scale_table import ScaleTable, write_table
 from artifacts.ncnn.weights_file import read_weights
 from artifacts.steps import convert_pnnx, quantize_ncnn_int8, tag_sherpa_ncnn, trace_icefall
@@ -40,7 +38,7 @@ class LstmNetworks:
         torch.manual_seed(0)
         torch.set_num_threads(1)  # two are no faster at this size, and on busy cores many times slower
         self.model = LstmTransducer(CONFIG).eval()
-        with torch.no_grad():  # or it says the same token over and over, whatever it hears
+        with torch.no_grad():  # else it decodes every recording to one repeated token
             self.model.joiner.output_linear.weight.mul_(6)
             self.model.joiner.encoder_proj.weight.mul_(4)
         self._checkpoint = folder / "random.pt"
@@ -78,7 +76,7 @@ class LstmNetworks:
         quantize_ncnn_int8.run(out, quantize_ncnn_int8.Params(), model=model, table=table)
 
     def tokens(self) -> Path:
-        """`tokens.txt`: letters, so that what is heard is a text."""
+        """`tokens.txt` of letters."""
         return self._once("tokens", lambda out: (out / "tokens.txt").write_text(TOKENS_TXT, encoding="utf-8"))
 
     def _once(self, name: str, make: Callable[[Path], object]) -> Path:
@@ -90,7 +88,7 @@ class LstmNetworks:
 
 
 def write_joint_table(joint: Path, path: Path) -> None:
-    """A table with scales that hold all that a joint reads in the tests."""
+    """Write a table whose scales clip nothing that a joint reads in the tests."""
     param, weights_path = find_net(joint)
     file = read_param(param)
     weights = read_weights(file, weights_path)

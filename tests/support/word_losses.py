@@ -18,7 +18,7 @@ from typing import Any
 from scipy.stats import t as student
 
 from artifacts.speech.corpus import Utterance
-from artifacts.speech.word_errors import count
+from artifacts.speech.word_error_rate import count_errors
 
 # What a measurement of words says of each utterance: the lines of its `hypotheses.jsonl`.
 Rows = list[dict[str, Any]]
@@ -55,7 +55,7 @@ def count_rows(utterances: Sequence[Utterance], texts: Sequence[str]) -> Rows:
     """The rows of what somebody else transcribed."""
     return [
         {"id": one.id, "slice": one.slice, "text": one.text, "hypothesis": text}
-        | asdict(count(one.text, text, ignore_case_and_punctuation=False))
+        | asdict(count_errors(one.text, text, ignore_case_and_punctuation=False))
         for one, text in zip(utterances, texts, strict=True)
     ]
 

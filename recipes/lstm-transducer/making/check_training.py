@@ -15,7 +15,7 @@ import torch
 from filterbank import features
 from quick_lstm import quicken
 
-from artifacts.speech import kaldi_features
+from artifacts.speech import sherpa_streaming
 
 
 def main() -> None:
@@ -24,8 +24,8 @@ def main() -> None:
     torchs = torch.nn.LSTM(12, 24, batch_first=True, proj_size=12)
     quick = copy.deepcopy(torchs)
     quicken(quick)
-    heard, states = torch.randn(3, 40, 12), (torch.zeros(1, 3, 12), torch.zeros(1, 3, 24))
-    answers = [lstm(heard, states)[0] for lstm in (torchs, quick)]
+    inputs, states = torch.randn(3, 40, 12), (torch.zeros(1, 3, 12), torch.zeros(1, 3, 24))
+    answers = [lstm(inputs, states)[0] for lstm in (torchs, quick)]
     for answer in answers:
         (answer**2).sum().backward()
     lstm_diff = max(
@@ -36,7 +36,7 @@ def main() -> None:
 
     clip = beside.TINY / "evaluation" / "clips" / "soft_endings-000.flac"
     wave, _ = soundfile.read(clip, dtype="float32")
-    feature_diff = float(np.abs(features(wave).numpy() - kaldi_features.features(wave)).max())
+    feature_diff = float(np.abs(features(wave).numpy() - sherpa_streaming.features(wave)).max())
     print(f"features, Kaldi: {feature_diff:.2e}")
     assert lstm_diff < 1e-4
     assert feature_diff < 1e-2

@@ -13,8 +13,8 @@ import torch
 
 from artifacts.icefall.checkpoint import load
 from artifacts.speech.corpus import read_corpus
-from artifacts.speech.streaming_rnnt import transcribe
-from artifacts.speech.word_errors import count, total
+from artifacts.speech.sherpa_streaming import transcribe
+from artifacts.speech.word_error_rate import count_errors, sum_errors
 from torch_networks import TorchNetworks
 
 
@@ -29,8 +29,8 @@ def evaluate(checkpoint: Path, folder: Path, slices: list[str]) -> None:
         for utterance in (each for each in corpus.utterances if each.slice == name):
             said = "".join(pieces[token] for token in transcribe(networks, corpus.waveform(utterance)))
             hypothesis = said.replace("\u2581", " ").strip()
-            errors.append(count(utterance.text, hypothesis, ignore_case_and_punctuation=False))
-        sum_ = total(errors)
+            errors.append(count_errors(utterance.text, hypothesis, ignore_case_and_punctuation=False))
+        sum_ = sum_errors(errors)
         print(
             f"| {name} | {sum_.utterances} | {sum_.words} | {sum_.wer_percent:.2f} | {sum_.deletions_percent:.2f} |",
             flush=True,

@@ -1,4 +1,4 @@
-"""Kaldi's filterbank for many frames at once: what `artifacts.speech.kaldi_features` gives, several times quicker.
+"""Kaldi's filterbank for many frames at once: `artifacts.speech.sherpa_streaming.features`, several times faster.
 
 Training makes new noise for every batch, so that features are a large part of its time. `check_training.py` holds the
 two against one another.

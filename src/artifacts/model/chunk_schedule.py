@@ -1,9 +1,9 @@
-"""How a stream of features is cut into windows for a streaming encoder, as the graph's metadata say.
+"""Chunk schedule of a streaming encoder: the windows of features that it encodes, from the graph's metadata.
 
-Counted in features: `first_chunk_frames`, `first_shift_frames`, `chunk_frames`, `shift_frames`, `pre_encode_frames`
-(what a later window brings of the chunk before it) and `least_frames` (a shorter rest is not encoded). `output_frames`
-are the encoder frames that are kept of a window that is not the last. It is the schedule of NeMo's
-`CacheAwareStreamingAudioBuffer`, and `export_streaming_encoder` writes it.
+It is the schedule of NeMo's `CacheAwareStreamingAudioBuffer`; `export_streaming_encoder` writes it. Sizes are in
+features: `first_chunk_frames`, `first_shift_frames`, `chunk_frames`, `shift_frames`, `pre_encode_frames` (the part of
+the chunk before it that a later window repeats) and `least_frames` (a shorter rest is not encoded). `output_frames` are
+the encoder frames that are kept of a window, unless it is the last.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How a stream of features is cut into windows, from a graph's metadata."""
+class ChunkSchedule:
+    """Sizes of the windows of a stream, in features."""
 
     first_chunk_frames: int
     first_shift_frames: int
@@ -31,9 +31,9 @@ class Cut:
     output_frames: int
 
     def windows(self, frames: int) -> Iterator[tuple[int, int, bool]]:
-        """Start and end of each window in a stream of so many features, and whether it is the last.
+        """Yield the start and end of each window of a stream of `frames` features, and whether it is the last.
 
-        The start is below 0 where there are fewer features before a chunk than its window brings: zeros stand for them.
+        The start is below 0 where a window begins before the stream: pad it with zeros.
         """
         first = (self.first_chunk_frames, self.first_shift_frames, self.first_least_frames, 0)
         later = (self.chunk_frames, self.shift_frames, self.least_frames, self.pre_encode_frames)
@@ -44,16 +44,19 @@ class Cut:
             chunk, shift, least, before = later
 
 
-def read_cut(metadata: Mapping[str, str], name: str) -> Cut:
-    """From the metadata of the model `name`. Raises StepError if a key is missing or no number, or a stream endless."""
-    fix = "give the artifact of export_streaming_encoder, or what was made from it"
+def read_chunk_schedule(metadata: Mapping[str, str], name: str) -> ChunkSchedule:
+    """Read the schedule from the metadata of the model `name`.
+
+    Raises StepError if a key is missing or is not a number, and for a schedule that never ends.
+    """
+    fix = "give the artifact of export_streaming_encoder, or one that was built from it"
     values = {}
-    for field in fields(Cut):
+    for field in fields(ChunkSchedule):
         text = metadata.get(field.name, "")
         if not _NUMBER.fullmatch(text):
             raise StepError(f"{name}: metadata: {field.name}: expected a number, got {text[:60]!r}", fix)
         values[field.name] = int(text)
-    cut = Cut(**values)
-    if min(cut.first_shift_frames, cut.shift_frames, cut.first_least_frames, cut.least_frames) < 1:
-        raise StepError(f"{name}: metadata: a stream is shifted by no features, and would never end", fix)
-    return cut
+    found = ChunkSchedule(**values)
+    if min(found.first_shift_frames, found.shift_frames, found.first_least_frames, found.least_frames) < 1:
+        raise StepError(f"{name}: metadata: windows are 0 features apart, so a stream would never end", fix)
+    return found

@@ -1,1 +1,1 @@
-"""ncnn's formats, its converter and its runtimes: pnnx, ncnn itself and sherpa-ncnn."""
+"""ncnn: its file formats, its converter pnnx, its runtime, and sherpa-ncnn."""

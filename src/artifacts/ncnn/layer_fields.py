@@ -1,8 +1,8 @@
-"""Which weights each type of ncnn layer has, in the order in which the `.bin` file holds them.
+"""Weights of each type of ncnn layer, in the order of the `.bin` file.
 
-A `.bin` file says nothing of what it holds: it is what the layers of the `.param` file read, one after another. So one
-layer that is not known, or known wrongly, shifts all that follows, and a type that is not listed here is an error. The
-fields and the parameters that decide them are those of ncnn 1.0.20261020's layers, as its "operators" page lists them.
+A `.bin` file does not describe its contents: the layers of the `.param` file read it, one after another. One layer with
+wrong or unknown fields would shift all that follow. So a type that is not listed here is an error. The fields, and the
+parameters that decide them, are those of ncnn 1.0.20261020's layers, as its "operators" page lists them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from math import prod
 from artifacts.errors import StepError
 from artifacts.ncnn.param_file import Layer
 
+# The parameter that says whether a layer's weights are int8, for the types that may be int8 and are supported here.
 INT8_TERM = {
     "Convolution": 8,
     "ConvolutionDepthWise": 8,
@@ -22,8 +23,8 @@ INT8_TERM = {
     "Gemm": 18,
     "Embed": 18,
 }
-"""The parameter that says whether a layer's weights are int8, for the types that can be and that we know how."""
 
+# SherpaMetaData is not ncnn's: it is sherpa-ncnn's layer of numbers that describe an encoder.
 WITHOUT_WEIGHTS = frozenset(
     """
     AbsVal ArgMax BinaryOp BNLL Cast CELU Clip Concat CopyTo Crop CumulativeSum DeepCopy Diag Dropout Einsum Eltwise ELU
@@ -33,9 +34,8 @@ WITHOUT_WEIGHTS = frozenset(
     TanH Threshold Tile UnaryOp Unfold
     """.split()  # noqa: SIM905 - sixty quoted names would hide the list
 )
-"""SherpaMetaData is not ncnn's: sherpa-ncnn's layer of numbers that describe an encoder."""
 
-_FIX = "convert the model again; or teach artifacts.ncnn.layer_fields the layer"
+_FIX = "convert the model again; or add the layer to artifacts.ncnn.layer_fields"
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,26 @@ class Field:
     name: str
     shape: tuple[int, ...]
     tagged: bool
-    """Whether a tag precedes it that says float32, float16 or int8. Without one it is float32."""
+    """Whether a tag before it says float32, float16 or int8. Without a tag it is float32."""
 
     @property
     def count(self) -> int:
-        """How many numbers it has."""
+        """Return the number of elements."""
         return prod(self.shape)
 
 
 def layer_fields(layer: Layer) -> tuple[Field, ...]:
-    """The weights that this layer reads from the `.bin` file, in order; matrices are `[rows, columns]`.
+    """Return the weights that a layer reads from the `.bin` file, in order; matrices are `[rows, columns]`.
 
-    Raises StepError for a type that is not known, and for sizes that do not fit each other.
+    Raises StepError for an unknown type, and for sizes that contradict each other.
     """
     place = f"layer '{layer.name}' ({layer.type})"
     if layer.type in WITHOUT_WEIGHTS:
         return ()
-    reader = _READERS.get(layer.type)
-    if reader is None:
-        raise StepError(f"{place}: this type is not known here: it may have weights", _FIX)
-    fields = tuple(reader(layer))
+    fields_of = _FIELDS.get(layer.type)
+    if fields_of is None:
+        raise StepError(f"{place}: unknown layer type, which may have weights", _FIX)
+    fields = tuple(fields_of(layer))
     for field in fields:
         if min(field.shape) < 1:
             raise StepError(f"{place}: {field.name}: would have the shape {list(field.shape)}", _FIX)
@@ -72,12 +72,12 @@ def layer_fields(layer: Layer) -> tuple[Field, ...]:
 
 
 def is_int8(layer: Layer) -> bool:
-    """Whether the layer says that it computes with int8."""
+    """Return whether the layer computes with int8 weights."""
     return layer.type in INT8_TERM and layer.integer(INT8_TERM[layer.type]) != 0
 
 
 def _rows(layer: Layer, size: int, rows: int) -> tuple[int, int]:
-    """The shape of `size` numbers in `rows` rows."""
+    """Return the shape of `size` numbers in `rows` rows."""
     if rows < 1 or size < 1 or size % rows:
         raise StepError(f"layer '{layer.name}' ({layer.type}): {size} weights do not make {rows} rows", _FIX)
     return rows, size // rows
@@ -98,7 +98,7 @@ def _convolution(layer: Layer) -> list[Field]:
         if layer.type == "ConvolutionDepthWise":
             scales = layer.integer(7, 1) if term % 100 == 1 else 1
         fields += [Field("weight_scales", (scales,), tagged=False), Field("bottom_scale", (1,), tagged=False)]
-        if term > 100:  # hands int8 on to the next convolution
+        if term > 100:  # its output is the next convolution's int8 input
             fields.append(Field("top_scale", (1,), tagged=False))
     return fields
 
@@ -119,7 +119,7 @@ def _gemm(layer: Layer) -> list[Field]:
     m, n, k = (layer.integer(key) for key in (7, 8, 9))
     term = layer.integer(18)
     if term > 3:
-        raise StepError(f"layer '{layer.name}' (Gemm): weights in blocks (18={term}) are not known here", _FIX)
+        raise StepError(f"layer '{layer.name}' (Gemm): weights in blocks (18={term}) are not supported", _FIX)
     fields = []
     if layer.integer(4):
         fields.append(Field("a", (k, m) if layer.integer(2) else (m, k), tagged=True))
@@ -139,7 +139,7 @@ def _gemm(layer: Layer) -> list[Field]:
 
 
 def _recurrent(layer: Layer) -> list[Field]:
-    """Params: 0 outputs, 1 weights, 2 direction (2: both), 3 hidden size, 8 int8; gates' rows are one below another."""
+    """Params: 0 outputs, 1 weights, 2 direction (2: both), 3 hidden size, 8 int8; the gates' rows are stacked."""
     gates, biases = {"LSTM": (4, 4), "GRU": (3, 4), "RNN": (1, 1)}[layer.type]
     outputs = layer.integer(0)
     hidden = layer.integer(3, outputs) if layer.type == "LSTM" else outputs
@@ -168,29 +168,29 @@ def _embed(layer: Layer) -> list[Field]:
 
 
 def _memory_data(layer: Layer) -> list[Field]:
-    """Params: 0, 1, 11 and 2 width, height, depth and channels, 0 for those it has not; 21 is 0 if it has a tag."""
+    """Params: 0, 1, 11 and 2 are width, height, depth and channels, 0 where absent; 21 is 0 if it has a tag."""
     sizes = tuple(size for size in (layer.integer(key) for key in (2, 11, 1, 0)) if size)
     return [Field("data", sizes, tagged=layer.integer(21, 1) == 0)] if sizes else []
 
 
 def _padding(layer: Layer) -> list[Field]:
-    """Param 6: how many channels have a number of their own to pad with."""
+    """Param 6: number of channels that have a padding value of their own."""
     channels = layer.integer(6)
     return [Field("channel_values", (channels,), tagged=False)] if channels else []
 
 
 def _affine(*names: str, size: int = 0, switch: int | None = None) -> Callable[[Layer], list[Field]]:
-    """Arrays of the length that param `size` says, if param `switch` (1 unless it is there) says so."""
+    """Arrays of the length in param `size`, if param `switch` (default 1) is not 0."""
 
-    def read(layer: Layer) -> list[Field]:
+    def fields(layer: Layer) -> list[Field]:
         if switch is not None and not layer.integer(switch, 1):
             return []
         return [Field(name, (layer.integer(size),), tagged=False) for name in names]
 
-    return read
+    return fields
 
 
-_READERS: dict[str, Callable[[Layer], list[Field]]] = {
+_FIELDS: dict[str, Callable[[Layer], list[Field]]] = {
     **dict.fromkeys(
         (
             f"{kind}{form}"

@@ -1,4 +1,4 @@
-"""ncnn's `.param` files: a network as text, a line for each layer.
+"""Read and write ncnn's `.param` files: a network as text, one line a layer.
 
 ```
 7767517
@@ -8,7 +8,7 @@
 
 A value is an integer, a number with a point or an exponent, or a string, in quotes unless it is a word. An array has
 the id `-23300 - id` and its length before its elements (`-23316=2,5,4`). Documented in ncnn's "param and model file
-structure"; strings and what pnnx does with numbers were seen in the files it writes.
+structure"; strings and the form of pnnx's numbers are taken from the files that it writes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from artifacts.errors import StepError
-from artifacts.untrusted.read_input import read_text
+from artifacts.untrusted.read_input import read_text, require_inside
 
 MAGIC = "7767517"
 FIRST_ARRAY_ID = -23300
 LARGEST_INTEGER = 2**31 - 1
 LARGEST_FLOAT = float.fromhex("0x1.fffffep+127")
+# Ids are below this: ncnn's NCNN_MAX_PARAM_COUNT.
 MOST_PARAMS = 32
-"""Ids are below this (ncnn's NCNN_MAX_PARAM_COUNT)."""
+# The layer by which sherpa-ncnn knows an encoder; ncnn itself does not know it.
+METADATA_TYPE = "SherpaMetaData"
 
 Number = int | float
 Value = Number | str | tuple[Number, ...]
@@ -42,7 +44,7 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: the blobs it reads and makes, and its parameters by id, in the order of the file."""
+    """One layer: its input and output blobs, and its parameters by id, in the order of the file."""
 
     type: str
     name: str
@@ -51,7 +53,7 @@ class Layer:
     params: Mapping[int, Value]
 
     def integer(self, key: int, default: int = 0) -> int:
-        """The parameter `key` as an integer. Raises StepError if it is anything else."""
+        """Return the parameter `key` as an integer. Raises StepError if it is of another type."""
         value = self.params.get(key, default)
         if isinstance(value, int):
             return value
@@ -60,22 +62,34 @@ class Layer:
 
 @dataclass(frozen=True)
 class ParamFile:
-    """A network. The numbers of layers and blobs in the file follow from the layers."""
+    """A network. The counts in the second line of the file follow from the layers."""
 
     layers: tuple[Layer, ...]
 
     @property
     def blobs(self) -> tuple[str, ...]:
-        """The names of all blobs, in the order in which they are first named."""
+        """Return the names of all blobs, in the order in which they first appear."""
         names = [name for layer in self.layers for name in (*layer.inputs, *layer.outputs)]
         return tuple(dict.fromkeys(names))
+
+
+def find_net(folder: Path) -> tuple[Path, Path]:
+    """Return the `.param` and the `.bin` of the one network in an artifact's folder. Raises StepError otherwise."""
+    found = sorted(folder.glob("*.param"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise StepError(f"{folder.name}: expected one .param file, found {names}", "give the folder of an ncnn network")
+    files = found[0], found[0].with_suffix(".bin")
+    for path in files:
+        require_inside(path, "put a copy of the file in its place")
+    return files
 
 
 def read_param(path: Path) -> ParamFile:
     """Read a `.param` file.
 
-    Raises StepError, with the line, if it is not one, or if it was cut or changed so that its counts do not fit: each
-    layer has a name of its own, a blob has one layer that makes it, and is made before it is read.
+    Raises StepError, with the line, for another file, and for one that was cut or changed. The counts must be right.
+    Each layer must have its own name. Each blob must have one producer, which comes before its consumers.
     """
     lines = read_text(path, "give a .param file in text form, as pnnx writes").split("\n")
     if lines[0].strip() != MAGIC:
@@ -98,14 +112,14 @@ def read_param(path: Path) -> ParamFile:
     found = ParamFile(tuple(layers))
     for what, said, there in (("layers", counts[0], len(layers)), ("blobs", counts[1], len(found.blobs))):
         if said != there:
-            raise StepError(f"{path.name}:2: says {said} {what}, holds {there}", _FIX)
+            raise StepError(f"{path.name}:2: says {said} {what}, contains {there}", _FIX)
     return found
 
 
 def write_param(file: ParamFile, path: Path) -> None:
-    """Write a `.param` file as pnnx does, byte for byte for what pnnx wrote.
+    """Write a `.param` file in pnnx's form: a file that pnnx wrote comes back byte for byte.
 
-    Raises StepError for a parameter that the text cannot hold.
+    Raises StepError for a parameter that the format cannot represent.
     """
     lines = [MAGIC, f"{len(file.layers)} {len(file.blobs)}"]
     for layer in file.layers:
@@ -121,7 +135,7 @@ def write_param(file: ParamFile, path: Path) -> None:
 
 
 def require_layers(file: ParamFile, names: Iterable[str], place: str) -> None:
-    """Raise StepError for the first of the names that no layer has."""
+    """Raise StepError for the first of the `names` that no layer has, with the nearest name of a layer."""
     there = {layer.name for layer in file.layers}
     for name in names:
         if name not in there:
@@ -155,7 +169,7 @@ def _parse_params(text: str) -> dict[int, Value]:
         number = int(found[1])
         key = FIRST_ARRAY_ID - number if number <= FIRST_ARRAY_ID else number
         if not 0 <= key < MOST_PARAMS or key in params:
-            raise ValueError(f"param {number}: is no id, or is there twice")
+            raise ValueError(f"param {number}: is not an id, or is there twice")
         params[key] = _parse_array(found[2]) if number <= FIRST_ARRAY_ID else _parse_value(found[2])
     return params
 
@@ -178,7 +192,7 @@ def _parse_array(text: str) -> tuple[Number, ...]:
 
 
 def _parse_number(text: str) -> Number:
-    # ncnn takes a number for a float by its point or its exponent, and so do we.
+    # ncnn tells a float by its point or its exponent.
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"expected a number, got {text[:40]!r}")
     number = float(text) if any(mark in text for mark in ".eE") else int(text)
@@ -189,13 +203,13 @@ def _parse_number(text: str) -> Number:
 
 def _check_names(layer: Layer, names: set[str], made: set[str]) -> None:
     if layer.name in names:
-        raise ValueError(f"there are two layers '{layer.name}'")
+        raise ValueError(f"two layers are called '{layer.name}'")
     for blob in layer.inputs:
         if blob not in made:
-            raise ValueError(f"layer '{layer.name}' reads '{blob}', which no layer before it makes")
+            raise ValueError(f"layer '{layer.name}' reads '{blob}', which no layer before it writes")
     for blob in layer.outputs:
         if blob in made:
-            raise ValueError(f"blob '{blob}' is made twice")
+            raise ValueError(f"two layers write blob '{blob}'")
         made.add(blob)
     names.add(layer.name)
 
@@ -211,16 +225,16 @@ def _param_text(key: int, value: Value) -> str:
         return ",".join([f"{FIRST_ARRAY_ID - key}={len(value)}", *(number_text(each) for each in value)])
     if isinstance(value, str):
         if any(mark in value for mark in '"\n'):
-            raise ValueError(f"param {key}: {value!r} holds a quote or a line end")
+            raise ValueError(f"param {key}: {value!r} contains a quote or a line end")
         return f"{key}={value}" if _WORD.fullmatch(value) else f'{key}="{value}"'
     return f"{key}={number_text(value)}"
 
 
 def number_text(number: Number) -> str:
-    """A number as pnnx writes it: the fewest of its usual digits that give the same float32.
+    """Format a number as pnnx does, with the fewest of its usual digits that give the same float32.
 
-    A float always has a point or an exponent, which is how ncnn tells it from an integer. ncnn reads at most 15
-    characters, and at most 9 digits behind the point.
+    A float always has a point or an exponent, by which ncnn tells it from an integer. ncnn reads at most 15 characters,
+    and at most 9 digits after the point.
     """
     if isinstance(number, int):
         return str(number)

@@ -1,4 +1,4 @@
-"""Compares a converted network, run by ncnn, with the trace it was made from, run by torch."""
+"""Compare a converted network in ncnn with the trace that it comes from in torch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ import numpy.typing as npt
 import torch
 
 from artifacts.errors import StepError
-from artifacts.ncnn.isolated import run_isolated
 from artifacts.ncnn.param_file import ParamFile, read_param
+from artifacts.ncnn.runtime import run_isolated
 from artifacts.ncnn.traced import Input, Interface
 
+# The same float32 arithmetic in another order may differ by this much, as for the ONNX exports.
 MAX_ABS_DIFF = 1e-4
-"""What the same float32 arithmetic in another order may amount to, as for the ONNX exports."""
 
+# With fp16 weights, relative to the largest value of an output, or to 1. A weight is off by up to 2**-11, 5e-4, of
+# itself, and layers add that up: 1.4e-3 was seen in an LSTM encoder, 2.2e-3 in a FastConformer of 17 layers.
 MAX_REL_DIFF_FP16 = 5e-3
-"""With weights as fp16: of the largest value of an output, or of 1. A weight is off by up to 2**-11, 5e-4, of itself,
-and layers add that up: 1.4e-3 was seen in an LSTM encoder, 2.2e-3 in a FastConformer of 17 layers."""
 
 Sizes = Sequence[Sequence[int]]
 
 
-def compare(traced: Path, param: Path, weights: Path, interface: Interface, *, fp16: bool) -> dict[str, float]:
+def compare_with_torch(
+    traced: Path, param: Path, weights: Path, interface: Interface, *, fp16: bool
+) -> dict[str, float]:
     """Run both on random inputs of both shapes of the interface and, where a length is open, of a third length.
 
-    The third is the sum of the two: a length that neither torch nor pnnx was shown. Returns the largest absolute
-    difference of each float output, as `<output>_max_abs_diff`. Raises StepError if it is too large, with NaN or
-    another shape, or if ncnn does not survive. Integer outputs are not compared: ncnn has none, divides lengths without
-    rounding, and nothing reads them.
+    The third length is the sum of the two, which neither torch nor pnnx has seen. Returns the largest absolute
+    difference of each float output, as `<output>_max_abs_diff`. Raises StepError if it is too large or NaN, if shapes
+    differ, or if ncnn crashes. Integer outputs are not compared: ncnn has none, divides lengths without rounding, and
+    they have no consumer.
     """
     file = read_param(param)
     cases = _cases(interface)
@@ -47,26 +49,26 @@ def compare(traced: Path, param: Path, weights: Path, interface: Interface, *, f
             have, bound = result[blob], MAX_ABS_DIFF
             if fp16:
                 bound = MAX_REL_DIFF_FP16 * max(1.0, float(want.abs().max()))
-            worst = _difference(want.numpy(), have)
+            worst = _max_abs_diff(want.numpy(), have)
             if not worst <= bound:
                 at = ", ".join(f"{each.name} {list(size)}" for each, size in zip(interface.inputs, sizes, strict=True))
                 raise StepError(
-                    f"{param.name}: '{name}' drifts from torch by {worst:.3g} at {at}, {bound:.3g} is allowed",
-                    "trace the network in a form that pnnx knows, with two shapes for what varies",
+                    f"{param.name}: '{name}' differs from torch by {worst:.3g} at {at}, at most {bound:.3g} is allowed",
+                    "trace the network in a form that pnnx knows, with two shapes for each open length",
                 )
             key = f"{name}_max_abs_diff"
             largest[key] = max(largest.get(key, 0.0), worst)
     return largest
 
 
-def token_count(file: ParamFile, blob: str) -> int | None:
-    """How many tokens there are if `blob` holds tokens, which an Embed layer reads; None if it holds anything else."""
+def embedding_rows(file: ParamFile, blob: str) -> int | None:
+    """Return the number of tokens if `blob` is the input of an Embed layer, else None."""
     return next((layer.integer(1) for layer in file.layers if layer.type == "Embed" and blob in layer.inputs), None)
 
 
 def _run_torch(traced: Path, samples: Sequence[Sequence[torch.Tensor]]) -> list[Sequence[torch.Tensor]]:
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, which is all that pnnx reads
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, the only format that pnnx reads
         warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
         network = torch.jit.load(str(traced), map_location="cpu")  # type: ignore[no-untyped-call]
         answers = [network(*sample) for sample in samples]
@@ -85,7 +87,7 @@ def _cases(interface: Interface) -> list[Sizes]:
 
 
 def _sample(interface: Interface, sizes: Sizes, file: ParamFile) -> list[torch.Tensor]:
-    """Random values; tokens below their number; an integer that is no token is a length: that of the open axis."""
+    """Return a random value for each input: floats, tokens, or the length of the open axis for another integer."""
     generator = torch.Generator().manual_seed(1)
     length = next(
         (
@@ -101,7 +103,7 @@ def _sample(interface: Interface, sizes: Sizes, file: ParamFile) -> list[torch.T
         if each.dtype == "float32":
             sample.append(torch.randn(tuple(shape), generator=generator))
             continue
-        tokens = token_count(file, f"in{number}")
+        tokens = embedding_rows(file, f"in{number}")
         dtype: torch.dtype = getattr(torch, each.dtype)
         if tokens is None:
             sample.append(torch.full(tuple(shape), length, dtype=dtype))
@@ -112,19 +114,19 @@ def _sample(interface: Interface, sizes: Sizes, file: ParamFile) -> list[torch.T
 
 def _feeds(interface: Interface, sample: Sequence[torch.Tensor], file: ParamFile) -> Mapping[str, npt.NDArray[Any]]:
     return {
-        f"in{number}": matrix(each, value.numpy(), token_count(file, f"in{number}") is not None)
+        f"in{number}": matrix(each, value.numpy(), embedding_rows(file, f"in{number}") is not None)
         for number, (each, value) in enumerate(zip(interface.inputs, sample, strict=True))
     }
 
 
 def matrix(described: Input, value: npt.NDArray[Any], is_token: bool) -> npt.NDArray[Any]:
-    """The value as ncnn is fed it: without the axis of the batch, int32 if it holds tokens, else float32."""
+    """Return a value in ncnn's form: without the batch axis, int32 for tokens, else float32."""
     if described.batch_axis is not None:
         value = value.squeeze(described.batch_axis)
     return value.astype(np.int32 if is_token else np.float32)
 
 
-def _difference(want: npt.NDArray[Any], have: npt.NDArray[Any]) -> float:
-    """The largest absolute difference, infinite if the shapes differ in more than axes of 1, NaN if there is one."""
+def _max_abs_diff(want: npt.NDArray[Any], have: npt.NDArray[Any]) -> float:
+    """Return the largest absolute difference; infinity if shapes differ in more than axes of 1; NaN if there is one."""
     want, have = want.squeeze(), have.squeeze()
     return float(np.max(np.abs(want - have))) if want.shape == have.shape else float("inf")

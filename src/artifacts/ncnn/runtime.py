@@ -1,16 +1,21 @@
-"""ncnn's runtime: a network opened from its two files, and run with named numpy arrays.
+"""Run networks with ncnn: `Net` in this process, `open_net` and `run_isolated` with a child process that may crash.
 
-Arithmetic is exact float32 unless asked otherwise, whatever the weights are stored as, so that a measurement is that of
-the artifact and the same on every processor that adds in the same order. ncnn's own defaults store what passes between
+ncnn aborts the whole process on some files that pnnx wrote. So the child loads a file first, and a crash becomes a
+StepError.
+
+Arithmetic is exact float32 unless asked otherwise, whatever the weights are stored as. So a measurement depends on the
+artifact alone, and is the same on every processor that adds in the same order. ncnn's own defaults store values between
 layers as fp16 or bf16 where the processor can.
 
-Files may hold sherpa-ncnn's `SherpaMetaData`, which ncnn itself does not know: it is registered as a layer that does
-nothing, so one file serves both runtimes.
+A network may contain sherpa-ncnn's `SherpaMetaData` layer, which ncnn itself does not know. It is registered as a layer
+that does nothing, so that one file serves both runtimes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from artifacts.errors import StepError
-from artifacts.ncnn.param_file import ParamFile, read_param
-from artifacts.untrusted.read_input import require_inside
+from artifacts.ncnn.param_file import METADATA_TYPE, ParamFile, read_param
+from artifacts.runtime.child_process import Answer, Worker
 
-METADATA_TYPE = "SherpaMetaData"
+# For loading a network in a child process, and for each run there.
+LIMIT_SECONDS = 600.0
+
 _FIX = "convert the model again with the pnnx and ncnn that are pinned"
 
 Array = npt.NDArray[Any]
@@ -30,13 +37,13 @@ Blob = npt.NDArray[np.float32]
 
 
 class Net:
-    """A network. `inputs` and `outputs` are the names of its blobs at both ends, in the alphabet's order.
+    """A network; `inputs` and `outputs` are the names of its blobs at both ends, in alphabetical order.
 
-    A file that is no network may crash the whole process: `isolated.open_net` tries it in another one first.
+    A damaged file may crash the whole process: `open_net` loads it in another process first.
     """
 
     def __init__(self, param: Path, weights: Path, *, threads: int = 1, fp16_storage: bool = False) -> None:
-        """Open `<name>.param` and `<name>.bin`. Raises StepError, with the layer if it is one, if ncnn cannot."""
+        """Open `<name>.param` and `<name>.bin`. Raises StepError, with the layer if there is one, if ncnn cannot."""
         self._name = param.name
         file = read_param(param)
         require_known_layers(file, param.name)
@@ -46,8 +53,8 @@ class Net:
         read = {name for layer in file.layers for name in layer.inputs}
         self.inputs = tuple(sorted(name for layer in file.layers if layer.type == "Input" for name in layer.outputs))
         self.outputs = tuple(sorted(made - read))
-        self._metadata: list[ncnn.Layer] = []  # kept, for ncnn holds no reference of its own
-        # ncnn's own pool keeps what runs needed as long as the network lives: 7 GB where no run needs more than 3
+        self._metadata: list[ncnn.Layer] = []  # referenced here, because ncnn has no reference of its own
+        # ncnn's own pool keeps the memory of a run as long as the network lives: 7 GB where no run needs more than 3.
         self._blobs, self._workspace = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         self._net = ncnn.Net()
         _set_options(self._net.opt, threads, fp16_storage)
@@ -55,13 +62,13 @@ class Net:
         if self._net.load_param(str(param)) != 0:
             raise StepError(f"{param.name}: ncnn does not load it", _FIX)
         if self._net.load_model(str(weights)) != 0:
-            raise StepError(f"{weights.name}: ncnn does not load it: it ends early, or is another model's", _FIX)
+            raise StepError(f"{weights.name}: ncnn does not load it: it ends early, or is of another network", _FIX)
 
     def run(self, feeds: Mapping[str, Array], outputs: Iterable[str] | None = None) -> dict[str, Blob]:
-        """Feed blobs and return others (`outputs` of the network unless named), as float32 arrays.
+        """Feed blobs and return others as float32 arrays: those that `outputs` names, or the outputs of the network.
 
-        A feed is float32, or int32 for tokens, and has the shape of ncnn's matrix: `[W]`, `[H, W]` or `[C, H, W]`; the
-        axis of a batch is not among them. Raises StepError for a blob that the network does not have or not reach.
+        A feed is float32, or int32 for tokens. Its shape is that of ncnn's matrix, without a batch axis: `[W]`,
+        `[H, W]` or `[C, H, W]`. Raises StepError for a blob that the network does not have or cannot compute.
         """
         results = self._extract(feeds, self.outputs if outputs is None else outputs)
         self._blobs.clear()
@@ -76,7 +83,7 @@ class Net:
             array = np.ascontiguousarray(value)
             if array.dtype not in (np.float32, np.int32) or not 1 <= array.ndim <= 4:
                 raise TypeError(f"blob '{name}': ncnn takes float32 and int32 of 1 to 4 axes, got {array.dtype}")
-            # A copy, for a Mat over foreign memory has no reference count, and ncnn crashes where it works in place.
+            # A copy: a Mat over numpy's memory has no reference count, and ncnn crashes where it works in place.
             if extractor.input(name, ncnn.Mat(array).clone()) != 0:
                 raise StepError(f"{self._name}: has no blob '{name}'", f"its inputs are {', '.join(self.inputs)}")
         results: dict[str, Blob] = {}
@@ -95,11 +102,64 @@ class Net:
         return self._metadata[-1]
 
 
-def require_known_layers(file: ParamFile, place: str) -> None:
-    """Raise StepError, naming the first layer of a type that ncnn does not have.
+def open_net(param: Path, weights: Path, *, threads: int = 1, fp16_storage: bool = False) -> Net:
+    """Open a network after a child process has loaded it. Raises StepError if ncnn crashes on it, or as `Net` does."""
+    run_isolated(param, weights, [], threads=threads, fp16_storage=fp16_storage)
+    return Net(param, weights, threads=threads, fp16_storage=fp16_storage)
 
-    pnnx leaves torch's operators where it has no layer for them (`Tensor.masked_fill`, `pnnx.Expression`), and exits as
-    if all were well.
+
+def run_isolated(
+    param: Path,
+    weights: Path,
+    cases: Sequence[Mapping[str, Array]],
+    outputs: Iterable[str] | None = None,
+    *,
+    threads: int = 1,
+    fp16_storage: bool = False,
+) -> list[dict[str, Blob]]:
+    """Open a network in a child process and run it there once for each of `cases`, as `Net.run` does.
+
+    Raises StepError as `Net` does, if ncnn crashes, or if it takes more than 10 minutes to load or for one run.
+    """
+    options = {
+        "outputs": None if outputs is None else list(outputs),
+        "threads": threads,
+        "fp16_storage": fp16_storage,
+    }
+    with Worker(
+        _serve_net,
+        [param.absolute(), weights.absolute(), json.dumps(options)],
+        LIMIT_SECONDS,
+        f"{param.name}: ncnn",
+        "convert the model again; if it was, pnnx wrote layers that ncnn misreads",
+    ) as worker:
+        return [_from_bytes(worker.ask(_to_bytes(feeds))) for feeds in cases]
+
+
+def _serve_net(param: str, weights: str, text: str) -> Answer:
+    """Open a network in the child process; return the function that runs it on feeds."""
+    options = json.loads(text)
+    outputs = options.pop("outputs")
+    net = Net(Path(param), Path(weights), **options)
+    return lambda request: _to_bytes(net.run(_from_bytes(request), outputs))
+
+
+def _to_bytes(arrays: Mapping[str, Array]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _from_bytes(data: bytes) -> dict[str, Array]:
+    with np.load(io.BytesIO(data)) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def require_known_layers(file: ParamFile, place: str) -> None:
+    """Raise StepError, with the first layer of a type that ncnn does not have.
+
+    pnnx leaves torch operators in the network where ncnn has no layer for them (`Tensor.masked_fill`,
+    `pnnx.Expression`), and exits without an error.
     """
     unknown = [each for each in file.layers if each.type != METADATA_TYPE and ncnn.layer_to_index(each.type) < 0]
     if unknown:
@@ -107,20 +167,8 @@ def require_known_layers(file: ParamFile, place: str) -> None:
         raise StepError(
             f"{place}: layer '{unknown[0].name}': ncnn has no layer '{unknown[0].type}' "
             f"({len(unknown)} of {len(file.layers)} layers: {types})",
-            "write the network without this operator; masks, for one, are not needed for a batch of one",
+            "write the network without this operator; a batch of one, for example, needs no masks",
         )
-
-
-def find_net(folder: Path) -> tuple[Path, Path]:
-    """The `.param` and the `.bin` of the one network in an artifact's folder. Raises StepError if it is not one."""
-    found = sorted(folder.glob("*.param"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise StepError(f"{folder.name}: expected one .param file, found {names}", "give the folder of an ncnn model")
-    files = found[0], found[0].with_suffix(".bin")
-    for path in files:
-        require_inside(path, "put a copy of the file in its place")
-    return files
 
 
 def _set_options(options: ncnn.Option, threads: int, fp16_storage: bool) -> None:
@@ -130,5 +178,5 @@ def _set_options(options: ncnn.Option, threads: int, fp16_storage: bool) -> None
     options.use_fp16_packed = options.use_fp16_storage = fp16_storage
     options.use_fp16_arithmetic = False
     options.use_bf16_storage = False
-    if hasattr(options, "use_bf16_packed"):  # not before 2026
+    if hasattr(options, "use_bf16_packed"):  # ncnn of 2026 and later
         options.use_bf16_packed = False

@@ -1,9 +1,8 @@
-"""The table of scales that ncnn's calibrators write and its quantiser reads.
+"""Read and write the table of scales between ncnn's calibrators and its quantiser.
 
-A line `NAME_param_0 s0 s1 … ` for each layer, with a scale for each output channel of its weights; then a line `NAME s`
-for each, with the scale of the activation that it reads. Numbers are multiplied with their scale to become int8. They
-are written as `%f`, with a space after each, so that this text is the same from here as from
-`generate-int8-scale-table`, and either can be read by the other's quantiser.
+A line `NAME_param_0 s0 s1 … ` for each layer has a scale for each output channel of its weights. Then a line `NAME s`
+for each layer has the scale of its input. A number times its scale is its int8 value. Scales are written as `%f`, with
+a space after each: the text equals that of `generate-int8-scale-table`, and ncnn's own quantiser reads it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ SUFFIX = ".table"
 
 @dataclass(frozen=True)
 class ScaleTable:
-    """Scales by layers' names, in the order of the table."""
+    """Scales by the names of layers, in the order of the table."""
 
     weights: Mapping[str, NDArray[np.float32]]
     """By `NAME_param_N`: `[output channels]` of the layer's Nth matrix."""
@@ -37,39 +36,41 @@ class ScaleTable:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names of all layers that the table has scales for."""
+        """Return the names of all layers that the table has scales for."""
         names = [*(key.rpartition(WEIGHT_MARK)[0] for key in self.weights), *self.activations]
         return tuple(dict.fromkeys(names))
 
     def weight_scales(self, layer: str, matrix: int = 0) -> NDArray[np.float32] | None:
-        """The scales of a layer's matrix, or None if the table has none."""
+        """Return the scales of a layer's matrix, or None if the table has none."""
         return self.weights.get(f"{layer}{WEIGHT_MARK}{matrix}")
 
 
 def find_table(folder: Path, model: str) -> Path:
-    """The table for the model file `<part>.ncnn.param` in an artifact's folder: `<part>.table`; or `folder` itself if
-    it is a file. Raises StepError if there is none."""
+    """Return the table `<part>.table` for the network `<part>.ncnn.param`, or `folder` itself if it is a file.
+
+    Raises StepError if there is none.
+    """
     if folder.is_file():
         return folder
     path = folder / f"{model.partition('.')[0]}{SUFFIX}"
     if not path.is_file():
         names = ", ".join(sorted(each.name for each in folder.glob(f"*{SUFFIX}"))) or "no tables"
-        raise StepError(f"{folder.name}: holds {names}, not '{path.name}'", "calibrate this model too")
+        raise StepError(f"{folder.name}: contains {names}, not '{path.name}'", "calibrate this network too")
     return path
 
 
 def write_table(table: ScaleTable, path: Path) -> None:
-    """Write the text, weights first."""
+    """Write the table, weights first."""
     rows: list[tuple[str, list[float]]] = [(key, scales.tolist()) for key, scales in table.weights.items()]
     rows += [(key, [scale]) for key, scale in table.activations.items()]
     path.write_bytes("".join(f"{key} {''.join(f'{scale:f} ' for scale in scales)}\n" for key, scales in rows).encode())
 
 
 def read_table(path: Path) -> ScaleTable:
-    """Read the text; the lines may come in any order.
+    """Read a table; its lines may come in any order.
 
-    Raises StepError, with the line, for what is no number above 0, a key that is there twice, and a layer that has only
-    scales of its activation: its weights could not be quantised.
+    Raises StepError, with the line, for a scale that is not a number above 0, for a key that is there twice, and for a
+    layer without scales of its weights: they could not be quantised.
     """
     fix = "calibrate again, or write the table as generate-int8-scale-table does"
     weights: dict[str, NDArray[np.float32]] = {}
@@ -83,7 +84,7 @@ def read_table(path: Path) -> ScaleTable:
             raise StepError(f"{place}: is there twice", fix)
         scales = [_scale(word, place, fix) for word in words]
         if not scales or (WEIGHT_MARK not in key and len(scales) != 1):
-            wanted = "scales of its output channels" if WEIGHT_MARK in key else "one scale of its activation"
+            wanted = "scales of its output channels" if WEIGHT_MARK in key else "one scale of its input"
             raise StepError(f"{place}: has {len(scales)} numbers, needs {wanted}", fix)
         if WEIGHT_MARK in key:
             weights[key] = np.array(scales, np.float32)
@@ -91,10 +92,10 @@ def read_table(path: Path) -> ScaleTable:
             activations[key] = scales[0]
     table = ScaleTable(weights, activations)
     if not activations and not weights:
-        raise StepError(f"{path.name}: holds no scales", fix)
+        raise StepError(f"{path.name}: contains no scales", fix)
     for layer in activations:
         if table.weight_scales(layer) is None:
-            raise StepError(f"{path.name}: {layer}: has a scale of its activation and none of its weights", fix)
+            raise StepError(f"{path.name}: {layer}: has a scale of its input and none of its weights", fix)
     return table
 
 
@@ -104,5 +105,5 @@ def _scale(word: str, place: str, fix: str) -> float:
     except ValueError:
         scale = math.nan
     if not 0 < scale < math.inf:
-        raise StepError(f"{place}: '{word}' is no scale: it must be above 0 and finite", fix)
+        raise StepError(f"{place}: '{word}' is not a scale: it must be above 0 and finite", fix)
     return float(np.float32(scale))

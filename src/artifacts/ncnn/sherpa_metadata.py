@@ -1,10 +1,10 @@
-"""`SherpaMetaData`: the layer in an encoder's `.param` by which sherpa-ncnn knows the model.
+"""`SherpaMetaData`: the layer in an encoder's `.param` file by which sherpa-ncnn knows the model.
 
-It stands in the third line, before the network's own layers, with the name `sherpa_meta_data1`, no blobs, and these
+It is in the third line, before the network's own layers. It is called `sherpa_meta_data1`, has no blobs, and has these
 parameters for an LSTM transducer: 0 the kind of model (3; 1 is ConvEmformer, 2 Zipformer), 1 the number of LSTM layers,
 2 the encoder's dimension, 3 the LSTM's hidden size. sherpa-ncnn makes the first states from them and checks nothing: a
-wrong number ends its process, or, if it is the hidden size, gives other text. So the numbers are taken from the layers
-themselves, and what is read back has to agree with them. Documented in sherpa-ncnn's and icefall's export guides.
+wrong number aborts its process, and a wrong hidden size may change the text. So the numbers come from the layers
+themselves, and metadata in a file must agree with them. Documented in sherpa-ncnn's and icefall's export guides.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from artifacts.errors import StepError
-from artifacts.ncnn.param_file import Layer, ParamFile
-from artifacts.ncnn.runtime import METADATA_TYPE
+from artifacts.ncnn.param_file import METADATA_TYPE, Layer, ParamFile
 
 METADATA_NAME = "sherpa_meta_data1"
 LSTM_TRANSDUCER = 3
 
+# Features `[T, 80]`, their length, and the states h `[layers, encoder_dim]` and c `[layers, hidden size]`.
 INPUTS = ("in0", "in1", "in2", "in3")
-"""Features `[T, 80]`, their length, and the states h `[layers, encoder_dim]` and c `[layers, hidden size]`."""
+# Frames `[T', encoder_dim]` and the next states; the length between them has no consumer.
 OUTPUTS = ("out0", "out2", "out3")
-"""Frames `[T', encoder_dim]` and the next states; the length between them is not read."""
 
 _NO_TYPE = (
     "sherpa-ncnn has a type for ConvEmformer, Zipformer and LSTM transducers only; run any other model in ncnn itself"
@@ -29,7 +28,7 @@ _NO_TYPE = (
 
 
 class Metadata(NamedTuple):
-    """The parameters of the layer, in the order of their ids."""
+    """Parameters of the layer, in the order of their ids."""
 
     model_type: int
     num_encoder_layers: int
@@ -38,14 +37,14 @@ class Metadata(NamedTuple):
 
 
 def derive_metadata(file: ParamFile, place: str) -> Metadata:
-    """What the layers of an LSTM transducer's encoder say.
+    """Return the metadata of an LSTM transducer's encoder, from its layers.
 
-    Raises StepError if it is not one: if there is no LSTM or they are not all of one size in one direction, or if it
-    has not the inputs and outputs that sherpa-ncnn knows by name.
+    Raises StepError for another network: without an LSTM, with LSTMs of different sizes or directions, or without the
+    inputs and outputs that sherpa-ncnn knows by name.
     """
     lstms = [layer for layer in file.layers if layer.type == "LSTM"]
     if not lstms:
-        raise StepError(f"{place}: holds no LSTM layer, so it is no LSTM transducer's encoder", _NO_TYPE)
+        raise StepError(f"{place}: contains no LSTM layer, so it is not an LSTM transducer's encoder", _NO_TYPE)
     sizes = {_sizes(layer) for layer in lstms}
     if len(sizes) > 1 or any(layer.integer(2) for layer in lstms):
         raise StepError(f"{place}: its {len(lstms)} LSTM layers are not all of one size and forward in time", _NO_TYPE)
@@ -54,22 +53,22 @@ def derive_metadata(file: ParamFile, place: str) -> Metadata:
     if inputs != set(INPUTS) or missing:
         raise StepError(
             f"{place}: has the inputs {', '.join(sorted(inputs))}"
-            f"{' and no ' + ', '.join(missing) if missing else ''}, so it is no LSTM transducer's encoder",
+            f"{' and no ' + ', '.join(missing) if missing else ''}, so it is not an LSTM transducer's encoder",
             _NO_TYPE,
         )
     return Metadata(LSTM_TRANSDUCER, len(lstms), *sizes.pop())
 
 
 def add_metadata(file: ParamFile, place: str) -> ParamFile:
-    """The network with the layer in front. Raises StepError if it has one already, and as `derive_metadata` does."""
+    """Return the network with the layer in front. Raises StepError if it has one, and as `derive_metadata` does."""
     if any(layer.type == METADATA_TYPE for layer in file.layers):
-        raise StepError(f"{place}: holds {METADATA_TYPE} already", "give the network as it was converted")
+        raise StepError(f"{place}: contains {METADATA_TYPE} already", "give the network as it was converted")
     layer = Layer(METADATA_TYPE, METADATA_NAME, (), (), dict(enumerate(derive_metadata(file, place))))
     return ParamFile((layer, *file.layers))
 
 
 def read_metadata(file: ParamFile, place: str) -> Metadata:
-    """Read the layer and hold it against the network. Raises StepError, with the key, for one that does not agree."""
+    """Read the layer and compare it with the network. Raises StepError, with the key, where they differ."""
     fix = "tag the encoder again with tag_sherpa_ncnn, which takes the numbers from the network"
     found = [layer for layer in file.layers if layer.type == METADATA_TYPE]
     if len(found) != 1 or found[0] is not file.layers[0] or found[0].name != METADATA_NAME:
@@ -86,5 +85,5 @@ def read_metadata(file: ParamFile, place: str) -> Metadata:
 
 
 def _sizes(layer: Layer) -> tuple[int, int]:
-    """Encoder dimension and hidden size: without a projection the latter is not written, and they are the same."""
+    """Return encoder dimension and hidden size. Without a projection they are equal, and pnnx writes the former."""
     return layer.integer(0), layer.integer(3, layer.integer(0))

@@ -1,1 +1,1 @@
-"""Speech: corpora, features, greedy decoding and word error rates."""
+"""Speech: corpora, encoder frames, greedy decoding and word error rates."""

@@ -1,18 +1,16 @@
-"""Buffered streaming: an offline encoder over windows of a recording, of which the middle is kept.
+"""Buffered streaming: run an offline encoder over windows of a recording, and keep the frames in the middle of each.
 
-An encoder that was trained on whole recordings looks as far back and as far ahead as they go, and no setting makes a
-stream of it. What can be done is to run it over and over: a chunk of speech, with some of what came before it (left
-context) and some of what comes after (right context), goes through the preprocessor and the encoder, and the chunk's
-frames are kept. These are the windows of NeMo's streaming inference for offline transducers (NVIDIA-NeMo/Speech, pull
-request 9106): nothing is padded on the left, so that the first windows are shorter, and what is left at the end of the
-recording belongs to the last chunk.
+An encoder that was trained on whole recordings attends to all of a recording, and no setting turns it into a streaming
+encoder. But it can run repeatedly. A window is a chunk of speech, with speech before it (left context) and after it
+(right context). It goes through the preprocessor and the encoder, and the chunk's frames are kept. The windows are
+those of NeMo's streaming inference for offline transducers (NVIDIA-NeMo/Speech, pull request 9106): no padding on the
+left, so the first windows are shorter, and the rest of the recording belongs to the last chunk.
 
-A sound waits for the end of its chunk and for the right context: chunk + right is the latency, before anything is
-computed. Left context costs no latency, but is encoded again for each chunk.
+A sound waits for the end of its chunk and for the right context: the latency is chunk + right, without the time for
+computing. Left context adds no latency, but is encoded again for each chunk.
 
-Frames see less than of a whole recording, and that costs words, the more the less they see of what follows. Features
-are normalised over their window, since who streams has not the whole. `docs/decisions/11-buffered-streaming.md` has
-what that comes to.
+Frames attend to less than the whole recording, which costs words, above all with little right context. Features are
+normalised over their window, because a stream has no more. `docs/decisions/11-buffered-streaming.md` has the numbers.
 """
 
 from __future__ import annotations
@@ -27,34 +25,34 @@ import numpy.typing as npt
 from artifacts.errors import StepError
 from artifacts.model.model_meta import ModelMeta
 from artifacts.speech.corpus import SAMPLE_RATE_HZ
-from artifacts.speech.frontend import Encoder, Preprocessor
+from artifacts.speech.frontend import OnnxEncoder, Preprocessor
 
 
 @dataclass(frozen=True)
 class FrameSize:
-    """How many samples (16 kHz) lie between features, and how many features between encoder frames."""
+    """Samples (16 kHz) between features, and features between encoder frames."""
 
     hop_samples: int
     subsampling_factor: int
 
     @property
     def samples(self) -> int:
-        """Samples between encoder frames."""
+        """Return the samples between encoder frames."""
         return self.hop_samples * self.subsampling_factor
 
     @property
     def seconds(self) -> float:
-        """Seconds between encoder frames."""
+        """Return the seconds between encoder frames."""
         return self.samples / SAMPLE_RATE_HZ
 
     def count(self, name: str, seconds: float) -> int:
-        """How many encoder frames `seconds` are. StepError, with the `name`, unless that is a whole number."""
+        """Return `seconds` in encoder frames. Raises StepError, with the `name`, unless it is a whole number."""
         samples = round(seconds * SAMPLE_RATE_HZ)
         if samples % self.samples:
             below = samples // self.samples
             near = [count * self.seconds for count in (below, below + 1) if count]
             raise StepError(
-                f"{name}: {seconds:g} s is no whole number of the encoder's frames, which are {self.seconds:g} s apart",
+                f"{name}: {seconds:g} s is not a whole number of encoder frames, which are {self.seconds:g} s apart",
                 f"give {' or '.join(f'{value:g}' for value in near)}",
             )
         return samples // self.samples
@@ -63,7 +61,7 @@ class FrameSize:
 def read_frame_size(model_meta: Path) -> FrameSize:
     """Read `features.hop_length` and `subsampling_factor` from a checkpoint's `model_meta.json`.
 
-    Raises StepError if one is missing or no number above 0.
+    Raises StepError if one is missing or is not a number above 0.
     """
     meta = ModelMeta(model_meta, "write the model_meta again from the checkpoint")
     return FrameSize(meta.size("features.hop_length"), meta.size("subsampling_factor"))
@@ -71,14 +69,14 @@ def read_frame_size(model_meta: Path) -> FrameSize:
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a recording: what is encoded, and which of the frames that come out are kept."""
+    """A part of a recording that is encoded, and the frames of it that are kept."""
 
     samples: slice
-    """Of the recording; begins on an encoder frame."""
+    """Samples of the recording; they begin on an encoder frame."""
     frames: int
-    """How many the encoder gives for these samples."""
+    """Number of frames that the encoder gives for these samples."""
     kept: slice
-    """Of these frames."""
+    """Range of these frames that is kept."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +90,19 @@ class Buffering:
 
     @property
     def latency_seconds(self) -> float:
-        """The longest that a sound waits before it is decoded, what is computed left out."""
+        """Return the longest wait of a sound before it is decoded, without the time for computing."""
         return round((self.chunk + self.right) * self.frame.seconds, 6)
 
     @property
     def encoded_times(self) -> float:
-        """How many times a second of a long recording goes through the encoder."""
+        """Return how many times each second of a long recording is encoded."""
         return round((self.left + self.chunk + self.right) / self.chunk, 3)
 
     def windows(self, samples: int) -> Iterator[Window]:
-        """The windows of a recording of so many samples. They keep each frame of the recording, once, in order.
+        """Yield the windows of a recording of `samples`. They keep each frame of the recording once, in order.
 
-        n samples are n // hop features. Each convolution of the subsampling halves those and rounds up, so that there
-        is a frame for every `subsampling_factor` features, full or begun; and at least one.
+        n samples are n // hop features. Each convolution of the subsampling halves their number and rounds up. So there
+        is one frame for every `subsampling_factor` features, also for an incomplete group; and at least one.
         """
         hop, factor = self.frame.hop_samples, self.frame.subsampling_factor
         features = samples // hop
@@ -113,7 +111,7 @@ class Buffering:
         while True:
             begin = max(0, first - self.left)
             end = first + self.chunk + self.right
-            # Less than a feature may follow the last one: it makes no frame, but belongs to the window.
+            # Less than one feature may follow the last one: it adds no frame, but belongs to the window.
             if end * factor >= features:
                 rest = slice(begin * self.frame.samples, samples)
                 yield Window(rest, all_frames - begin, slice(first - begin, all_frames - begin))
@@ -124,22 +122,22 @@ class Buffering:
 
 
 class BufferedFrontend:
-    """From a waveform to encoder frames, window by window: what is kept of one window is final before the next begins.
+    """Compute encoder frames from a waveform window by window: the frames of one window are final before the next.
 
-    Greedy decoding takes frames in order and never goes back. So to decode what all windows keep, joined, is to decode
-    chunk by chunk, with the predictor's state, the last token and the frames that a duration has still to skip carried
-    from each chunk into the next.
+    Greedy decoding takes frames in order and never goes back. So decoding the joined frames of all windows equals
+    decoding chunk by chunk, with three things carried over: the predictor's state, the last token, and the frames that
+    a duration still has to skip.
     """
 
-    def __init__(self, preprocess: Preprocessor, encode: Encoder, buffering: Buffering) -> None:
+    def __init__(self, preprocess: Preprocessor, encode: OnnxEncoder, buffering: Buffering) -> None:
         self._preprocess = preprocess
         self._encode = encode
         self._buffering = buffering
 
     def chunks(self, waveform: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
-        """The frames `[t, D]` of each chunk of a waveform `[N]`: `chunk` of them; in the last one up to chunk + right.
+        """Yield the frames `[t, D]` of each chunk of a waveform `[N]`; t is `chunk`, at the end up to chunk + right.
 
-        Raises StepError if the encoder does not give as many frames for a window as it must.
+        Raises StepError if the encoder gives another number of frames for a window than `Window.frames`.
         """
         for window in self._buffering.windows(len(waveform)):
             features, lengths = self._preprocess.features(waveform[window.samples])
@@ -148,11 +146,11 @@ class BufferedFrontend:
                 apart = self._buffering.frame.seconds
                 raise StepError(
                     f"the encoder gives {len(frames)} frames for {int(lengths[0])} features; "
-                    f"they are {window.frames} if, as model_meta.json says, they are {apart:g} s apart",
+                    f"model_meta.json says {window.frames}, which are {apart:g} s apart",
                     "give the encoder, the preprocessor and the model_meta of one checkpoint",
                 )
             yield frames[window.kept]
 
     def frames(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The frames `[T', D]` of a waveform `[N]`: as many as if it were encoded whole."""
+        """Return the frames `[T', D]` of a waveform `[N]`: as many as if it were encoded as a whole."""
         return np.concatenate(list(self.chunks(waveform)))

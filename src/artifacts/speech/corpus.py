@@ -1,8 +1,8 @@
-"""A corpus of speech with its transcripts, read from a folder.
+"""Read a corpus: speech with its transcripts, in a folder.
 
-The folder holds `utterances.jsonl` and the clips that it names. A line has NeMo's manifest keys plus `id`, `slice` and
-`gap_seconds`; other keys are left alone. `audio_filepath` is one clip or a list of clips, relative to the folder: a
-list is joined in its order with `gap_seconds` of silence between the clips, so that long recordings need not be kept
+The folder contains `utterances.jsonl` and the clips that it names. A line has NeMo's manifest keys plus `id`, `slice`
+and `gap_seconds`; other keys are ignored. `audio_filepath` is one clip or a list of clips, relative to the folder. A
+list is joined in its order with `gap_seconds` of silence between the clips, so that long recordings need not be stored
 twice. `duration` is that of the joined waveform, in seconds.
 """
 
@@ -24,12 +24,12 @@ from artifacts.untrusted.read_input import parse_json
 
 MANIFEST_NAME = "utterances.jsonl"
 SAMPLE_RATE_HZ = 16_000
+# Manifests round their durations; a clip that was cut short differs by more than this.
 DURATION_TOLERANCE_SECONDS = 0.1
-"""Manifests round their durations; a clip that was cut short differs by more than this."""
 
-# Four hours, which are 0.9 GB in memory: a recording is read in one piece.
+# Four hours, which are 0.9 GB in memory: a recording is read as a whole.
 MAX_SECONDS = 14_400.0
-# A clip in floats may exceed 1 where it is loud; the energies of far larger numbers are infinite.
+# A clip in floats may exceed 1 where it is loud; much larger samples would have infinite energies.
 LARGEST_SAMPLE = 1000.0
 MAX_LINE_BYTES = 16 << 20
 
@@ -50,13 +50,13 @@ class Utterance(BaseModel):
 
     @property
     def clips(self) -> list[str]:
-        """The clips' paths, relative to the corpus folder, in the order in which they are spoken."""
+        """Return the paths of the clips, relative to the corpus folder, in their order."""
         return [self.audio_filepath] if isinstance(self.audio_filepath, str) else list(self.audio_filepath)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The utterances of a folder, in the order of its `utterances.jsonl`."""
+    """Utterances of a folder, in the order of its `utterances.jsonl`."""
 
     folder: Path
     utterances: tuple[Utterance, ...]
@@ -65,10 +65,10 @@ class Corpus:
         """Read an utterance's clips and join them: float32 `[N]`, mono, 16 kHz, PCM scaled to -1..1.
 
         Raises StepError for a clip that is unreadable, empty, not mono, not 16 kHz or not finite, and for a length
-        that is not the one in the manifest.
+        other than the manifest's.
         """
         gap = round(utterance.gap_seconds * SAMPLE_RATE_HZ)
-        # From the clips' heads first: what they claim must not be more than the manifest says, before it is read.
+        # Compare the clips' headers with the manifest first: a header may claim any length.
         counts = [_count_samples(self.folder, clip) for clip in utterance.clips]
         self._check_duration(utterance, sum(counts) + gap * (len(counts) - 1))
         silence = np.zeros(gap, dtype=np.float32)
@@ -85,11 +85,11 @@ class Corpus:
             raise StepError(
                 f"{self.folder.name}: utterance '{utterance.id}' lasts {seconds:.3f} s, "
                 f"{MANIFEST_NAME} says {utterance.duration:.3f} s",
-                "copy the clips again, or write the duration that they have",
+                "copy the clips again, or write their true duration",
             )
 
     def spread(self, per_slice: int) -> tuple[Utterance, ...]:
-        """At most `per_slice` utterances of each slice, evenly spread over it, in the corpus' order."""
+        """Return at most `per_slice` utterances of each slice, evenly spread over it, in the order of the corpus."""
         members: dict[str, list[Utterance]] = {}
         for utterance in self.utterances:
             members.setdefault(utterance.slice, []).append(utterance)
@@ -105,18 +105,18 @@ class Corpus:
 def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
     """Read and validate a corpus; with `slices`, keep only the utterances of those.
 
-    Raises StepError, with the line, for what is not UTF-8, bad JSON, a missing or wrong key, an id that is used twice
-    and a clip that is missing or lies outside the folder; and for a corpus without utterances or without one of the
-    `slices`.
+    Raises StepError, with the line, for text that is not UTF-8, bad JSON, a missing or wrong key, an id that is used
+    twice, and a clip that is missing or outside the folder. Raises it for a corpus without utterances or without one of
+    the `slices`.
     """
     manifest = folder / MANIFEST_NAME
     if not manifest.is_file():
-        raise StepError(f"{folder}: holds no {MANIFEST_NAME}", "give the folder of a corpus")
+        raise StepError(f"{folder}: contains no {MANIFEST_NAME}", "give the folder of a corpus")
     first_lines: dict[str, int] = {}
     utterances: list[Utterance] = []
-    # Bytes that are not UTF-8 are kept for `_parse`: an error from here would not know its line.
+    # Bytes that are not UTF-8 pass through to `_parse`, whose error names the line.
     with manifest.open(encoding="utf-8", errors="surrogateescape") as lines:
-        # A line that is longer than it may be is met by `_parse`, and not read to its end.
+        # A line that is too long is not read to its end; `_parse` raises the error.
         for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), ""), start=1):
             if not line.strip():
                 continue
@@ -131,14 +131,14 @@ def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
                 )
             utterances.append(utterance)
     if not utterances:
-        raise StepError(f"{folder.name}/{MANIFEST_NAME}: holds no utterances", "give a corpus with at least one")
+        raise StepError(f"{folder.name}/{MANIFEST_NAME}: contains no utterances", "give a corpus with at least one")
     if slices is None:
         return Corpus(folder, tuple(utterances))
     present = sorted({utterance.slice for utterance in utterances})
     for wanted in slices:
         if wanted not in present:
             raise StepError(
-                f"{folder.name}/{MANIFEST_NAME}: holds no slice '{wanted}'", f"choose among {', '.join(present)}"
+                f"{folder.name}/{MANIFEST_NAME}: contains no slice '{wanted}'", f"choose among {', '.join(present)}"
             )
     return Corpus(folder, tuple(utterance for utterance in utterances if utterance.slice in slices))
 
@@ -155,7 +155,7 @@ def _parse(line: str, place: str) -> Utterance:
     try:
         return Utterance.model_validate(value)
     except ValidationError as error:
-        # For a union pydantic names the tried alternative behind the key; the key alone is the place.
+        # For a union pydantic names the alternative after the key; the key alone is the place.
         problem = error.errors(include_url=False)[0]
         key = f"{problem['loc'][0]}: " if problem["loc"] else ""
         raise StepError(f"{place}: {key}{problem['msg'].lower()}", fix) from None
@@ -171,10 +171,10 @@ def _check_clip_path(folder: Path, clip: str, place: str) -> None:
         )
     try:
         is_there = (folder / path).is_file()
-    except OSError:  # no file can have such a name
+    except OSError:  # a name that no file can have
         is_there = False
     if not is_there:
-        raise StepError(f"{place}: audio_filepath: there is no '{clip}'", "copy the corpus again; a clip is missing")
+        raise StepError(f"{place}: audio_filepath: there is no file '{clip}'", "copy the corpus again")
 
 
 def _count_samples(folder: Path, clip: str) -> int:
@@ -190,7 +190,7 @@ def _count_samples(folder: Path, clip: str) -> int:
             "convert the clip to 16 kHz mono",
         )
     if head.frames <= 0:
-        raise StepError(f"{place}: holds no samples", "copy the clip again; it is empty")
+        raise StepError(f"{place}: contains no samples", "copy the clip again; it is empty")
     return int(head.frames)
 
 
@@ -209,9 +209,9 @@ def _read_clip(folder: Path, clip: str) -> npt.NDArray[np.float32]:
         samples, _ = soundfile.read(folder / clip, dtype="float32", always_2d=True)
     waveform: npt.NDArray[np.float32] = samples[:, 0]
     if not np.isfinite(waveform).all():
-        raise StepError(f"{place}: holds samples that are not finite", "make the clip again; PCM_16 cannot hold NaN")
+        raise StepError(f"{place}: contains samples that are not finite", "write the clip again; PCM_16 has no NaN")
     if (largest := np.abs(waveform).max()) > LARGEST_SAMPLE:
         raise StepError(
-            f"{place}: holds a sample of {largest:g}, expected are -1 to 1", "scale the clip, or write PCM_16"
+            f"{place}: contains a sample of {largest:g}, expected -1 to 1", "scale the clip, or write PCM_16"
         )
     return waveform

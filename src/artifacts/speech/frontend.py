@@ -1,7 +1,7 @@
-"""From a waveform to encoder frames: the exported preprocessor, then the encoder, one utterance at a time.
+"""Compute encoder frames from a waveform: the exported preprocessor, then the encoder, one utterance at a time.
 
-One at a time because that is how consumers run them, and because a dynamically quantised encoder scales its
-activations by the largest value of the whole tensor: in a batch one utterance would change the numbers of another.
+Consumers run one utterance at a time too. A batch would change numbers: a dynamically quantised encoder scales its
+activations by the largest value of the whole tensor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Preprocessor:
         require_values(self._session, model, ("waveforms", "waveforms_lens"), ("features", "features_lens"))
 
     def features(self, waveform: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Turn float32 `[N]` into features `[1, F, T]` and their length `[1]`; T may be more than that length."""
+        """Compute features `[1, F, T]` and their length `[1]` of a float32 `[N]`; T may exceed that length."""
         feeds: dict[str, npt.NDArray[Any]] = {
             "waveforms": waveform[np.newaxis],
             "waveforms_lens": np.array([len(waveform)], dtype=np.int64),
@@ -42,7 +42,7 @@ class Preprocessor:
         return features, lengths
 
 
-class Encoder:
+class OnnxEncoder:
     """`audio_signal [B, F, T]` f32, `length [B]` i64 → `encoder_output [B, D, T']` f32, `encoded_lengths [B]` i64."""
 
     def __init__(self, model: Path, threads: int) -> None:
@@ -53,9 +53,9 @@ class Encoder:
     def encode(
         self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Encode features `[1, F, T]` into `[1, D, T']` and the length `[1]` that the encoder gives.
+        """Encode features `[1, F, T]` into `[1, D, T']` and their length `[1]`.
 
-        Raises StepError if it cannot: exports with a table of positions end where that does, usually at 400 seconds.
+        Raises StepError if the encoder fails, for example beyond its table of positions, usually 400 seconds.
         """
         feeds: dict[str, npt.NDArray[Any]] = {"audio_signal": features, "length": lengths}
         outputs, encoded_lengths = run_session(
@@ -64,14 +64,14 @@ class Encoder:
             ENCODED,
             feeds,
             failing=f"fails on {int(lengths[0])} features",
-            fix="leave recordings out that are longer than the model's table of positions (usually 400 s)",
+            fix="leave out recordings that are longer than the model's table of positions (usually 400 s)",
         )
         return outputs, encoded_lengths
 
     def frames(self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Encode features `[1, F, T]` into frames `[T', D]`: those within the length that the encoder gives.
+        """Encode features `[1, F, T]` into frames `[T', D]`, as many as the encoder's length says.
 
-        Raises StepError if that is more than there are, as it was where lengths were computed in fp16.
+        Raises StepError if there are fewer frames, which has happened where lengths were computed in fp16.
         """
         outputs, encoded_lengths = self.encode(features, lengths)
         length = int(encoded_lengths[0])

@@ -1,4 +1,4 @@
-"""From features to encoder frames chunk by chunk, with an exported streaming encoder and its caches."""
+"""Encode features chunk by chunk, with an exported streaming encoder and its caches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from artifacts.model.chunk_schedule import Cut, read_cut
+from artifacts.model.chunk_schedule import ChunkSchedule, read_chunk_schedule
 from artifacts.runtime.sessions import Output, open_session, require_values, run_session, zeros_of
 
 CACHES = ("cache_last_channel", "cache_last_time", "cache_last_channel_len")
@@ -25,17 +25,17 @@ OUTPUTS = tuple(MADE)
 
 
 class StreamingEncoder:
-    """A graph of `export_streaming_encoder`, in either layout, one stream at a time."""
+    """A graph of `export_streaming_encoder`, in either layout of its caches, for one stream at a time."""
 
-    def __init__(self, model: Path, threads: int, cut: Cut | None = None) -> None:
-        """With `cut`, streams are cut so, and not as the graph says.
+    def __init__(self, model: Path, threads: int, schedule: ChunkSchedule | None = None) -> None:
+        """Open the graph; its metadata have the chunk schedule unless `schedule` gives another one.
 
-        Raises StepError if the graph is no streaming encoder, or does not say how it is fed.
+        Raises StepError if the graph is not a streaming encoder, or has no chunk schedule.
         """
         self._name = model.name
         self._session = open_session(model, threads)
         require_values(self._session, model, INPUTS, OUTPUTS)
-        self.cut = cut or read_cut(self._session.get_modelmeta().custom_metadata_map, model.name)
+        self.schedule = schedule or read_chunk_schedule(self._session.get_modelmeta().custom_metadata_map, model.name)
         inputs = {value.name: value for value in self._session.get_inputs()}
         self._zeros: dict[str, npt.NDArray[Any]] = {
             name: zeros_of(inputs[name], inputs[name].shape, model.name).astype(
@@ -47,12 +47,12 @@ class StreamingEncoder:
     def chunks(
         self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """Encode a stream of features `[1, F, T]`, of which `lengths` `[1]` are valid: `[T', D]` for each chunk.
+        """Encode a stream of features `[1, F, T]`, of which `lengths` `[1]` are valid; yield `[T', D]` for each chunk.
 
-        Each chunk is encoded from what came before its end, as if the rest were not known yet.
+        No chunk depends on features after its end.
         """
         caches = self._zeros
-        for start, end, last in self.cut.windows(int(lengths[0])):
+        for start, end, last in self.schedule.windows(int(lengths[0])):
             window = np.pad(features[:, :, max(start, 0) : end], ((0, 0), (0, 0), (max(-start, 0), 0)))
             feeds: dict[str, npt.NDArray[Any]] = {
                 "audio_signal": window,
@@ -68,5 +68,5 @@ class StreamingEncoder:
                 fix="export the encoder again",
             )
             caches = dict(zip(CACHES, states, strict=True))
-            count = int(output_lengths[0]) if last else min(int(output_lengths[0]), self.cut.output_frames)
+            count = int(output_lengths[0]) if last else min(int(output_lengths[0]), self.schedule.output_frames)
             yield np.ascontiguousarray(output[0, :, :count].T)

@@ -1,14 +1,14 @@
-"""The prediction network and the joint of a transducer over ONNX Runtime, for one utterance at a time.
+"""The predictor and the joint of a transducer over ONNX Runtime, in two forms, as `artifacts.speech.greedy` calls them.
 
-Two forms, one protocol. The fused `decoder_joint` graph computes both at each step; of separate graphs the predictor
-is run once a token instead, since a blank leaves its state, and so its output, as they were.
+The fused `decoder_joint` graph computes both at each step. A separate predictor runs once a token instead, because a
+blank leaves its state and its output unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,21 +19,8 @@ from artifacts.runtime.sessions import Output, open_session, require_values, run
 _INTEGERS: dict[str, type[np.signedinteger[Any]]] = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 
-class Transducer(Protocol):
-    """What greedy decoding asks of a model."""
-
-    def start(self) -> None:
-        """Forget the tokens: zero states, and the blank as the token before the first."""
-
-    def logits(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Score an encoder frame `[D]` after the accepted tokens: `[V + 1 + durations]`, the blank at index V."""
-
-    def accept(self, token: int) -> None:
-        """Take the token as spoken, at the frame that was scored last."""
-
-
 class FusedTransducer:
-    """`decoder_joint` as NeMo names it.
+    """A `decoder_joint` graph, with NeMo's names.
 
     `encoder_outputs [B, D, T]` f32, `targets [B, U]` and `target_length [B]` (i32 or i64), `input_states_1` and
     `input_states_2 [L, B, H]` f32 → `outputs [B, T, U, V + 1 + durations]`, `output_states_1`, `output_states_2`.
@@ -59,7 +46,7 @@ class FusedTransducer:
         self._token = self._blank
 
     def feeds(self, frame: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-        """The graph's inputs for scoring `frame` after the accepted tokens."""
+        """Return the graph's inputs that score `frame` after the accepted tokens."""
         return {
             "encoder_outputs": frame.reshape(1, -1, 1),
             "targets": self._token,
@@ -83,7 +70,7 @@ JOINED = {"joint_output": Output("f", 4)}
 
 
 class SeparateTransducer:
-    """A predictor and a joint, exported one by one.
+    """A predictor and a joint in separate graphs.
 
     Predictor: `y [B, U]` i64, `h` and `c [L, B, H]` f32 → `g [B, H, U]`, `h_out`, `c_out`. Joint:
     `encoder_output [B, D, T]`, `predictor_output [B, H, U]` → `joint_output [B, T, U, V + 1 + durations]`.
@@ -117,7 +104,7 @@ class SeparateTransducer:
 
 
 def zero_state(value: Any, model: Path) -> npt.NDArray[np.float32]:
-    """A state input's zeros for one utterance: float32 `[L, 1, H]`, with L and H as the graph declares them."""
+    """Return zeros for a state input and one utterance: float32 `[L, 1, H]`, with L and H of the graph."""
     layers, _, hidden = value.shape if len(value.shape) == 3 else (None, None, None)
     if not isinstance(layers, int) or not isinstance(hidden, int):
         raise StepError(
@@ -128,7 +115,7 @@ def zero_state(value: Any, model: Path) -> npt.NDArray[np.float32]:
 
 
 def _integer(value: Any, model: Path) -> type[np.signedinteger[Any]]:
-    """The type of an input of integers. Raises StepError for any other."""
+    """Return the integer dtype of an input. Raises StepError for another one."""
     if value.type not in _INTEGERS:
         raise StepError(
             f"{model.name}: input '{value.name}' is {value.type}, needs {' or '.join(_INTEGERS)}",

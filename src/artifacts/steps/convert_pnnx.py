@@ -1,8 +1,9 @@
-"""Convert a traced network to ncnn with pnnx, and compare it with torch.
+"""Convert a traced network to ncnn with pnnx, and compare its outputs with torch's.
 
-pnnx's exit code proves nothing: it may leave torch's operators in the network, or convert an LSTM into other numbers.
-So the network is loaded by ncnn, in a process of its own because ncnn may crash, and run beside torch on inputs of both
-shapes of `inputs.json` and, where a length is open, of a third one that neither torch nor pnnx was shown.
+pnnx's exit code proves nothing: it may leave torch operators in the network, or convert an LSTM into one that computes
+something else. So ncnn loads the network, in a child process because it may crash, and its outputs are compared with
+torch's. The inputs have both shapes of `inputs.json` and, where a length is open, a third length that neither torch nor
+pnnx has seen.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ TOOLS = ("pnnx", "ncnn", "torch", "numpy")
 
 
 class Params(StepParams):
-    """`fp16`: weights are stored as fp16, at half the size; biases, and what is computed, stay float32."""
+    """`fp16`: store weights as fp16, at half the size; biases and computation stay float32."""
 
     fp16: bool = False
 
@@ -23,12 +24,12 @@ class Params(StepParams):
 def run(out: Path, params: Params, *, traced: Path) -> dict[str, float | int]:
     """Write `<part>.ncnn.param`, `<part>.ncnn.bin` and `inputs.json` with each input's batch axis.
 
-    Returns the largest absolute difference to torch of each output, and the numbers of layers and bytes. Raises
-    StepError if that is above 1e-4 (with fp16 weights 0.5 % of the output's largest value), if ncnn does not load or
-    survive the network, and if pnnx left an operator of torch in it.
+    Metrics: the largest absolute difference from torch for each output, layers, and bytes. Raises StepError if a
+    difference is above 1e-4 (with fp16 weights 0.5 % of the output's largest value), if ncnn does not load the network
+    or crashes, and if pnnx left a torch operator in it.
     """
     from artifacts.ncnn.param_file import read_param
-    from artifacts.ncnn.parity import compare
+    from artifacts.ncnn.parity import compare_with_torch
     from artifacts.ncnn.pnnx import convert
     from artifacts.ncnn.traced import read_trace, write_interface
 
@@ -40,7 +41,6 @@ def run(out: Path, params: Params, *, traced: Path) -> dict[str, float | int]:
     interface = trace.interface.model_copy(update={"inputs": inputs})
     write_interface(interface, out)
     param, weights = out / f"{trace.part}.ncnn.param", out / f"{trace.part}.ncnn.bin"
-    metrics: dict[str, float | int] = {**compare(trace.module, param, weights, interface, fp16=params.fp16)}
-    metrics["layers"] = len(read_param(param).layers)
-    metrics["bytes"] = param.stat().st_size + weights.stat().st_size
-    return metrics
+    differences = compare_with_torch(trace.module, param, weights, interface, fp16=params.fp16)
+    size = param.stat().st_size + weights.stat().st_size
+    return {**differences, "layers": len(read_param(param).layers), "bytes": size}

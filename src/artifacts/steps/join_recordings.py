@@ -1,11 +1,11 @@
-"""Join a corpus' recordings to long ones, in as many orders as it takes for a small loss to mean something.
+"""Join the recordings of a corpus into long ones, in many random orders, so that small losses become measurable.
 
-What happens at one place of a long recording may decide a whole sentence: an artifact that loses a tenth of a point
-cannot be told from one that loses half of one by half an hour of speech. Joined in other orders, the same sentences
-meet other neighbours and other places, and their errors scatter anew.
+One moment of a long recording may decide a whole sentence. So half an hour of speech cannot tell an artifact that loses
+a tenth of a point from one that loses half a point. In another order the same sentences have other neighbours and other
+positions, and their errors fall out differently.
 
-Writes a corpus: the clips, and `utterances.jsonl` with a slice `long_<seconds>s` for each length, in which every order
-holds each recording of one clip once.
+Writes a corpus: the clips, and `utterances.jsonl` with a slice `long_<seconds>s` for each length. In a slice, every
+order contains each recording of one clip once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TOOLS = ("soundfile", "numpy")
 
 
 class Params(StepParams):
-    """How long the recordings become, and how often each clip is in those of one length."""
+    """Lengths of the recordings, and the number of orders for each length."""
 
     seconds: tuple[Annotated[int, Field(ge=1, le=3600)], ...] = Field((60, 240), min_length=1)
-    """About how long; one slice each."""
+    """Approximate lengths; one slice for each."""
     orders: int = Field(12, ge=1, le=1000)
-    """In how many orders the clips are joined, for each length."""
+    """Number of orders in which the clips are joined, for each length."""
     gap_seconds: float = Field(0.4, ge=0, le=10)
     """Silence between two clips."""
 
@@ -50,12 +50,13 @@ class Params(StepParams):
 def run(out: Path, params: Params, *, corpus: Path) -> dict[str, float | int | str]:
     """Join the recordings of the folder `corpus` that consist of one clip.
 
-    Raises StepError if they are shorter together than one joined recording, and for whatever is wrong with the corpus.
+    Metrics: utterances, clips, and hours of joined speech. Raises StepError if the recordings together are shorter than
+    one joined recording, and for an invalid corpus.
     """
     from artifacts.speech.corpus import MANIFEST_NAME, SAMPLE_RATE_HZ, read_corpus
 
     speech = read_corpus(corpus)
-    # Lengths as they are: what manifests round off adds up over dozens of clips.
+    # True lengths: the rounding of manifests would add up over dozens of clips.
     singles = [
         utterance.model_copy(update={"duration": len(speech.waveform(utterance)) / SAMPLE_RATE_HZ})
         for utterance in speech.utterances
@@ -84,7 +85,7 @@ def run(out: Path, params: Params, *, corpus: Path) -> dict[str, float | int | s
 
 
 def _shares(singles: Sequence[Utterance], seconds: int, params: Params) -> Iterator[list[Utterance]]:
-    """The recordings that are joined to one, order by order; all of one order are about equally long."""
+    """Yield the recordings that are joined into one, order by order; those of an order have about equal lengths."""
     for order in range(params.orders):
         shuffled = random.Random(f"{seconds}/{order}").sample(singles, len(singles))
         ends = [0.0]

@@ -1,10 +1,10 @@
-"""Lay a FastConformer-TDT out in one flat folder for ncnn's own runtime.
+"""Lay out a FastConformer-TDT in one flat folder for ncnn's own runtime.
 
-No application reads such a folder by a convention of its own: sherpa-ncnn has no type for this model, and its ncnn is
-built without layers that the encoder needs. So the folder says itself how it is used: `README.md` in words, with each
-network's blobs and their shapes, and `model_meta.json` for programs. Beside them are `tokens.txt` and the preprocessor,
-an ONNX file, since features are computed before ncnn. int8 networks stand beside the others as `.ncnn.int8.param` and
-`.ncnn.int8.bin`. `SHA256SUMS` lists all files.
+No application has a convention for this model: sherpa-ncnn has no type for it, and sherpa-ncnn's ncnn lacks layers that
+the encoder needs. So the folder documents itself: `README.md` describes each network's blobs and their shapes, and
+`model_meta.json` is for programs. The folder also contains `tokens.txt` and the preprocessor, an ONNX file, because
+features are computed outside ncnn. int8 networks are called `.ncnn.int8.param` and `.ncnn.int8.bin`. `SHA256SUMS` lists
+all files.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 if TYPE_CHECKING:
-    from artifacts.speech.decoding import Decoding
+    from artifacts.speech.decoding import DecodingSettings
 
 TOOLS = ("ncnn", "numpy")
 
 PARTS = ("encoder", "predictor", "joint")
-TRIAL_FRAMES = 64
+# Features of the encoder's one run on zeros.
+SMOKE_RUN_FRAMES = 64
 
 README = """\
 # {name}, for ncnn
@@ -46,7 +47,7 @@ The first token is the blank, with zeros as states. A blank leaves the predictor
 
 
 class _Sizes(NamedTuple):
-    """Mel bins, features to a frame, and the predictor's layers and hidden size, and the joint's scores."""
+    """Mel bins, features to a frame, the predictor's layers and hidden size, and the joint's scores."""
 
     features: int
     factor: int
@@ -56,7 +57,7 @@ class _Sizes(NamedTuple):
 
 
 class Params(StepParams):
-    """There is nothing to choose."""
+    """No params: the layout has one form."""
 
 
 def run(
@@ -73,51 +74,47 @@ def run(
     predictor_int8: Path | None = None,
     joint_int8: Path | None = None,
 ) -> dict[str, int]:
-    """Write the networks with what is needed to use them; each is run once by ncnn, in another process.
+    """Write the networks and the files to use them; ncnn runs each network once, in a child process.
 
-    Returns the numbers of files and bytes. Raises StepError for a model without durations, for a network that is int8
-    where its name is not, or the other way round; if ncnn does not survive a network, or if one does not have the
-    shapes that `model_meta` says.
+    Metrics: files and bytes. Raises StepError for a model without durations, for a network that is int8 where its input
+    is not named so, or the other way round, if ncnn crashes, and for a network with other shapes than `model_meta`
+    says.
     """
-    from artifacts.digest import digest_file
+    from artifacts.files.checksums import write_checksums
     from artifacts.files.copy import copy_file
     from artifacts.graph.model_file import find_model, load_graph
     from artifacts.model.model_meta import ModelMeta
-    from artifacts.ncnn.param_file import read_param
-    from artifacts.ncnn.precision import require_form
-    from artifacts.ncnn.runtime import find_net
-    from artifacts.ncnn.transducer import max_encoder_frames
-    from artifacts.speech.decoding import read_decoding
-    from artifacts.speech.tokens import read_pieces
+    from artifacts.ncnn.layout import copy_net
+    from artifacts.ncnn.param_file import find_net, read_param
+    from artifacts.ncnn.tdt_transducer import max_encoder_frames
+    from artifacts.speech.decoding import read_decoding, read_vocabulary
 
     decoding = read_decoding(model_meta / "model_meta.json")
     if not decoding.durations:
         raise StepError(
             "model_meta.json: duration_values: is empty",
-            "give a token-and-duration checkpoint (TDT); how to decode another one, this layout does not tell",
+            "give a token-and-duration checkpoint (TDT); the README of this layout describes no other decoding",
         )
-    read_pieces(tokens / "vocab.txt", decoding)
+    read_vocabulary(tokens / "vocab.txt", decoding)
     meta = ModelMeta(model_meta / "model_meta.json", "write the model_meta again from the checkpoint")
     sizes = _Sizes(
         features=meta.size("features.n_mels", most=4096),
-        factor=meta.size("subsampling_factor", most=TRIAL_FRAMES),
+        factor=meta.size("subsampling_factor", most=SMOKE_RUN_FRAMES),
         layers=meta.size("pred_rnn_layers", most=64),
         hidden=meta.size("pred_hidden", most=65536),
         scores=meta.size("joint_vocab_size"),
     )
     plain = dict(zip(PARTS, (encoder, predictor, joint), strict=True))
     int8 = dict(zip(PARTS, (encoder_int8, predictor_int8, joint_int8), strict=True))
-    for suffix, folders in (("", plain), (".int8", int8)):
+    for is_int8, folders in ((False, plain), (True, int8)):
         for part, folder in folders.items():
             if folder is not None:
-                require_form(folder, int8=suffix == ".int8")
-                for source, end in zip(find_net(folder), (".param", ".bin"), strict=True):
-                    copy_file(source, out / f"{part}.ncnn{suffix}{end}")
+                copy_net(folder, out, f"{part}.ncnn", int8=is_int8)
     dim = _run_once(plain, sizes, decoding)
     if any(int8.values()):
         _run_once({part: int8[part] or plain[part] for part in PARTS}, sizes, decoding)
 
-    load_graph(find_model(preprocessor))  # it is copied as it is: here it is only checked
+    load_graph(find_model(preprocessor))  # only checked: the file is copied unchanged
     copy_file(find_model(preprocessor), out / "preprocessor.onnx")
     copy_file(tokens / "tokens.txt", out / "tokens.txt")
     copy_file(model_meta / "model_meta.json", out / "model_meta.json")
@@ -131,18 +128,15 @@ def run(
         durations=", ".join(map(str, decoding.durations)),
     )
     (out / "README.md").write_text(readme, encoding="utf-8")
-    files = sorted(path for path in out.iterdir())
-    sums = "".join(f"{digest_file(path)}  {path.name}\n" for path in files)
-    (out / "SHA256SUMS").write_text(sums, encoding="ascii")
-    return {"files": len(files) + 1, "bytes": sum(path.stat().st_size for path in out.iterdir())}
+    return write_checksums(out)
 
 
-def _run_once(folders: Mapping[str, Path], sizes: _Sizes, decoding: Decoding) -> int:
-    """Run the networks one after the other, on zeros; return the encoder's dimension."""
+def _run_once(folders: Mapping[str, Path], sizes: _Sizes, decoding: DecodingSettings) -> int:
+    """Run each network once on zeros; return the encoder's dimension."""
     import numpy as np
 
-    from artifacts.ncnn.isolated import run_isolated
-    from artifacts.ncnn.runtime import find_net
+    from artifacts.ncnn.param_file import find_net
+    from artifacts.ncnn.runtime import run_isolated
 
     state = np.zeros((sizes.layers, sizes.hidden), np.float32)
 
@@ -150,7 +144,7 @@ def _run_once(folders: Mapping[str, Path], sizes: _Sizes, decoding: Decoding) ->
         (result,) = run_isolated(*find_net(folders[part]), [feeds])
         return [value.shape for value in result.values()]
 
-    encoded = shapes("encoder", in0=np.zeros((sizes.features, TRIAL_FRAMES), np.float32))
+    encoded = shapes("encoder", in0=np.zeros((sizes.features, SMOKE_RUN_FRAMES), np.float32))
     dim = encoded[0][0]
     made = {
         "encoder": encoded,
@@ -158,7 +152,7 @@ def _run_once(folders: Mapping[str, Path], sizes: _Sizes, decoding: Decoding) ->
         "joint": shapes("joint", in0=np.zeros(dim, np.float32), in1=state[0]),
     }
     wanted = {
-        "encoder": [(dim, TRIAL_FRAMES // sizes.factor)],
+        "encoder": [(dim, SMOKE_RUN_FRAMES // sizes.factor)],
         "predictor": [(1, sizes.hidden), state.shape, state.shape],
         "joint": [(sizes.scores,)],
     }

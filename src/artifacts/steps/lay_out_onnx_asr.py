@@ -1,17 +1,16 @@
-"""Lay models out in one flat folder as onnx-asr reads it.
+"""Lay out an offline transducer in one flat folder as onnx-asr reads it.
 
-onnx-asr (and the browser and Rust applications that read its layout) finds models by name: `encoder-model.onnx` and
-`decoder_joint-model.onnx`, or with `?fp16` or `?int8` before `.onnx` for another precision, `?` being any one
-character and the match having to be the only one; one `<name>.onnx.data` beside a large model; `vocab.txt`,
-`config.json` and the preprocessor as `nemo128.onnx`. Graph values are known by name too: the encoder's frames are
-called `outputs` there. No file is a link, and `SHA256SUMS` lists all others: `sha256sum -c SHA256SUMS` checks them.
+onnx-asr finds models by name, and so do the browser and Rust applications that read its layout. The names are
+`encoder-model.onnx` and `decoder_joint-model.onnx`. Another precision has `?fp16` or `?int8` before `.onnx`, where `?`
+is any one character, and only one file may match. A large model has one `<name>.onnx.data`. The other files are
+`vocab.txt`, `config.json` and the preprocessor `nemo128.onnx`. Graph values have fixed names too: the encoder's frames
+are called `outputs`. No file is a link, and `sha256sum -c SHA256SUMS` checks them all.
 
-A precision is more than a name: an encoder of another one is refused, and a decoder whose weights have fewer bits.
+The weights must have the precision of the name. A decoder may have more bits, an encoder may not.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, ModelProto, ValueInfoProto
 
-    from artifacts.speech.decoding import Decoding
+    from artifacts.speech.decoding import DecodingSettings
 
 TOOLS = ("onnx", "protobuf")
 
@@ -33,21 +32,21 @@ FOREIGN_NAMES = {"encoder_output": "outputs"}
 
 
 class Value(NamedTuple):
-    """What an input or output must be. A dimension is a number, `number` (any, but static) or `?` (anything)."""
+    """Required dtype and shape of a value. A dimension is a number, `number` (any static one) or `?` (anything)."""
 
     dtype: str
     shape: tuple[int | str, ...]
 
 
 class Contract(NamedTuple):
-    """The inputs that onnx-asr gives a graph, and the outputs that it asks for, among others."""
+    """The inputs that onnx-asr gives a graph, and the outputs that it needs; a graph may have other outputs."""
 
     inputs: dict[str, Value]
     outputs: dict[str, Value]
 
 
 class Params(StepParams):
-    """None: the layout is onnx-asr's."""
+    """No params: the layout is onnx-asr's."""
 
 
 def run(
@@ -64,16 +63,16 @@ def run(
     encoder_int8: Path | None = None,
     decoder_joint_int8: Path | None = None,
 ) -> dict[str, float | int | str]:
-    """Write each precision's pair of models under onnx-asr's names, with what else it reads.
+    """Write each precision's pair of models under onnx-asr's names, with the other files that it reads.
 
-    Raises StepError for a precision with one model of the pair only, for a model of another precision, and for a model,
-    vocabulary or configuration that onnx-asr would not read: other names, types or state shapes than it asks for.
+    Metrics: files and bytes. Raises StepError for a precision with only one model of the pair, for a model of another
+    precision, and for a model, vocabulary or configuration that onnx-asr would not read, by its names, types or shapes.
     """
-    from artifacts.digest import digest_file
+    from artifacts.files.checksums import write_checksums
+    from artifacts.files.copy import copy_file
     from artifacts.graph.model_file import find_model
     from artifacts.graph.precision import PRECISIONS
-    from artifacts.speech.decoding import read_decoding
-    from artifacts.speech.tokens import read_pieces
+    from artifacts.speech.decoding import read_decoding, read_vocabulary
 
     pairs = {
         "": ("fp32", encoder_fp32, decoder_joint_fp32),
@@ -81,7 +80,7 @@ def run(
         ".int8": ("int8", encoder_int8, decoder_joint_int8),
     }
     decoding = read_decoding(model_meta / "model_meta.json")
-    read_pieces(tokens / "vocab.txt", decoding)
+    read_vocabulary(tokens / "vocab.txt", decoding)
     features = _read_features_size(model_meta / "config.json")
 
     for suffix, (precision, encoder, decoder_joint) in pairs.items():
@@ -93,23 +92,19 @@ def run(
                 f"{given}_{precision} is given without {missing}_{precision}",
                 "onnx-asr loads both with one suffix: give both, or neither",
             )
-        # onnx-asr wants both with one suffix: a decoder that was left in more bits is as good, an encoder a mistake.
+        # onnx-asr loads both with one suffix. A decoder with more bits is as good; an encoder with more is a mistake.
         encoders, decoders = (precision,), PRECISIONS[PRECISIONS.index(precision) :]
         _place(find_model(encoder), out / f"encoder-model{suffix}.onnx", _encoder_contract(features), encoders)
         target = out / f"decoder_joint-model{suffix}.onnx"
         _place(find_model(decoder_joint), target, _decoder_contract(decoding), decoders)
     _place(find_model(preprocessor), out / f"nemo{features}.onnx", _preprocessor_contract(features), ("fp32",))
-    shutil.copyfile(tokens / "vocab.txt", out / "vocab.txt")
-    shutil.copyfile(model_meta / "config.json", out / "config.json")
-
-    files = sorted(path for path in out.iterdir())
-    sums = "".join(f"{digest_file(path)}  {path.name}\n" for path in files)
-    (out / "SHA256SUMS").write_text(sums, encoding="ascii")
-    return {"files": len(files) + 1, "bytes": sum(path.stat().st_size for path in out.iterdir())}
+    copy_file(tokens / "vocab.txt", out / "vocab.txt")
+    copy_file(model_meta / "config.json", out / "config.json")
+    return {**write_checksums(out)}
 
 
 def _read_features_size(config: Path) -> int:
-    """The number of mel features in a `config.json` that onnx-asr takes for a TDT model's (it assumes 80 without)."""
+    """Return the mel features in a `config.json` of a TDT model. Without the number onnx-asr would assume 80."""
     from artifacts.untrusted.read_input import read_json_object
 
     values = read_json_object(config, "write it again")
@@ -143,7 +138,7 @@ def _preprocessor_contract(features: int) -> Contract:
     )
 
 
-def _decoder_contract(decoding: Decoding) -> Contract:
+def _decoder_contract(decoding: DecodingSettings) -> Contract:
     state = Value("FLOAT", ("number", "?", "number"))  # onnx-asr makes the first states from these two numbers
     scores = decoding.blank_id + 1 + len(decoding.durations)
     return Contract(
@@ -163,12 +158,14 @@ def _decoder_contract(decoding: Decoding) -> Contract:
 
 
 def _rename_value(model: ModelProto, old: str, new: str, place: str) -> None:
-    """Rename a value where it is made, used and declared, in the bodies of If, Loop and Scan as well."""
+    """Rename a value in nodes and declarations, also in the subgraphs of If, Loop and Scan."""
     for graph in _graphs(model.graph):
         declared = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
         names = {name for node in graph.node for name in (*node.input, *node.output)} | {each.name for each in declared}
         if new in names:
-            raise StepError(f"{place}: a value inside is called '{new}' already", f"export it without the name '{new}'")
+            raise StepError(
+                f"{place}: a value in the graph is called '{new}' already", f"export it without the name '{new}'"
+            )
         for each in declared:
             if each.name == old:
                 each.name = new
@@ -178,17 +175,17 @@ def _rename_value(model: ModelProto, old: str, new: str, place: str) -> None:
 
 
 def _graphs(graph: GraphProto) -> list[GraphProto]:
-    bodies = [
-        body
+    subgraphs = [
+        subgraph
         for node in graph.node
         for attribute in node.attribute
-        for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
+        for subgraph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
     ]
-    return [graph, *(inner for body in bodies for inner in _graphs(body))]
+    return [graph, *(inner for subgraph in subgraphs for inner in _graphs(subgraph))]
 
 
 def _place(source: Path, target: Path, contract: Contract, precisions: Sequence[str]) -> None:
-    """Write a model under its new name, its values under onnx-asr's; the weights are copied, not read."""
+    """Write a model under its new name, with onnx-asr's names for its values; weights are copied, not read."""
     from artifacts.graph.model_file import iter_tensors, load_graph, save_graph
     from artifacts.graph.precision import weight_precision
     from artifacts.graph.tensors import is_external
@@ -231,7 +228,7 @@ def _check_values(values: Iterable[ValueInfoProto], wanted: dict[str, Value], pl
 
 
 def _fits(have: int | str, want: int | str) -> bool:
-    """Whether a dimension is what is wanted: `?` is anything, `number` any number that the graph declares."""
+    """Return whether a dimension is as wanted: `?` is anything, `number` any number that the graph declares."""
     return want == "?" or have == want or (want == "number" and isinstance(have, int))
 
 

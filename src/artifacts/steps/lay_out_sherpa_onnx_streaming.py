@@ -1,22 +1,21 @@
-"""Lay a streaming transducer out in one folder as sherpa-onnx's online recogniser reads it.
+"""Lay out a streaming transducer in one flat folder as sherpa-onnx's online recogniser reads it.
 
-`encoder.onnx`, `decoder.onnx` (the predictor), `joiner.onnx` (the joint) and `tokens.txt`: the files that
-`OnlineRecognizer.from_transducer` is given, with `model_type="nemo_transducer"` or none. sherpa-onnx knows values by
-their order, not by their names, and all else from the encoder's metadata, which are written here: `window_size` and
+`encoder.onnx`, `decoder.onnx` (the predictor), `joiner.onnx` (the joint) and `tokens.txt` are the files for
+`OnlineRecognizer.from_transducer`, with `model_type="nemo_transducer"` or none. sherpa-onnx finds values by order, not
+by name. It reads the rest from the encoder's metadata, which this step writes: `window_size` and
 `chunk_shift` in features, `subsampling_factor`, `vocab_size` without the blank, `normalize_type`, `pred_rnn_layers`,
-`pred_hidden`, and the dimensions of the caches behind the batch. Where one is missing its process ends.
+`pred_hidden`, and the dimensions of the caches after the batch. If one is missing, its process ends.
 
-sherpa-onnx feeds every window alike, the first one too: `window_size` features, and again each `chunk_shift` further
-on. The graph, seeing empty caches, keeps all of the first window, so that the first chunk is a little longer than
-NeMo's and nothing is lost; with NeMo's own export its first 0.16 s are. The last sound of a stream is heard when as
-much follows as a window needs: append silence before `input_finished`.
+sherpa-onnx feeds all windows alike, also the first: `window_size` features, each time `chunk_shift` further on. With
+empty caches the graph keeps all frames of the first window. So the first chunk is a little longer than NeMo's and
+nothing is lost; NeMo's own export loses the first 0.16 s. A stream's last sound is decoded only when enough features
+follow to fill a window: append silence before `input_finished`.
 
-No file is a link, and `SHA256SUMS` lists all others.
+No file is a link, and `SHA256SUMS` lists all other files.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,25 +44,25 @@ JOINT = (["encoder_output", "predictor_output"], ["joint_output"])
 
 
 class Params(StepParams):
-    """None: the layout is sherpa-onnx's."""
+    """No params: the layout is sherpa-onnx's."""
 
 
 def run(
     out: Path, params: Params, *, encoder: Path, predictor: Path, joint: Path, tokens: Path, model_meta: Path
 ) -> dict[str, float | int | str]:
-    """Write the folder. Its three models must be of one checkpoint, and the encoder one with `layout: batch_first`.
+    """Write the folder from three models of one checkpoint; the encoder must have `layout: batch_first`.
 
-    Raises StepError for a model that sherpa-onnx would not stream: one with durations, which it knows for whole
-    recordings only, caches whose first axis is the layers', windows that overlap in another way than it feeds them.
+    Metrics: files and bytes. Raises StepError for a model that sherpa-onnx cannot stream: with durations, which it
+    supports for whole recordings only, with layers as the first axis of the caches, or with other windows than its own.
     """
-    from artifacts.digest import digest_file
+    from artifacts.files.checksums import write_checksums
+    from artifacts.files.copy import copy_file
     from artifacts.model.model_meta import ModelMeta
-    from artifacts.speech.decoding import read_decoding
-    from artifacts.speech.tokens import read_pieces
+    from artifacts.speech.decoding import read_decoding, read_vocabulary
 
     decoding = read_decoding(model_meta / "model_meta.json")
     meta = ModelMeta(model_meta / "model_meta.json", "write the model_meta again from the checkpoint")
-    read_pieces(tokens / "tokens.txt", decoding)
+    read_vocabulary(tokens / "tokens.txt", decoding)
     if decoding.durations:
         raise StepError(
             f"model_meta.json: duration_values: {list(decoding.durations)}: sherpa-onnx streams no transducer with"
@@ -73,33 +72,29 @@ def run(
     _place_encoder(encoder, out / "encoder.onnx", meta)
     _place_predictor(predictor, out / "decoder.onnx", meta)
     _place_joint(joint, out / "joiner.onnx", decoding.blank_id + 1)
-    shutil.copyfile(tokens / "tokens.txt", out / "tokens.txt")
-
-    files = sorted(path for path in out.iterdir())
-    sums = "".join(f"{digest_file(path)}  {path.name}\n" for path in files)
-    (out / "SHA256SUMS").write_text(sums, encoding="ascii")
-    return {"files": len(files) + 1, "bytes": sum(path.stat().st_size for path in out.iterdir())}
+    copy_file(tokens / "tokens.txt", out / "tokens.txt")
+    return {**write_checksums(out)}
 
 
 def _place_encoder(folder: Path, target: Path, meta: ModelMeta) -> None:
     from onnx import helper
 
-    from artifacts.model.chunk_schedule import read_cut
+    from artifacts.model.chunk_schedule import read_chunk_schedule
 
     model, source = _load(folder, ENCODER)
     own = {entry.key: entry.value for entry in model.metadata_props}
-    cut = read_cut(own, source.name)
+    schedule = read_chunk_schedule(own, source.name)
     channel, time = (_dims(model.graph.input[index], 4) for index in (2, 3))
     if own.get("cache_layout") != "batch_first":
         raise StepError(
-            f"{source.name}: its caches are '{own.get('cache_layout')}', sherpa-onnx stacks those of streams along the"
+            f"{source.name}: its caches are '{own.get('cache_layout')}', sherpa-onnx joins those of streams along the"
             " batch",
             "export the encoder with layout: batch_first",
         )
-    if cut.shift_frames != cut.chunk_frames or cut.pre_encode_frames < 1:
+    if schedule.shift_frames != schedule.chunk_frames or schedule.pre_encode_frames < 1:
         raise StepError(
-            f"{source.name}: chunk_frames {cut.chunk_frames}, shift_frames {cut.shift_frames}: sherpa-onnx keeps all"
-            " that comes of a window",
+            f"{source.name}: chunk_frames {schedule.chunk_frames}, shift_frames {schedule.shift_frames}: sherpa-onnx"
+            " keeps all frames of a window",
             "export the encoder with chunks that are shifted by their length",
         )
     normalize = meta.value("features.normalize")
@@ -107,8 +102,8 @@ def _place_encoder(folder: Path, target: Path, meta: ModelMeta) -> None:
         "model_type": "EncDecRNNTBPEModel",
         "version": 1,
         "vocab_size": meta.size("blank_id"),
-        "window_size": cut.pre_encode_frames + cut.chunk_frames,
-        "chunk_shift": cut.shift_frames,
+        "window_size": schedule.pre_encode_frames + schedule.chunk_frames,
+        "chunk_shift": schedule.shift_frames,
         "subsampling_factor": meta.size("subsampling_factor"),
         "feat_dim": _dims(model.graph.input[0], 3)[1],
         "normalize_type": normalize if normalize == "per_feature" else "NA",
@@ -123,7 +118,7 @@ def _place_encoder(folder: Path, target: Path, meta: ModelMeta) -> None:
 
 
 def _place_predictor(folder: Path, target: Path, meta: ModelMeta) -> None:
-    """sherpa-onnx gives tokens and their number as int32, and skips the second output."""
+    """Write the predictor with sherpa-onnx's inputs: tokens and their number as int32. It ignores the second output."""
     from onnx import TensorProto, helper
 
     model, source = _load(folder, PREDICTOR)
@@ -165,7 +160,7 @@ def _place_joint(folder: Path, target: Path, classes: int) -> None:
 
 
 def _load(folder: Path, names: tuple[list[str], list[str]]) -> tuple[ModelProto, Path]:
-    """A model whose inputs and outputs are these, in this order."""
+    """Load a model. Raises StepError unless its inputs and outputs have these names in this order."""
     from artifacts.graph.model_file import find_model, load_graph
 
     source = find_model(folder)
@@ -186,7 +181,7 @@ def _inputs(graph: GraphProto) -> list[str]:
 
 
 def _dims(value: ValueInfoProto, axes: int) -> list[Any]:
-    """Numbers and names. Raises StepError unless the value is declared with so many axes."""
+    """Return the dimensions of a value, numbers and names. Raises StepError for another number of axes."""
     dims = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if len(dims) != axes:
         raise StepError(f"'{value.name}': has the shape {dims}, needs {axes} axes", "export the model again")
@@ -194,7 +189,7 @@ def _dims(value: ValueInfoProto, axes: int) -> list[Any]:
 
 
 def _save(model: ModelProto, source: Path, target: Path) -> None:
-    """Write the model with its weights where it had them: in it, or beside it."""
+    """Write the model, with its weights in the model file or in a data file, as in the source."""
     from artifacts.graph.model_file import check_model, iter_tensors, save_graph
     from artifacts.graph.tensors import is_external
 

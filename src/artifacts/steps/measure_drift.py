@@ -1,12 +1,12 @@
-"""Measure how far a model's outputs drift from a reference's, on real speech.
+"""Measure how far an ONNX model's outputs differ from a reference's, on real speech.
 
-For an encoder both are given the features of the corpus. For a decoder_joint both are given what the reference meets
-when it decodes the corpus greedily: the frames of `encoder`, and the tokens and states of its own path. Never noise:
-an encoder has shown a correlation of 0.71 on noise where speech shows 0.97, and a collapsed one has passed on it.
+Two encoders get the features of the corpus. Two decoder_joint models get the inputs of the reference's own greedy
+decoding: the frames of `encoder`, and the tokens and states along its path. The inputs are never noise: an encoder has
+shown a correlation of 0.71 on noise and 0.97 on speech, and a collapsed encoder has passed on noise.
 
 Writes `metrics.json`: for each output, in total and for each slice, the largest and the mean absolute difference, the
-smallest cosine of an utterance, and how many values are not finite. Each of those counts as off by the largest float32
-(3.40282e+38), and the cosine of its utterance as 0.
+smallest cosine of an utterance, and the number of values that are not finite. Each of those counts as a difference of
+the largest float32 (3.40282e+38), and the cosine of its utterance as 0.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 
 class Params(StepParams):
-    """What of the corpus is compared, and with how many threads."""
+    """The part of the corpus, and the number of threads."""
 
     slices: tuple[str, ...] | None = Field(None, min_length=1)
-    """The slices to measure on; all of the corpus unless given."""
+    """Slices of the corpus to measure on; all of them by default."""
     utterances_per_slice: int = Field(4, gt=0)
-    """Spread evenly over each slice."""
+    """Utterances of each slice, evenly spread over it."""
     threads: int = Field(1, gt=0, le=64)
     """Threads within an operator. They may decide the last bits of a sum, so they are part of the measurement."""
 
@@ -60,10 +60,9 @@ def run(
     encoder: Path | None = None,
     model_meta: Path | None = None,
 ) -> dict[str, float | int | str]:
-    """Compare two encoders, or two decoder_joint models; those need `encoder` and `model_meta` as well.
+    """Compare two encoders, or two decoder_joint models, which need `encoder` and `model_meta` too.
 
-    Raises StepError if the two have not the same inputs and outputs, or are neither of these, and for whatever is
-    wrong with the corpus.
+    Raises StepError if the two have different inputs or outputs, if they are other models, and for an invalid corpus.
     """
     from artifacts.graph.model_file import find_model
     from artifacts.speech.corpus import read_corpus
@@ -88,7 +87,7 @@ def run(
     else:
         raise StepError(
             f"{models[0].name}: has the inputs {', '.join(sorted(inputs))}, is neither an encoder nor a decoder_joint",
-            "measure the drift of one of those",
+            "give two encoders, or two decoder_joint models",
         )
 
     outputs = {name: drift.record() for name, drift in table.total.items()}
@@ -105,32 +104,32 @@ def run(
 
 
 def _common_inputs(model: Path, reference: Path) -> set[str]:
-    """The names of both models' inputs. Raises StepError unless inputs and outputs agree in name and type."""
+    """Return the names of both models' inputs. Raises StepError unless inputs and outputs agree in name and type."""
     from artifacts.graph.model_file import load_graph
 
-    faces = []
+    interfaces = []
     for path in (model, reference):
         graph = load_graph(path).graph
         initializers = {tensor.name for tensor in graph.initializer}
-        faces.append(
+        interfaces.append(
             [
                 {value.name: value.type.tensor_type.elem_type for value in values if value.name not in initializers}
                 for values in (graph.input, graph.output)
             ]
         )
-    if faces[0] != faces[1]:
+    if interfaces[0] != interfaces[1]:
         raise StepError(
             f"{model.name}: has other inputs or outputs than the reference {reference.name}",
             "compare two builds of one model; keep the types of their inputs and outputs",
         )
-    return set(faces[0][0])
+    return set(interfaces[0][0])
 
 
 def _compare_encoders(
     models: tuple[Path, Path], speech: Corpus, preprocess: Preprocessor, params: Params, table: DriftTable
 ) -> dict[str, int]:
     chosen = speech.spread(params.utterances_per_slice)
-    # All of the reference's outputs, then all of the model's: what is kept is small beside a second encoder in memory.
+    # First all outputs of the reference, then those of the model: outputs need less memory than a second encoder.
     references = list(_encode(models[1], "the reference", chosen, speech, preprocess, params.threads))
     outputs = _encode(models[0], "the model", chosen, speech, preprocess, params.threads)
     with_other_lengths = 0
@@ -151,16 +150,16 @@ def _compare_encoders(
 def _encode(
     model: Path, name: str, chosen: Sequence[Utterance], speech: Corpus, preprocess: Preprocessor, threads: int
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Each utterance's encoder output `[D, T']` and its length."""
-    from artifacts.speech.frontend import Encoder
+    """Yield the encoder output `[D, T']` and its length for each utterance."""
+    from artifacts.speech.frontend import OnnxEncoder
     from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_speech
 
-    encoder = Encoder(model, threads)
+    encoder = OnnxEncoder(model, threads)
     for done, utterance in enumerate(chosen, start=1):
         waveform = speech.waveform(utterance)
         with bounded_memory(bytes_for_speech(utterance.duration), f"{name} on utterance '{utterance.id}'"):
             output, length = encoder.encode(*preprocess.features(waveform))
-        yield output[0].copy(), int(length[0])  # the array as it comes keeps the session's memory with it
+        yield output[0].copy(), int(length[0])  # a copy, because the array itself keeps the session's memory
         log.info("encoding with %s", name, extra={"done": done, "total": len(chosen)})
 
 
@@ -174,14 +173,14 @@ def _compare_decoders(
     table: DriftTable,
 ) -> dict[str, int]:
     from artifacts.speech.decoding import read_decoding
-    from artifacts.speech.frontend import Encoder
+    from artifacts.speech.drift import LockstepTransducer
+    from artifacts.speech.frontend import OnnxEncoder
     from artifacts.speech.greedy import decode
-    from artifacts.speech.side_by_side import SideBySide
     from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_speech
 
     decoding = read_decoding(meta)
-    encode = Encoder(encoder, params.threads)
-    both = SideBySide(*models, params.threads, decoding, table)
+    encode = OnnxEncoder(encoder, params.threads)
+    both = LockstepTransducer(*models, params.threads, decoding, table)
     chosen = speech.spread(params.utterances_per_slice)
     for done, utterance in enumerate(chosen, start=1):
         waveform = speech.waveform(utterance)

@@ -1,14 +1,14 @@
-"""Measure the word error rate of a streaming transducer on a corpus, chunk by chunk, slice by slice.
+"""Measure the word error rate of a streaming (cache-aware) ONNX transducer on a corpus, slice by slice.
 
-Recordings are heard as streams are: the encoder is given one chunk at a time with the caches that it left behind, and
-greedy decoding goes on from where the chunk before it ended. Features are computed for the recording at once; a
-checkpoint that was trained to stream does not normalise them, so that they are those of a stream.
+Recordings are transcribed as streams: the encoder gets one chunk at a time with its caches, and greedy decoding goes on
+from the end of the chunk before. Features are computed for the whole recording. A checkpoint that was trained to stream
+does not normalise them, so they equal those of a stream.
 
-Metrics are, besides the rates: `latency_seconds`, how long a sound waits at most for its chunk to end, and
-`real_time_factor`, the seconds that a second of speech took on this machine, beside all else that it did.
+Besides the rates there are two metrics. `latency_seconds` is the longest wait of a sound for the end of its chunk.
+`real_time_factor` is the wall time for a second of speech on this machine, with everything else that it did.
 
 Writes `metrics.json` (counts and rates in percent of the reference words, in total and for each slice) and
-`hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the corpus' order).
+`hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the order of the corpus).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ DEPENDS_ON_PROCESSOR = True
 
 
 class Params(StepParams):
-    """What of the corpus is measured, how words are compared, and with how many threads."""
+    """The part of the corpus, how words are compared, and the number of threads."""
 
     slices: tuple[str, ...] | None = Field(None, min_length=1)
-    """The slices to measure; all of the corpus unless given."""
+    """Slices of the corpus to measure; all of them by default."""
     ignore_case_and_punctuation: bool = False
     threads: int = Field(1, gt=0, le=64)
     """Threads within an operator. They may decide the last bits of a sum, so they are part of the measurement."""
@@ -51,26 +51,25 @@ def run(
     model_meta: Path,
     corpus: Path,
 ) -> dict[str, float | int | str]:
-    """Transcribe the corpus chunk by chunk and count the words that are wrong.
+    """Transcribe the corpus chunk by chunk and count word errors.
 
-    Raises StepError if the encoder is none that streams, if the artifacts do not belong to one checkpoint, and for
-    whatever is wrong with the corpus.
+    Raises StepError if the encoder is not a streaming one, if the artifacts are not of one checkpoint, and for an
+    invalid corpus.
     """
     import numpy as np
 
     from artifacts.graph.model_file import find_model
     from artifacts.speech.corpus import read_corpus
-    from artifacts.speech.decoding import read_decoding
+    from artifacts.speech.decoding import detokenize, read_decoding, read_vocabulary
     from artifacts.speech.frontend import Preprocessor
     from artifacts.speech.greedy import Greedy
     from artifacts.speech.streaming_encoder import StreamingEncoder
-    from artifacts.speech.tokens import detokenize, read_pieces
     from artifacts.speech.transducer import SeparateTransducer
-    from artifacts.speech.wer_report import transcribe_corpus, write_report
+    from artifacts.speech.word_error_rate import transcribe_corpus, write_report
 
     meta = model_meta / "model_meta.json"
     decoding = read_decoding(meta)
-    pieces = read_pieces(tokens / "vocab.txt", decoding)
+    pieces = read_vocabulary(tokens / "vocab.txt", decoding)
     networks = find_model(predictor), find_model(joint)
     greedy = Greedy(SeparateTransducer(*networks, params.threads, decoding.blank_id), decoding)
     preprocess = Preprocessor(find_model(preprocessor), params.threads)
@@ -80,7 +79,7 @@ def run(
     def transcribe(waveform: npt.NDArray[np.float32]) -> str:
         greedy.start()
         features, _ = preprocess.features(waveform)
-        # All of them: NeMo's streaming also counts the last one, which lies behind the samples and holds padding.
+        # All features, as in NeMo's streaming: the last one comes after the samples and contains padding.
         for frames in encode.chunks(features, np.array([features.shape[2]])):
             greedy.accept(frames)
         return detokenize(pieces, greedy.tokens)
@@ -90,12 +89,12 @@ def run(
     transcripts = transcribe_corpus(speech, transcribe, ignore_case_and_punctuation=lenient)
     seconds = time.monotonic() - began
     metrics = write_report(out, transcripts)
-    of_streams: dict[str, float | int | str] = {
-        "latency_seconds": round(encode.cut.chunk_frames * _hop_seconds(meta), 4),
+    streaming: dict[str, float | int | str] = {
+        "latency_seconds": round(encode.schedule.chunk_frames * _hop_seconds(meta), 4),
         "real_time_factor": round(seconds / sum(utterance.duration for utterance in speech.utterances), 4),
     }
-    # Right behind the error rate: tables show the first few.
-    return {"wer_percent": metrics["wer_percent"]} | of_streams | metrics
+    # After the error rate, because tables show the first few metrics.
+    return {"wer_percent": metrics["wer_percent"]} | streaming | metrics
 
 
 def _hop_seconds(model_meta: Path) -> float:

@@ -1,17 +1,17 @@
-"""Measure the word error rate of a transducer on a corpus, slice by slice.
+"""Measure the word error rate of an offline ONNX transducer on a corpus, slice by slice.
 
-The exported graphs are run as consumers run them: one utterance at a time through the preprocessor, the encoder and
-greedy decoding (TDT or RNN-T), each recording in one piece however long it is. So what an artifact loses on long
-recordings, where a dynamic int8 scale grows coarse and soft words become blanks, shows in the slices that hold them.
+The exported graphs run as consumers run them: one utterance at a time through the preprocessor, the encoder and greedy
+decoding (TDT or RNN-T), each recording as a whole, however long it is. In a long recording a dynamic int8 scale has to
+cover louder values, and soft words become blanks: the slices of long recordings show that loss.
 
-With `buffered`, recordings are transcribed as streams are: in chunks, each encoded with context before and after it,
-and decoded from where the chunk before it ended. So an offline encoder streams, at a price in words and in computing
-(`speech/buffered.py`). The metrics are then, besides those of whole recordings: `latency_seconds`, how long a sound
-waits at most (chunk and right context); `encoded_times`, how often a second of a long recording is encoded; and
-`real_time_factor`, the seconds of processor time that a second of speech took on the machine that measured.
+With `buffered`, recordings are transcribed as streams: in chunks, each encoded with context before and after it, and
+decoded from the end of the chunk before it. So an offline encoder streams, at a cost in words and in computing
+(`speech/buffered.py`). There are three more metrics. `latency_seconds` is the longest wait of a sound (chunk and right
+context). `encoded_times` is how many times a second of a long recording is encoded. `real_time_factor` is the processor
+time for a second of speech on the measuring machine.
 
 Writes `metrics.json` (counts and rates in percent of the reference words, in total and for each slice) and
-`hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the corpus' order).
+`hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the order of the corpus).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from artifacts.speech.buffered import Buffering
-    from artifacts.speech.transducer import Transducer
+    from artifacts.speech.greedy import StatefulTransducer
 
 TOOLS = ("onnxruntime", "numpy", "soundfile", "jiwer", "rapidfuzz")
 
@@ -38,27 +38,27 @@ DEPENDS_ON_PROCESSOR = True
 
 
 class Buffered(StepParams):
-    """How a stream is cut up, each a whole number of the encoder's frames: of 0.08 s, for FastConformers.
+    """Chunk and contexts, each a whole number of encoder frames (0.08 s for FastConformers).
 
-    The defaults are those with which Parakeet's model card streams in NeMo. At their longest a window is 240 s, within
-    the tables of positions that encoders are exported with (400 s).
+    The defaults are those of Parakeet's model card for streaming in NeMo. The longest window is 240 s, within the
+    tables of positions of exported encoders (400 s).
     """
 
     chunk_seconds: float = Field(2.0, ge=0.01, le=60)
-    """What is decoded at a time."""
+    """Speech that is decoded at a time."""
     left_seconds: float = Field(10.0, ge=0, le=120)
-    """What is encoded again before it."""
+    """Speech before the chunk, which is encoded again."""
     right_seconds: float = Field(2.0, ge=0, le=60)
-    """What is waited for after it."""
+    """Speech after the chunk, which adds to the latency."""
 
 
 class Params(StepParams):
-    """What of the corpus is measured, as recordings or as streams, how words are compared, with how many threads."""
+    """The part of the corpus, whether recordings are streamed, how words are compared, and the number of threads."""
 
     slices: tuple[str, ...] | None = Field(None, min_length=1)
-    """The slices to measure; all of the corpus unless given."""
+    """Slices of the corpus to measure; all of them by default."""
     buffered: Buffered | None = None
-    """Hear recordings as streams; whole unless given. An empty mapping means the defaults."""
+    """Transcribe recordings as streams; as a whole by default. An empty mapping means the defaults of its keys."""
     ignore_case_and_punctuation: bool = False
     threads: int = Field(1, gt=0, le=64)
     """Threads within an operator. They may decide the last bits of a sum, so they are part of the measurement."""
@@ -77,27 +77,25 @@ def run(
     predictor: Path | None = None,
     joint: Path | None = None,
 ) -> dict[str, float | int | str]:
-    """Transcribe the corpus with `decoder_joint`, or with `predictor` and `joint`, and count the words that are wrong.
+    """Transcribe the corpus with `decoder_joint`, or with `predictor` and `joint`, and count word errors.
 
-    Raises StepError if neither or both forms are given, if the artifacts do not belong to one checkpoint, if a part of
-    `buffered` is no whole number of encoder frames, and for whatever is wrong with the corpus, a text without a word
-    among it.
+    Raises StepError unless one of the two forms is given, if the artifacts are not of one checkpoint, if a part of
+    `buffered` is not a whole number of encoder frames, and for an invalid corpus, for example a text without a word.
     """
     from artifacts.graph.model_file import find_model
     from artifacts.speech.buffered import BufferedFrontend
     from artifacts.speech.corpus import read_corpus
-    from artifacts.speech.decoding import read_decoding
-    from artifacts.speech.frontend import Encoder, Preprocessor
+    from artifacts.speech.decoding import detokenize, read_decoding, read_vocabulary
+    from artifacts.speech.frontend import OnnxEncoder, Preprocessor
     from artifacts.speech.greedy import decode
-    from artifacts.speech.tokens import detokenize, read_pieces
-    from artifacts.speech.wer_report import transcribe_corpus, write_report
+    from artifacts.speech.word_error_rate import transcribe_corpus, write_report
 
     meta = model_meta / "model_meta.json"
     decoding = read_decoding(meta)
-    pieces = read_pieces(tokens / "vocab.txt", decoding)
+    pieces = read_vocabulary(tokens / "vocab.txt", decoding)
     transducer = _open_transducer(decoder_joint, predictor, joint, params.threads, decoding.blank_id)
     preprocess = Preprocessor(find_model(preprocessor), params.threads)
-    encode = Encoder(find_model(encoder), params.threads)
+    encode = OnnxEncoder(find_model(encoder), params.threads)
     buffering = _buffering(params.buffered, meta)
     stream = BufferedFrontend(preprocess, encode, buffering) if buffering else None
     speech = read_corpus(corpus, params.slices)
@@ -106,20 +104,20 @@ def run(
         frames = stream.frames(waveform) if stream else encode.frames(*preprocess.features(waveform))
         return detokenize(pieces, decode(transducer, frames, decoding))
 
-    began = time.process_time()  # by the clock it would be slower beside other targets
+    began = time.process_time()  # wall time would depend on the targets that build at the same time
     lenient = params.ignore_case_and_punctuation
     transcripts = transcribe_corpus(speech, transcribe, ignore_case_and_punctuation=lenient)
     seconds = time.process_time() - began
     metrics = write_report(out, transcripts)
     if not buffering:
         return metrics
-    of_streams: dict[str, float | int | str] = {
+    streaming: dict[str, float | int | str] = {
         "latency_seconds": buffering.latency_seconds,
         "encoded_times": buffering.encoded_times,
         "real_time_factor": round(seconds / sum(utterance.duration for utterance in speech.utterances), 4),
     }
-    # Right behind the error rate: tables show the first few.
-    return {"wer_percent": metrics["wer_percent"]} | of_streams | metrics
+    # After the error rate, because tables show the first few metrics.
+    return {"wer_percent": metrics["wer_percent"]} | streaming | metrics
 
 
 def _buffering(buffered: Buffered | None, model_meta: Path) -> Buffering | None:
@@ -138,7 +136,7 @@ def _buffering(buffered: Buffered | None, model_meta: Path) -> Buffering | None:
 
 def _open_transducer(
     decoder_joint: Path | None, predictor: Path | None, joint: Path | None, threads: int, blank_id: int
-) -> Transducer:
+) -> StatefulTransducer:
     from artifacts.graph.model_file import find_model
     from artifacts.speech.transducer import FusedTransducer, SeparateTransducer
 

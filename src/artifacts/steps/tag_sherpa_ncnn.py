@@ -1,9 +1,9 @@
-"""Tag an LSTM transducer's encoder with the metadata by which sherpa-ncnn knows it.
+"""Tag an ncnn LSTM transducer's encoder with the metadata by which sherpa-ncnn knows it.
 
-A line in the `.param`, in front of the network's own layers, tells how many LSTM layers there are and how large they
-are. They are read from the network: sherpa-ncnn checks nothing, ends the whole process on a wrong number, and with a
-wrong hidden size even goes on and hears something else. Weights stay as they are. Quantise before, not after: ncnn's
-own tools do not load a file with this line.
+A line in the `.param` file, before the network's own layers, has the number and the sizes of the LSTM layers. They are
+read from the network: sherpa-ncnn checks nothing, aborts its process on a wrong number, and with a wrong hidden size
+may go on and transcribe other words. Weights stay unchanged. Quantise before this step: ncnn's own tools do not load a
+file with this line.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 TOOLS = ("ncnn", "numpy")
 
+# sherpa-ncnn always computes this many mel bins,
 FEATURES = 80
-"""sherpa-ncnn computes as many mel bins and cannot be told otherwise."""
+# and always gives the encoder this many frames, each time four frames further on.
 CHUNK_FRAMES = 9
-"""It gives as many frames at a time, and goes on by four."""
 
 
 class Params(StepParams):
-    """What the encoder is believed to be; a network that is anything else is refused. Not asserted unless given."""
+    """Expected sizes of the encoder: another network is an error. None means any size."""
 
     num_encoder_layers: int | None = Field(None, ge=1)
     encoder_dim: int | None = Field(None, ge=1)
@@ -36,14 +36,13 @@ class Params(StepParams):
 
 
 def run(out: Path, params: Params, *, encoder: Path) -> dict[str, int]:
-    """Write the encoder's files to `out`, the `.param` with one line more.
+    """Write the encoder's files to `out`, with one line more in the `.param` file.
 
-    Returns what the line says. Raises StepError if the network is no LSTM transducer's encoder, if it is tagged
-    already, if it is not what the parameters say, or does not make one frame of nine of 80 features.
+    Metrics are the numbers of the line. Raises StepError if the network is not an LSTM transducer's encoder, is tagged
+    already, has other sizes than the params, or does not make one frame of nine frames of 80 features.
     """
     from artifacts.files.copy import copy_file
-    from artifacts.ncnn.param_file import read_param, write_param
-    from artifacts.ncnn.runtime import find_net
+    from artifacts.ncnn.param_file import find_net, read_param, write_param
     from artifacts.ncnn.sherpa_metadata import add_metadata, read_metadata
     from artifacts.ncnn.traced import NAME
 
@@ -51,11 +50,11 @@ def run(out: Path, params: Params, *, encoder: Path) -> dict[str, int]:
     target = out / source.name
     write_param(add_metadata(read_param(source), source.name), target)
     found = read_metadata(read_param(target), target.name)
-    for name, believed in params.model_dump().items():
-        if believed not in (None, getattr(found, name)):
+    for name, expected in params.model_dump().items():
+        if expected not in (None, getattr(found, name)):
             raise StepError(
-                f"{source.name}: {name} is {getattr(found, name)}, params say {believed}",
-                "give the encoder that is meant, or say what it is",
+                f"{source.name}: {name} is {getattr(found, name)}, params say {expected}",
+                "give the encoder that the params describe, or correct the params",
             )
     copy_file(weights, out / weights.name)
     if (encoder / NAME).exists():
@@ -65,19 +64,19 @@ def run(out: Path, params: Params, *, encoder: Path) -> dict[str, int]:
 
 
 def _run_once(param: Path, weights: Path, metadata: Metadata) -> None:
-    """Run the tagged network as sherpa-ncnn does: nine frames, and states of zeros in the sizes of the metadata."""
+    """Run the tagged network once as sherpa-ncnn does: nine frames, and zero states in the sizes of the metadata."""
     import numpy as np
 
-    from artifacts.ncnn.isolated import run_isolated
     from artifacts.ncnn.param_file import read_param
+    from artifacts.ncnn.runtime import run_isolated
     from artifacts.ncnn.sherpa_metadata import INPUTS, OUTPUTS
 
     layers, encoder_dim, hidden = metadata[1:]
     shapes = ((CHUNK_FRAMES, FEATURES), (1,), (layers, encoder_dim), (layers, hidden))
     feeds = {name: np.zeros(shape, np.float32) for name, shape in zip(INPUTS, shapes, strict=True)}
     feeds[INPUTS[1]][:] = CHUNK_FRAMES
-    # In the order in which they are made: ncnn forgets a blob when its last reader has run. Of features that are too
-    # few, a reshape makes as many numbers as it wants, without an error.
+    # In the order in which they are computed: ncnn frees a blob after its last consumer. The reshapes are checked
+    # because a reshape of too few features makes up the missing numbers without an error.
     reshapes = [layer for layer in read_param(param).layers if layer.type == "Reshape"]
     blobs = [name for layer in reshapes for name in (*layer.inputs, *layer.outputs)]
     (result,) = run_isolated(param, weights, [feeds], dict.fromkeys((*blobs, *OUTPUTS)))

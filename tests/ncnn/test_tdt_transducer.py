@@ -10,9 +10,9 @@ import pytest
 from artifacts.errors import StepError
 from artifacts.files.copy import copy_file
 from artifacts.ncnn.param_file import read_param, write_param
-from artifacts.ncnn.transducer import Encoder, Transducer, max_encoder_frames
-from artifacts.speech.decoding import Decoding, read_decoding
-from artifacts.speech.frontend import Encoder as OnnxEncoder
+from artifacts.ncnn.tdt_transducer import NcnnEncoder, NcnnTransducer, max_encoder_frames
+from artifacts.speech.decoding import DecodingSettings, read_decoding
+from artifacts.speech.frontend import OnnxEncoder
 from artifacts.speech.greedy import decode
 from artifacts.speech.transducer import SeparateTransducer
 from ncnn_conversions import build_tdt
@@ -21,8 +21,8 @@ LENGTHS = [*range(1, 18), 63, 64, 65, 66, 71, 72, 73, 127, 129, 257, 511, 513, 1
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(build_tdt("encoder_ncnn_fp32"), threads=1)
+def encoder() -> NcnnEncoder:
+    return NcnnEncoder(build_tdt("encoder_ncnn_fp32"), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +31,18 @@ def onnx_encoder(encoder_fp32: Path) -> OnnxEncoder:
 
 
 @pytest.fixture(scope="module")
-def decoding(model_meta: Path) -> Decoding:
+def decoding(model_meta: Path) -> DecodingSettings:
     return read_decoding(model_meta / "model_meta.json")
 
 
 @pytest.fixture(scope="module")
-def transducer(decoding: Decoding) -> Transducer:
+def transducer(decoding: DecodingSettings) -> NcnnTransducer:
     folders = build_tdt("predictor_ncnn_fp32"), build_tdt("joint_ncnn_fp32")
-    return Transducer(*folders, threads=1, blank_id=decoding.blank_id)
+    return NcnnTransducer(*folders, decoding.blank_id)
 
 
 @pytest.fixture(scope="module")
-def onnx_transducer(predictor_fp32: Path, joint_fp32: Path, decoding: Decoding) -> SeparateTransducer:
+def onnx_transducer(predictor_fp32: Path, joint_fp32: Path, decoding: DecodingSettings) -> SeparateTransducer:
     files = predictor_fp32 / "predictor-model.onnx", joint_fp32 / "joint-model.onnx"
     return SeparateTransducer(*files, 1, decoding.blank_id)
 
@@ -55,7 +55,7 @@ def minute(speech_features: Any) -> Any:
 
 @pytest.mark.parametrize("frames", [*LENGTHS, None])
 def test_speech_of_any_number_of_frames_is_encoded_as_onnx_does(
-    frames: int | None, encoder: Encoder, onnx_encoder: OnnxEncoder, minute: Any
+    frames: int | None, encoder: NcnnEncoder, onnx_encoder: OnnxEncoder, minute: Any
 ) -> None:
     features = np.ascontiguousarray(minute[0][:, :, : frames or int(minute[1][0])])
     length = np.array([features.shape[2]])
@@ -65,18 +65,18 @@ def test_speech_of_any_number_of_frames_is_encoded_as_onnx_does(
     assert float(np.abs(got - want).max()) <= 1e-4
 
 
-def test_what_follows_the_valid_frames_changes_nothing(encoder: Encoder, speech_features: Any) -> None:
+def test_what_follows_the_valid_frames_changes_nothing(encoder: NcnnEncoder, speech_features: Any) -> None:
     features, lengths = speech_features[0]
     longer = np.concatenate([features, features], axis=2)
     np.testing.assert_array_equal(encoder.frames(longer, lengths), encoder.frames(features, lengths))
 
 
 def test_speech_is_decoded_into_the_tokens_of_the_onnx_graphs(
-    encoder: Encoder,
-    transducer: Transducer,
+    encoder: NcnnEncoder,
+    transducer: NcnnTransducer,
     onnx_encoder: OnnxEncoder,
     onnx_transducer: SeparateTransducer,
-    decoding: Decoding,
+    decoding: DecodingSettings,
     speech_features: Any,
 ) -> None:
     count = 0
@@ -88,7 +88,11 @@ def test_speech_is_decoded_into_the_tokens_of_the_onnx_graphs(
 
 
 def test_both_runtimes_score_alike_after_the_same_tokens(
-    encoder: Encoder, transducer: Transducer, onnx_transducer: SeparateTransducer, decoding: Decoding, minute: Any
+    encoder: NcnnEncoder,
+    transducer: NcnnTransducer,
+    onnx_transducer: SeparateTransducer,
+    decoding: DecodingSettings,
+    minute: Any,
 ) -> None:
     transducer.start()
     onnx_transducer.start()
@@ -99,7 +103,7 @@ def test_both_runtimes_score_alike_after_the_same_tokens(
             onnx_transducer.accept(position % decoding.blank_id)
 
 
-def test_what_is_not_accepted_leaves_no_trace(encoder: Encoder, transducer: Transducer, minute: Any) -> None:
+def test_what_is_not_accepted_leaves_no_trace(encoder: NcnnEncoder, transducer: NcnnTransducer, minute: Any) -> None:
     frames = encoder.frames(minute[0], np.array([800]))
     transducer.start()
     first = transducer.logits(frames[0])
@@ -111,7 +115,7 @@ def test_what_is_not_accepted_leaves_no_trace(encoder: Encoder, transducer: Tran
     np.testing.assert_array_equal(transducer.logits(frames[0]), first)
 
 
-def test_the_table_of_positions_says_how_long_an_utterance_may_be(encoder: Encoder, minute: Any) -> None:
+def test_the_table_of_positions_says_how_long_an_utterance_may_be(encoder: NcnnEncoder, minute: Any) -> None:
     path = build_tdt("encoder_ncnn_fp32") / "encoder.ncnn.param"
     assert encoder.max_frames == max_encoder_frames(read_param(path), path.name) == 3750  # 300 s
     longer = np.concatenate([minute[0]] * 5, axis=2)
@@ -128,15 +132,15 @@ def test_an_encoder_that_gives_other_frames_than_its_features_have_is_refused(mi
     write_param(replace(file, layers=(*file.layers[:-1], replace(last, params={0: 0}))), tmp_path / source.name)
     copy_file(source.with_suffix(".bin"), tmp_path / "encoder.ncnn.bin")
     with pytest.raises(StepError, match=r"gives 96 frames for 800 features, not 100"):
-        Encoder(tmp_path, threads=1).frames(minute[0], np.array([800]))
+        NcnnEncoder(tmp_path, threads=1).frames(minute[0], np.array([800]))
 
 
 def test_networks_in_each_others_place_are_refused() -> None:
     predictor, joint = build_tdt("predictor_ncnn_fp32"), build_tdt("joint_ncnn_fp32")
     with pytest.raises(StepError, match=r"joint\.ncnn\.param: has 2 inputs and 1 outputs, not 3 and 3"):
-        Transducer(joint, predictor, threads=1, blank_id=128)
+        NcnnTransducer(joint, predictor, blank_id=128)
     with pytest.raises(StepError, match=r"predictor\.ncnn\.param: has 3 inputs and 3 outputs, not 1 and 1"):
-        Encoder(predictor, threads=1)
+        NcnnEncoder(predictor, threads=1)
     path = joint / "joint.ncnn.param"
-    with pytest.raises(StepError, match="holds no MemoryData layer"):
+    with pytest.raises(StepError, match="contains no MemoryData layer"):
         max_encoder_frames(read_param(path), path.name)

@@ -1,4 +1,4 @@
-"""A recipe's measurement of words, made anew on some slices: all of the evaluation takes minutes for each form."""
+"""Run a recipe's measurements of words on some slices only: the whole evaluation takes minutes for each form."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from artifacts.plan.plan import Job, load_plan
 from conftest import ROOT, run_doit
 
 
-def hear(folder: Path, recipe: str, targets: Sequence[str], slices: Sequence[str]) -> dict[str, Path]:
-    """For each target that measures words, a folder with what its step writes for these slices. Inputs are built."""
+def measure_words(folder: Path, recipe: str, targets: Sequence[str], slices: Sequence[str]) -> dict[str, Path]:
+    """Build the inputs of targets that measure words, and run their steps on these slices; return their folders."""
     plan = load_plan(ROOT / "pipeline.yaml", [recipe])
     jobs = {target: plan.jobs[f"{recipe}:{target}"] for target in targets}
     measuring = {target: job for target, job in jobs.items() if isinstance(job, Job)}

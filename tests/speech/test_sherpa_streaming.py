@@ -9,9 +9,66 @@ import pytest
 import torch
 
 from artifacts.speech.corpus import Corpus, read_corpus
-from artifacts.speech.kaldi_features import features
-from artifacts.speech.streaming_rnnt import GreedyStream, transcribe
-from artifacts.speech.word_errors import count, total
+from artifacts.speech.sherpa_streaming import FeatureStream, GreedyStream, features, transcribe
+from artifacts.speech.word_error_rate import count_errors, sum_errors
+
+Array = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def waveform(evaluation: Path) -> Array:
+    """Two seconds of real speech, float32 `[N]`."""
+    corpus = read_corpus(evaluation, ("soft_endings",))
+    return corpus.waveform(corpus.utterances[0])[:32_000]
+
+
+def _by_definition(waveform: Array) -> npt.NDArray[np.float64]:
+    """Kaldi's filterbank written out, in double precision."""
+    count = (len(waveform) + 80) // 160
+    signal = np.pad(waveform.astype(np.float64), (120, 280), mode="symmetric")
+    frames = np.stack([signal[160 * index : 160 * index + 400] for index in range(count)])
+    frames -= frames.mean(1, keepdims=True)
+    frames = np.concatenate([frames[:, :1] * 0.03, frames[:, 1:] - 0.97 * frames[:, :-1]], axis=1)
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
+    power = np.abs(np.fft.rfft(frames * window, 512)) ** 2
+    mel = 1127 * np.log1p(np.arange(257) * 16_000 / 512 / 700)[:, None]
+    low, high = (1127 * np.log1p(hz / 700) for hz in (20.0, 8_000.0 - 400.0))
+    edges = np.linspace(low, high, 82)
+    width = edges[1] - edges[0]
+    triangles = np.clip(np.minimum((mel - edges[:-2]) / width, (edges[2:] - mel) / width), 0, None)
+    return np.asarray(np.log(np.maximum(power @ triangles, np.finfo(np.float32).eps)))
+
+
+def test_speech_gives_the_numbers_of_kaldis_definition(waveform: Array) -> None:
+    have = features(waveform)
+    assert have.shape == ((len(waveform) + 80) // 160, 80)
+    assert len(have) > 150
+    assert have.dtype == np.float32
+    assert np.max(np.abs(have - _by_definition(waveform))) < 2e-3
+
+
+@pytest.mark.parametrize("pieces", [2, 13, 400])
+def test_chunks_give_the_bits_of_the_whole(pieces: int, waveform: Array) -> None:
+    stream = FeatureStream()
+    parts = [stream.accept(piece) for piece in np.array_split(waveform, pieces)]
+    assert np.array_equal(np.concatenate([*parts, stream.finish()]), features(waveform))
+
+
+def test_digital_silence_gives_the_smallest_feature() -> None:
+    assert np.all(features(np.zeros(1_600, np.float32)) == np.float32(-15.942385))
+
+
+def test_twice_as_loud_is_the_same_plus_a_constant(waveform: Array) -> None:
+    quiet, loud = features(waveform), features(2 * waveform)
+    is_speech = quiet > -12
+    assert np.max(np.abs((loud - quiet)[is_speech] - np.log(4))) < 1e-3
+    assert is_speech.mean() > 0.2
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(79, 0), (80, 1), (239, 1), (240, 2), (16_000, 100)])
+def test_there_is_a_frame_for_each_ten_milliseconds(samples: int, frames: int) -> None:
+    assert features(np.zeros(samples, np.float32)).shape == (frames, 80)
+
 
 CHECKPOINT = Path(__file__).parents[2] / "recipes" / "lstm-transducer" / "checkpoint"
 
@@ -64,9 +121,9 @@ def clean(evaluation: Path) -> Corpus:
 @torch.no_grad()
 def _all_at_once(model: Any, waveform: Array) -> list[int]:
     """Greedy decoding of the whole recording, without chunks: the last encoder frame counts only with a spare frame."""
-    heard = features(waveform)
-    frames = model.encoder(torch.from_numpy(heard)[None], *model.zero_states())[0][0]
-    frames = frames[: (len(heard) - 10) // 4 + 1]
+    extracted = features(waveform)
+    frames = model.encoder(torch.from_numpy(extracted)[None], *model.zero_states())[0][0]
+    frames = frames[: (len(extracted) - 10) // 4 + 1]
     tokens = [0, 0]
     for frame in frames:
         token = int(model.joiner(frame, model.decoder(torch.tensor([tokens[-2:]]))[0, 0]).argmax())
@@ -75,7 +132,7 @@ def _all_at_once(model: Any, waveform: Array) -> list[int]:
     return tokens[2:]
 
 
-def test_chunks_say_what_the_whole_says(model: Any, networks: Counted, clean: Corpus) -> None:
+def test_chunks_give_the_tokens_of_the_whole_recording(model: Any, networks: Counted, clean: Corpus) -> None:
     for utterance in clean.utterances[:3]:
         waveform = np.pad(clean.waveform(utterance), (0, 8_000))
         tokens = transcribe(networks, waveform, tail_seconds=0.0)
@@ -84,7 +141,7 @@ def test_chunks_say_what_the_whole_says(model: Any, networks: Counted, clean: Co
 
 
 @pytest.mark.parametrize("pieces", [2, 37])
-def test_pieces_of_any_size_say_the_same(pieces: int, networks: Counted, clean: Corpus) -> None:
+def test_chunks_of_any_size_give_the_same_tokens(pieces: int, networks: Counted, clean: Corpus) -> None:
     waveform = clean.waveform(clean.utterances[3])
     stream = GreedyStream(networks)
     for piece in np.array_split(waveform, pieces):
@@ -93,7 +150,7 @@ def test_pieces_of_any_size_say_the_same(pieces: int, networks: Counted, clean: 
     assert stream.tokens == transcribe(networks, waveform, tail_seconds=0.0)
 
 
-def test_words_are_heard_while_they_are_said(networks: Counted, clean: Corpus) -> None:
+def test_words_are_transcribed_while_the_stream_goes_on(networks: Counted, clean: Corpus) -> None:
     waveform = clean.waveform(clean.utterances[3])
     stream = GreedyStream(networks)
     stream.accept(waveform[: 2 * len(waveform) // 3])
@@ -105,19 +162,19 @@ def test_words_are_heard_while_they_are_said(networks: Counted, clean: Corpus) -
 
 
 @pytest.mark.parametrize(("frames", "chunks"), [(8, 0), (9, 0), (10, 1), (13, 1), (14, 2), (100, 23)])
-def test_a_chunk_is_taken_when_there_is_more_than_it(frames: int, chunks: int, networks: Counted) -> None:
+def test_a_chunk_is_encoded_when_there_is_one_frame_more(frames: int, chunks: int, networks: Counted) -> None:
     transcribe(networks, np.zeros(160 * frames, np.float32), tail_seconds=0.0)
     assert networks.chunks == chunks
 
 
-def test_the_decoder_is_asked_once_a_token_and_at_the_start(networks: Counted, clean: Corpus) -> None:
+def test_the_predictor_runs_once_a_token_and_at_the_start(networks: Counted, clean: Corpus) -> None:
     tokens = transcribe(networks, clean.waveform(clean.utterances[0]))
     assert networks.predictions == 1 + len(tokens)
 
 
 @pytest.mark.parametrize("silent", [0, 2])
-def test_blank_and_unknown_are_not_said(silent: int, model: Any, networks: Counted, clean: Corpus) -> None:
-    """With a logit that beats all others the model says this one id on every frame."""
+def test_blank_and_unknown_are_not_tokens(silent: int, model: Any, networks: Counted, clean: Corpus) -> None:
+    """With a logit above all others, every frame decodes to this id."""
     bias = torch.zeros(model.config.vocab_size)
     bias[silent] = 1e4
     networks.join = lambda frame, prediction: bias.numpy()
@@ -136,6 +193,6 @@ def test_speech_is_understood(networks: Counted, clean: Corpus) -> None:
     for utterance in clean.utterances[:10]:
         said = "".join(pieces[token] for token in transcribe(networks, clean.waveform(utterance)))
         hypothesis = said.replace("\u2581", " ").strip()
-        errors.append(count(utterance.text, hypothesis, ignore_case_and_punctuation=False))
-    assert total(errors).words > 80
-    assert total(errors).wer_percent < 10
+        errors.append(count_errors(utterance.text, hypothesis, ignore_case_and_punctuation=False))
+    assert sum_errors(errors).words > 80
+    assert sum_errors(errors).wer_percent < 10
