@@ -92,7 +92,7 @@ def test_an_error_that_names_no_file_is_given_a_name(tmp_path: Path) -> None:
     assert found.value.filename == str(tmp_path / "none")
 
 
-def test_what_a_step_left_is_removed_however_deep_and_whatever_its_modes(tmp_path: Path) -> None:
+def test_leftovers_of_a_step_are_removed_at_any_depth_and_with_any_modes(tmp_path: Path) -> None:
     kept, top = tmp_path / "kept", tmp_path / "top"
     kept.mkdir()
     (kept / "file").touch()

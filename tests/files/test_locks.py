@@ -34,7 +34,7 @@ def test_many_threads_hold_a_lock_one_at_a_time_and_leave_no_file(tmp_path: Path
     assert list((tmp_path / "locks").iterdir()) == []
 
 
-def test_who_waited_for_a_file_that_its_holder_removed_locks_out_the_next(tmp_path: Path) -> None:
+def test_a_waiter_for_a_removed_lock_file_holds_the_lock_of_the_new_one(tmp_path: Path) -> None:
     order: list[str] = []
 
     def hold(name: str) -> None:
@@ -52,7 +52,7 @@ def test_who_waited_for_a_file_that_its_holder_removed_locks_out_the_next(tmp_pa
     assert [name[1:] for name in order[::2]] == [name[1:] for name in order[1::2]]
 
 
-def test_what_a_killed_holder_left_locks_out_nobody(tmp_path: Path) -> None:
+def test_the_lock_file_of_a_killed_holder_is_free(tmp_path: Path) -> None:
     (tmp_path / "k").write_text("")
     with held(tmp_path / "k", lambda: pytest.fail("nobody holds it")):
         pass
@@ -60,7 +60,7 @@ def test_what_a_killed_holder_left_locks_out_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF])
-def test_a_file_system_without_locks_is_told_in_two_lines(
+def test_a_file_system_without_locks_is_an_error_in_two_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def flock(_file: object, _how: int) -> None:
@@ -73,7 +73,7 @@ def test_a_file_system_without_locks_is_told_in_two_lines(
     assert caught.value.fix == "name a folder on a local disk as 'cache:' in pipeline.yaml"
 
 
-def test_a_lock_that_another_has_is_not_waited_for_where_that_is_asked(tmp_path: Path) -> None:
+def test_a_lock_can_be_tried_without_waiting(tmp_path: Path) -> None:
     with (tmp_path / "k").open("w") as one, (tmp_path / "k").open("w") as other:
         assert lock_file(one, tmp_path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert not lock_file(other, tmp_path, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,6 +86,6 @@ def test_a_pipe_in_the_place_of_a_lock_file_is_not_waited_for(tmp_path: Path) ->
     assert not (tmp_path / "lock").exists()
 
 
-def test_a_place_where_no_folder_can_be_made_is_told() -> None:
+def test_a_lock_in_a_folder_that_cannot_be_made_is_an_error() -> None:
     with pytest.raises(StoreError, match="no folder can be made at '/proc/here': No such file or directory"):
         open_lock(Path("/proc/here/lock"))

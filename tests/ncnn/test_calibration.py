@@ -195,7 +195,7 @@ def test_chunks_do_not_matter(speech: list[Array]) -> None:
     assert (histogram_of(whole, whole).histogram == histogram_of(speech, speech).histogram).all()
 
 
-def test_the_scale_is_of_the_threshold_or_of_the_largest_magnitude(speech: list[Array]) -> None:
+def test_the_scale_comes_from_the_threshold_or_the_largest_magnitude(speech: list[Array]) -> None:
     histogram = histogram_of(speech, speech)
     assert histogram.scale("absmax") == pytest.approx(127 / float(histogram.abs_max))
     assert histogram.scale("kl") == float(kl_scale(histogram.histogram, float(histogram.abs_max)))

@@ -108,7 +108,7 @@ def test_int8_without_a_table_is_near_on_real_speech(
     assert (tmp_path / "int8" / f"{piece}.ncnn.bin").stat().st_size < 0.55 * before
 
 
-def test_a_matrix_that_lies_the_other_way_is_turned(pieces: Pieces, tmp_path: Path, one_utterance: Array) -> None:
+def test_a_transposed_matrix_gives_the_same_int8_layer(pieces: Pieces, tmp_path: Path, one_utterance: Array) -> None:
     network = read(pieces.folder("head"))
     turned: Network = []
     for layer, weights in network:
@@ -162,7 +162,7 @@ def test_a_table_of_another_size_is_refused(pieces: Pieces) -> None:
         quantize_by_table(layer, weights, np.ones(5, np.float32), 1.0)
 
 
-def test_what_ncnn_cannot_compute_as_int8_is_not_said_to_be(pieces: Pieces) -> None:
+def test_layers_that_ncnn_cannot_compute_in_int8_stay_float(pieces: Pieces) -> None:
     network = [*read(pieces.folder("head")), *read(pieces.folder("predictor"))]
     able = {layer.type for layer, weights in network if can_be_int8(layer, weights)}
     assert able == {"Convolution", "ConvolutionDepthWise", "Gemm", "LSTM", "Embed"}

@@ -99,11 +99,11 @@ def test_what_is_not_known_or_does_not_fit_is_refused_with_the_layer(it: Layer, 
 
 
 @pytest.mark.parametrize("kind", INT8_TERM)
-def test_int8_is_what_a_layers_own_parameter_says(kind: str) -> None:
+def test_a_parameter_of_the_layer_marks_int8(kind: str) -> None:
     assert not is_int8(Layer(kind, "it", (), (), {}))
     assert is_int8(Layer(kind, "it", (), (), {INT8_TERM[kind]: 2}))
     assert not is_int8(Layer("Swish", "it", (), (), {INT8_TERM[kind]: 2}))
 
 
-def test_no_type_is_said_to_have_weights_and_none() -> None:
+def test_no_type_is_listed_with_and_without_weights() -> None:
     assert not WITHOUT_WEIGHTS & set(INT8_TERM)

@@ -35,7 +35,7 @@ def test_fp16_weights_are_too_far_off_for_float32s_bound(lstm: LstmNetworks) -> 
         compare_with_torch(*files, fp16=False)
 
 
-def test_one_weight_that_is_another_is_found(lstm: LstmNetworks, tmp_path: Path) -> None:
+def test_one_changed_weight_is_detected(lstm: LstmNetworks, tmp_path: Path) -> None:
     folder = tmp_path / "joint"
     shutil.copytree(lstm.converted("joint"), folder)
     content = bytearray((folder / "joint.ncnn.bin").read_bytes())
@@ -80,7 +80,7 @@ def test_lstms_that_convert_into_other_numbers_are_refused(tmp_path: Path) -> No
         compare_with_torch(tmp_path / "network.pt", *find_net(tmp_path), interface, fp16=False)
 
 
-def test_a_length_that_is_fixed_in_the_file_is_found(lstm: LstmNetworks, tmp_path: Path) -> None:
+def test_a_length_that_is_fixed_in_the_file_is_detected(lstm: LstmNetworks, tmp_path: Path) -> None:
     trace = read_trace(lstm.traced("encoder"))
     fixed = [each.model_copy(update={"shape2": each.shape}) for each in trace.interface.inputs]
     axes = convert(trace.module, "encoder", tmp_path, fixed, fp16=False)
@@ -104,7 +104,7 @@ def test_an_input_of_an_embedding_is_tokens(lstm: LstmNetworks) -> None:
     assert [embedding_rows(encoder, name) for name in ("in0", "in1", "in2")] == [None, None, None]
 
 
-def test_what_inputs_json_says_of_a_converted_network_is_enough_to_feed_it(lstm: LstmNetworks) -> None:
+def test_inputs_json_of_a_converted_network_is_enough_to_feed_it(lstm: LstmNetworks) -> None:
     found = json.loads((lstm.converted("encoder") / "inputs.json").read_text())
     assert [each["batch_axis"] for each in found["inputs"]] == [0, None, 1, 1]
     assert np.prod(found["inputs"][0]["shape"]) == 39 * 80

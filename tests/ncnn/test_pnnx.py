@@ -76,7 +76,7 @@ class Masked(nn.Module):
         return x.masked_fill(torch.lt(x, 0.5), 0.0)
 
 
-def test_an_operator_that_is_left_over_is_an_error_though_pnnx_says_nothing(tmp_path: Path) -> None:
+def test_a_torch_operator_in_the_network_is_an_error_although_pnnx_exits_with_0(tmp_path: Path) -> None:
     path = traced(Masked(), tmp_path, torch.rand(1, 4, 8))
     with pytest.raises(StepError) as raised:
         convert(path, "network", tmp_path, [given([1, 4, 8])], fp16=False)
@@ -84,7 +84,7 @@ def test_an_operator_that_is_left_over_is_an_error_though_pnnx_says_nothing(tmp_
     assert "ncnn has no layer '" in raised.value.fact
 
 
-def test_what_pnnx_says_last_is_quoted(tmp_path: Path) -> None:
+def test_the_last_output_of_pnnx_is_quoted(tmp_path: Path) -> None:
     path = traced(nn.Linear(8, 8), tmp_path, torch.rand(1, 4, 8))
     with pytest.raises(StepError) as raised:
         convert(path, "network", tmp_path, [given([1, 4, 9])], fp16=False)

@@ -115,7 +115,7 @@ def test_what_is_not_accepted_leaves_no_trace(encoder: NcnnEncoder, transducer: 
     np.testing.assert_array_equal(transducer.logits(frames[0]), first)
 
 
-def test_the_table_of_positions_says_how_long_an_utterance_may_be(encoder: NcnnEncoder, minute: Any) -> None:
+def test_the_table_of_positions_bounds_the_length_of_an_utterance(encoder: NcnnEncoder, minute: Any) -> None:
     path = build_tdt("encoder_ncnn_fp32") / "encoder.ncnn.param"
     assert encoder.max_frames == max_encoder_frames(read_param(path), path.name) == 3750  # 300 s
     longer = np.concatenate([minute[0]] * 5, axis=2)

@@ -33,7 +33,7 @@ def test_the_output_of_a_program_is_kept_in_a_file(tmp_path: Path) -> None:
         ("raise SystemExit(3)", "exit code 3"),
     ],
 )
-def test_a_program_that_fails_is_an_error_that_says_how_it_ended(tmp_path: Path, script: str, ending: str) -> None:
+def test_a_program_that_fails_is_an_error_with_its_ending(tmp_path: Path, script: str, ending: str) -> None:
     with pytest.raises(StepError) as raised:
         run(tmp_path, script)
     assert (raised.value.fact, raised.value.fix) == (f"model.pt: does not convert: {ending}", "trace it again")
@@ -114,7 +114,7 @@ def test_an_error_of_a_worker_is_raised_here() -> None:
         worker.ask(b"fail")
 
 
-def test_a_worker_that_dies_or_hangs_is_an_error_that_says_so() -> None:
+def test_a_worker_that_dies_or_hangs_is_an_error_with_its_ending() -> None:
     with open_worker("a") as worker, pytest.raises(StepError) as raised:
         worker.ask(b"die")
     assert raised.value.fact == (

@@ -1,4 +1,4 @@
-"""A processor is told by its name and by the instructions that kernels are chosen by."""
+"""A processor is described by its name and by the instructions that decide which kernels run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRAVITON = "processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: fp asimd asimddp i8
         ("", "riscv64", "riscv64"),
     ],
 )
-def test_what_linux_says_becomes_a_few_words(cpuinfo: str, machine: str, expected: str) -> None:
+def test_cpuinfo_becomes_a_name_and_a_few_instructions(cpuinfo: str, machine: str, expected: str) -> None:
     assert describe(cpuinfo, machine) == expected
 
 

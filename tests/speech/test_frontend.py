@@ -11,7 +11,7 @@ from artifacts.speech.corpus import read_corpus
 from artifacts.speech.frontend import OnnxEncoder, Preprocessor
 
 
-def test_speech_becomes_as_many_frames_as_the_encoder_says(
+def test_speech_gives_as_many_frames_as_the_encoders_length(
     evaluation: Path, preprocessor: Path, encoder_fp32: Path
 ) -> None:
     corpus = read_corpus(evaluation)
@@ -30,7 +30,7 @@ def test_speech_becomes_as_many_frames_as_the_encoder_says(
         assert frames.flags.c_contiguous
 
 
-def test_an_utterance_is_encoded_the_same_whatever_came_before(
+def test_an_utterance_is_encoded_the_same_after_any_other(
     evaluation: Path, preprocessor: Path, encoder_int8: Path
 ) -> None:
     corpus = read_corpus(evaluation)
@@ -66,7 +66,7 @@ def test_a_recording_beyond_the_table_of_positions_is_refused(
 
 
 def test_a_length_beyond_the_frames_is_refused(tmp_path: Path) -> None:
-    """An encoder that passes its input on, and says one frame more than there is."""
+    """An encoder that returns its input, with a length of one frame more."""
     audio, frames = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, "t"])
         for name in ("audio_signal", "encoder_output")

@@ -22,9 +22,9 @@ BLANK = 3
 
 
 class Scripted:
-    """A transducer that answers by frame, with as many (token, duration index) pairs as it is asked there.
+    """A transducer with scripted (token, duration index) pairs for each frame, in the order of its calls.
 
-    Where its answers are tokens alone, it has no durations.
+    With tokens alone it has no durations.
     """
 
     def __init__(self, script: Mapping[int, Sequence[tuple[int, int] | int]]) -> None:

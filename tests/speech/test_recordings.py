@@ -27,7 +27,7 @@ def test_a_corpus_with_long_recordings_is_used_as_it_is(calibration: Path) -> No
 
 
 @pytest.mark.parametrize(("most", "count"), [(1, 1), (3, 3), (100, 3)])
-def test_short_clips_are_joined_to_windows_of_the_length_asked_for(calibration: Path, most: int, count: int) -> None:
+def test_short_clips_are_joined_into_windows_of_the_given_length(calibration: Path, most: int, count: int) -> None:
     short = read_corpus(calibration, ("clean", "noisy", "soft_endings"))
     assert max(utterance.duration for utterance in short.utterances) < 8
     chosen = recordings(short.utterances, 70, most)

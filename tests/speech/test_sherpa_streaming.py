@@ -76,7 +76,7 @@ Array = npt.NDArray[np.float32]
 
 
 class Counted:
-    """The embedded model's networks, with a count of what is asked of them."""
+    """The embedded model's networks, with a count of their calls."""
 
     def __init__(self, networks: Any) -> None:
         self._networks, self.chunks, self.predictions = networks, 0, 0

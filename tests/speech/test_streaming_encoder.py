@@ -73,7 +73,7 @@ def test_a_graph_that_does_not_say_how_it_is_fed_is_refused(tmp_path: Path) -> N
         StreamingEncoder(tmp_path / MODEL, 1)
 
 
-def test_what_the_runtime_refuses_is_told_with_its_window(
+def test_an_error_of_the_runtime_names_the_window(
     features: tuple[NDArray[np.float32], NDArray[np.int64]],
 ) -> None:
     encoder = StreamingEncoder(streaming("streaming_encoder_fp32") / MODEL, 1)

@@ -163,7 +163,7 @@ def test_speech_or_networks_that_cannot_be_calibrated_are_an_error(inputs: Input
 def test_a_corpus_that_changes_during_calibration_is_an_error(
     inputs: Inputs, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a clip holds is read anew in each pass."""
+    """Each pass reads the clips again."""
     from artifacts.speech.corpus import Corpus
 
     read, calls = Corpus.waveform, []

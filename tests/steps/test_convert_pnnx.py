@@ -38,7 +38,7 @@ def test_an_artifact_is_a_network_and_what_it_takes(lstm: LstmNetworks) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["encoder.ncnn.bin", "encoder.ncnn.param", "inputs.json"]
 
 
-def test_what_was_measured_is_told(lstm: LstmNetworks, tmp_path: Path) -> None:
+def test_metrics_are_differences_layers_and_bytes(lstm: LstmNetworks, tmp_path: Path) -> None:
     metrics = convert_pnnx.run(tmp_path, Params(), traced=lstm.traced("encoder"))
     differences = [name for name in metrics if name.endswith("_max_abs_diff")]
     assert differences == ["encoder_output_max_abs_diff", "h_out_max_abs_diff", "c_out_max_abs_diff"]

@@ -1,4 +1,4 @@
-"""Joined recordings are a corpus like any other: the same sentences, longer, in as many orders as were asked for."""
+"""Joined recordings are a corpus: the same sentences in long recordings, in the given number of orders."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def joined(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return read_corpus(out), metrics
 
 
-def test_every_order_of_every_length_holds_each_clip_once(joined: tuple[Corpus, Metrics], evaluation: Path) -> None:
+def test_every_order_of_every_length_contains_each_clip_once(joined: tuple[Corpus, Metrics], evaluation: Path) -> None:
     singles = {utterance.clips[0] for utterance in read_corpus(evaluation).utterances if len(utterance.clips) == 1}
     for name in ("long_30s", "long_120s"):
         counts = Counter(clip for each in joined[0].utterances if each.slice == name for clip in each.clips)
         assert counts == dict.fromkeys(singles, 3)
 
 
-def test_recordings_are_about_as_long_as_asked_and_no_two_are_alike(joined: tuple[Corpus, Metrics]) -> None:
+def test_recordings_have_about_the_given_length_and_differ(joined: tuple[Corpus, Metrics]) -> None:
     for each in joined[0].utterances:
         seconds = int(each.slice.removeprefix("long_").removesuffix("s"))
         assert each.duration == pytest.approx(seconds, rel=0.2)

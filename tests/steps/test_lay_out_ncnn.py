@@ -34,7 +34,7 @@ def lay_out(out: Path, inputs: dict[str, Path]) -> dict[str, Any]:
     return dict(lay_out_ncnn.run(out, Params(), **inputs))
 
 
-def test_a_folder_holds_what_is_needed_and_says_how_it_is_used(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_folder_contains_all_files_and_a_readme_on_their_use(inputs: dict[str, Path], tmp_path: Path) -> None:
     metrics = lay_out(tmp_path / "out", inputs)
     networks = {f"{part}.ncnn.{end}" for part in ("encoder", "predictor", "joint") for end in ("param", "bin")}
     others = {"preprocessor.onnx", "tokens.txt", "model_meta.json", "README.md", "SHA256SUMS"}
@@ -71,7 +71,7 @@ def test_speech_is_transcribed_from_the_folder_alone(inputs: dict[str, Path], tm
     assert "".join(pieces[token] for token in ids).replace("▁", " ").strip() == corpus.utterances[0].text
 
 
-def test_int8_stands_beside_the_rest(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_int8_networks_have_their_own_names(inputs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "int8").mkdir()
     quantize_ncnn_int8.run(tmp_path / "int8", quantize_ncnn_int8.Params(), model=inputs["encoder"])
     metrics = lay_out(tmp_path / "out", inputs | {"encoder_int8": tmp_path / "int8"})

@@ -68,7 +68,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_folder_holds_what_onnx_asr_reads_and_nothing_else(all_three: dict[str, Path], tmp_path: Path) -> None:
+def test_the_folder_contains_what_onnx_asr_reads_and_nothing_else(all_three: dict[str, Path], tmp_path: Path) -> None:
     out = lay_out(tmp_path / "out", all_three)
     models = [f"{model}{suffix}.onnx" for model in (ENCODER, DECODER) for suffix in ("", ".fp16", ".int8")]
     assert names(out) == sorted(models + REST)

@@ -70,7 +70,7 @@ def test_the_files_have_the_names_that_sherpa_onnx_documents(folder: Path) -> No
     assert names == {"SHA256SUMS"}
 
 
-def test_the_encoder_says_all_that_sherpa_onnx_asks_and_nothing_else(folder: Path) -> None:
+def test_the_encoder_has_the_metadata_that_sherpa_onnx_reads_and_no_other(folder: Path) -> None:
     model = onnx.load(folder / "encoder.onnx")
     assert {entry.key: entry.value for entry in model.metadata_props} == METADATA
     assert len((folder / "tokens.txt").read_text(encoding="utf-8").splitlines()) == int(METADATA["vocab_size"]) + 1

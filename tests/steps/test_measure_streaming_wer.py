@@ -64,7 +64,7 @@ def test_the_rates_are_those_of_jiwer_over_the_hypotheses(measured: tuple[Path, 
     assert 0 < metrics["real_time_factor"] < 2
 
 
-def test_the_checkpoint_understands_speech_that_it_hears_in_chunks(measured: tuple[Path, dict[str, Any]]) -> None:
+def test_the_checkpoint_transcribes_speech_in_chunks(measured: tuple[Path, dict[str, Any]]) -> None:
     assert 0 < measured[1]["wer_percent_clean"] <= 10
     assert measured[1]["empty_hypotheses"] == 0
 
