@@ -1,4 +1,4 @@
-"""onnx-asr, as its users install it, reads the laid-out folder and hears what NeMo hears."""
+"""onnx-asr, as its users install it, reads the layout and gives the texts of NeMo."""
 
 from __future__ import annotations
 

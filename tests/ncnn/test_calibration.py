@@ -26,7 +26,7 @@ from artifacts.ncnn.tdt_transducer import NcnnEncoder, NcnnTransducer
 from artifacts.ncnn.weights_file import read_weights
 from artifacts.speech.decoding import read_decoding
 from artifacts.speech.greedy import decode
-from ncnn_conversions import Array, Pieces
+from ncnn_conversions import Array, Parts
 
 BINS, LEVELS, EPSILON = 2048, 128, 1e-4  # those of ncnn's own calibrators
 
@@ -50,8 +50,8 @@ def run_twice(net: ObservedNet, first: list[Array], second: list[Array] | None =
     return net
 
 
-def test_the_table_has_the_scales_of_what_the_layers_read(pieces: Pieces, chunks: list[Array]) -> None:
-    param, weights_path = find_net(pieces.folder("head"))
+def test_the_table_has_the_scales_of_what_the_layers_read(parts: Parts, chunks: list[Array]) -> None:
+    param, weights_path = find_net(parts.folder("head"))
     table = run_twice(ObservedNet(param, weights_path), chunks).table("kl")
     layers = [layer for layer in read_param(param).layers if layer.type in ("Convolution", "ConvolutionDepthWise")]
     assert list(table.activations) == [layer.name for layer in layers]
@@ -69,39 +69,39 @@ def test_the_table_has_the_scales_of_what_the_layers_read(pieces: Pieces, chunks
         assert np.array_equal(scales, weight_scales(layer, weights[layer.name]))
 
 
-def test_observing_changes_no_output(pieces: Pieces, chunks: list[Array]) -> None:
-    observed, plain = (kind(*find_net(pieces.folder("head"))) for kind in (ObservedNet, Net))
+def test_observing_changes_no_output(parts: Parts, chunks: list[Array]) -> None:
+    observed, plain = (kind(*find_net(parts.folder("head"))) for kind in (ObservedNet, Net))
     got, want = observed.run({"in0": chunks[0]}), plain.run({"in0": chunks[0]})
     assert list(got) == list(want) == ["out0"]
     assert np.array_equal(got["out0"], want["out0"])
     assert list(observed.run({"in0": chunks[0]}, ["5"])) == ["5"]
 
 
-def test_other_speech_in_the_second_pass_is_an_error_with_the_layer(pieces: Pieces, chunks: list[Array]) -> None:
-    net = run_twice(ObservedNet(*find_net(pieces.folder("head"))), chunks, [*chunks[1:], chunks[0]])
+def test_other_speech_in_the_second_pass_is_an_error_with_the_layer(parts: Parts, chunks: list[Array]) -> None:
+    net = run_twice(ObservedNet(*find_net(parts.folder("head"))), chunks, [*chunks[1:], chunks[0]])
     with pytest.raises(StepError, match=r"head\.ncnn\.param: layer 'convrelu_0': blob '3': the second pass"):
         net.table("kl")
 
 
-def test_numbers_that_are_not_finite_are_an_error_with_the_blob(pieces: Pieces, chunks: list[Array]) -> None:
-    net = ObservedNet(*find_net(pieces.folder("head")))
+def test_numbers_that_are_not_finite_are_an_error_with_the_blob(parts: Parts, chunks: list[Array]) -> None:
+    net = ObservedNet(*find_net(parts.folder("head")))
     net.run({"in0": chunks[0] * np.float32(np.nan)})
     with pytest.raises(StepError, match=r"head\.ncnn\.param: blob '3': NaN or infinity"):
         net.begin_second_pass()
 
 
-def test_a_network_without_such_layers_has_no_table(pieces: Pieces) -> None:
-    net = ObservedNet(*find_net(pieces.folder("predictor")))
+def test_a_network_without_such_layers_has_no_table(parts: Parts) -> None:
+    net = ObservedNet(*find_net(parts.folder("predictor")))
     assert net.layers == ()
     state = np.zeros((2, 96), np.float32)
     assert set(net.run({"in0": np.array([1], np.int32), "in1": state, "in2": state})) == {"out0", "out1", "out2"}
     assert net.table("kl").activations == {}
     with pytest.raises(StepError, match=r"^predictor: 0 convolutions and InnerProducts with float weights"):
-        require_calibrated_layers({"predictor": net}, [pieces.folder("predictor")])
+        require_calibrated_layers({"predictor": net}, [parts.folder("predictor")])
 
 
-def test_each_network_with_such_layers_gets_a_file(pieces: Pieces, chunks: list[Array], tmp_path: Path) -> None:
-    nets = {part: ObservedNet(*find_net(pieces.folder(part))) for part in ("head", "predictor")}
+def test_each_network_with_such_layers_gets_a_file(parts: Parts, chunks: list[Array], tmp_path: Path) -> None:
+    nets = {part: ObservedNet(*find_net(parts.folder(part))) for part in ("head", "predictor")}
     require_calibrated_layers(nets, [])
     nets["head"].run({"in0": chunks[0]})
     begin_second_pass(nets)
@@ -220,9 +220,9 @@ def test_numbers_that_are_not_finite_or_all_zero_are_an_error() -> None:
 
 
 @pytest.fixture(scope="module")
-def histograms(pieces: Pieces, one_utterance: Array) -> list[Histogram]:
+def histograms(parts: Parts, one_utterance: Array) -> list[Histogram]:
     """Histograms of inputs of the encoder's layers on real speech: features, rectified, normalised and gated values."""
-    net = Net(*find_net(pieces.folder("head")))
+    net = Net(*find_net(parts.folder("head")))
     found = []
     for blob in ("3", "5", "9", "14", "15"):
         magnitudes = np.abs(net.run({"in0": one_utterance}, [blob])[blob])
@@ -236,8 +236,8 @@ def divergence_by_definition(histogram: Histogram, threshold: int) -> float:
     shares = (histogram / histogram.sum()).astype(np.float32).astype(np.float64)
     kept = shares[:threshold] + EPSILON
     kept[-1] += shares[threshold:].sum()
-    pieces = np.repeat(shares[:threshold] / LEVELS, LEVELS).reshape(LEVELS, threshold)
-    means = pieces.sum(axis=1) / (threshold / LEVELS)
+    parts = np.repeat(shares[:threshold] / LEVELS, LEVELS).reshape(LEVELS, threshold)
+    means = parts.sum(axis=1) / (threshold / LEVELS)
     spread = np.repeat(means, threshold).reshape(threshold, LEVELS).mean(axis=1) + EPSILON
     return float((kept * np.log(kept / spread)).sum())
 

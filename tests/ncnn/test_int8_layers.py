@@ -24,7 +24,7 @@ from artifacts.ncnn.param_file import Layer, find_net, read_param
 from artifacts.ncnn.runtime import Net
 from artifacts.ncnn.weights_file import LayerWeights, Weight, read_weights, write_network
 from artifacts.steps.rewrite_ncnn_linears import as_inner_product, is_linear
-from ncnn_conversions import Array, Pieces
+from ncnn_conversions import Array, Parts
 
 Network = list[tuple[Layer, LayerWeights]]
 
@@ -73,43 +73,43 @@ def feeds(one_utterance: Array) -> dict[str, dict[str, np.ndarray]]:
 
 
 def test_int8_by_a_table_is_bit_for_bit_what_ncnns_own_quantiser_makes_of_the_same_scales(
-    pieces: Pieces, feeds: dict[str, dict[str, np.ndarray]], tmp_path: Path
+    parts: Parts, feeds: dict[str, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    for piece, layers in (("head", 8), ("joint", 3)):
-        network = read(pieces.folder(piece))
+    for part, layers in (("head", 8), ("joint", 3)):
+        network = read(parts.folder(part))
         network = [as_inner_product(*each) if is_linear(each[0]) else each for each in network]
-        before = write(network, pieces.folder(piece), tmp_path / piece / "float")
+        before = write(network, parts.folder(part), tmp_path / part / "float")
         blobs = [layer.inputs[0] for layer, _ in network if layer.type in TABLE_TYPES]
         assert len(blobs) == layers
-        ours, theirs = by_table(network, before.run(feeds[piece], blobs))
+        ours, theirs = by_table(network, before.run(feeds[part], blobs))
         got, same, want = (
-            write(ours, pieces.folder(piece), tmp_path / piece / "ours").run(feeds[piece])["out0"],
-            write(theirs, pieces.folder(piece), tmp_path / piece / "theirs").run(feeds[piece])["out0"],
-            before.run(feeds[piece])["out0"],
+            write(ours, parts.folder(part), tmp_path / part / "ours").run(feeds[part])["out0"],
+            write(theirs, parts.folder(part), tmp_path / part / "theirs").run(feeds[part])["out0"],
+            before.run(feeds[part])["out0"],
         )
         assert np.array_equal(got, same)
         assert 20 < decibels(want, got) < 60
 
 
-@pytest.mark.parametrize(("piece", "types"), [("head", {"Gemm": 3}), ("predictor", {"LSTM": 2, "Embed": 1})])
+@pytest.mark.parametrize(("part", "types"), [("head", {"Gemm": 3}), ("predictor", {"LSTM": 2, "Embed": 1})])
 def test_int8_without_a_table_is_near_on_real_speech(
-    pieces: Pieces, feeds: dict[str, dict[str, np.ndarray]], piece: str, types: dict[str, int], tmp_path: Path
+    parts: Parts, feeds: dict[str, dict[str, np.ndarray]], part: str, types: dict[str, int], tmp_path: Path
 ) -> None:
-    network = read(pieces.folder(piece))
+    network = read(parts.folder(part))
     made = [
         quantize_dynamic(*each) if each[0].type in DYNAMIC_TYPES and can_be_int8(*each) else each for each in network
     ]
     assert {kind: sum(is_int8(layer) and layer.type == kind for layer, _ in made) for kind in types} == types
-    want = Net(*find_net(pieces.folder(piece))).run(feeds[piece])
-    got = write(made, pieces.folder(piece), tmp_path / "int8").run(feeds[piece])
+    want = Net(*find_net(parts.folder(part))).run(feeds[part])
+    got = write(made, parts.folder(part), tmp_path / "int8").run(feeds[part])
     for name, values in want.items():
         assert 25 < decibels(values, got[name]) < 70, name
-    before = find_net(pieces.folder(piece))[1].stat().st_size
-    assert (tmp_path / "int8" / f"{piece}.ncnn.bin").stat().st_size < 0.55 * before
+    before = find_net(parts.folder(part))[1].stat().st_size
+    assert (tmp_path / "int8" / f"{part}.ncnn.bin").stat().st_size < 0.55 * before
 
 
-def test_a_transposed_matrix_gives_the_same_int8_layer(pieces: Pieces, tmp_path: Path, one_utterance: Array) -> None:
-    network = read(pieces.folder("head"))
+def test_a_transposed_matrix_gives_the_same_int8_layer(parts: Parts, tmp_path: Path, one_utterance: Array) -> None:
+    network = read(parts.folder("head"))
     turned: Network = []
     for layer, weights in network:
         if layer.type == "Gemm":
@@ -121,19 +121,19 @@ def test_a_transposed_matrix_gives_the_same_int8_layer(pieces: Pieces, tmp_path:
     results = []
     for number, version in enumerate((network, turned)):
         made = [quantize_dynamic(*each) if each[0].type == "Gemm" else each for each in version]
-        results.append(write(made, pieces.folder("head"), tmp_path / str(number)).run({"in0": one_utterance})["out0"])
+        results.append(write(made, parts.folder("head"), tmp_path / str(number)).run({"in0": one_utterance})["out0"])
     assert np.array_equal(*results)
 
 
-def test_an_lstms_rows_have_scales_of_their_own_and_a_gemm_has_one(pieces: Pieces) -> None:
-    layer, weights = next(each for each in read(pieces.folder("predictor")) if each[0].type == "LSTM")
+def test_an_lstms_rows_have_scales_of_their_own_and_a_gemm_has_one(parts: Parts) -> None:
+    layer, weights = next(each for each in read(parts.folder("predictor")) if each[0].type == "LSTM")
     marked, made = quantize_dynamic(layer, weights)
     assert marked.params[8] == 2
     rows = weights["weight_xc"].as_float32()
     assert np.array_equal(made["weight_xc_scales"].values, np.float32(127) / np.abs(rows).max(axis=1))
     assert (np.abs(made["weight_hc"].values).max(axis=1) == 127).all()
     assert made["bias_c"] is weights["bias_c"]
-    layer, weights = next(each for each in read(pieces.folder("head")) if each[0].type == "Gemm")
+    layer, weights = next(each for each in read(parts.folder("head")) if each[0].type == "Gemm")
     marked, made = quantize_dynamic(layer, weights)
     assert marked.params[18] == 2
     assert list(made) == ["b", "c", "b_scale"]
@@ -156,14 +156,14 @@ def test_convolutions_for_winograd_have_six_bits_and_depthwise_ones_a_scale_for_
     assert made["bottom_scale"].values.tolist() == [3]
 
 
-def test_a_table_of_another_size_is_refused(pieces: Pieces) -> None:
-    layer, weights = next(each for each in read(pieces.folder("joint")) if each[0].type == "InnerProduct")
+def test_a_table_of_another_size_is_refused(parts: Parts) -> None:
+    layer, weights = next(each for each in read(parts.folder("joint")) if each[0].type == "InnerProduct")
     with pytest.raises(StepError, match=r"\(InnerProduct\): the table has 5 scales, it has 96 channels"):
         quantize_by_table(layer, weights, np.ones(5, np.float32), 1.0)
 
 
-def test_layers_that_ncnn_cannot_compute_in_int8_stay_float(pieces: Pieces) -> None:
-    network = [*read(pieces.folder("head")), *read(pieces.folder("predictor"))]
+def test_layers_that_ncnn_cannot_compute_in_int8_stay_float(parts: Parts) -> None:
+    network = [*read(parts.folder("head")), *read(parts.folder("predictor"))]
     able = {layer.type for layer, weights in network if can_be_int8(layer, weights)}
     assert able == {"Convolution", "ConvolutionDepthWise", "Gemm", "LSTM", "Embed"}
     layer, weights = next(each for each in network if each[0].type == "LSTM")
@@ -171,8 +171,8 @@ def test_layers_that_ncnn_cannot_compute_in_int8_stay_float(pieces: Pieces) -> N
     assert not can_be_int8(Layer("Gemm", "it", ("a", "b"), ("c",), {}), {})
 
 
-def test_what_stays_float_can_be_float16_but_for_what_has_no_tag(pieces: Pieces) -> None:
-    for layer, weights in read(pieces.folder("joint")):
+def test_what_stays_float_can_be_float16_but_for_what_has_no_tag(parts: Parts) -> None:
+    for layer, weights in read(parts.folder("joint")):
         halved = store_float16(layer, weights)
         for name, weight in halved.items():
             assert weight.values.dtype == (np.float16 if name == "weight" else np.float32)

@@ -8,23 +8,23 @@ import pytest
 
 from artifacts.errors import StepError
 from artifacts.ncnn.param_file import Layer, ParamFile, find_net, number_text, read_param, require_layers, write_param
-from ncnn_conversions import Pieces
+from ncnn_conversions import Parts
 
 HEADER = "7767517\n2 2\n"
 INPUT = "Input in0 0 1 in0\n"
 
 
-@pytest.mark.parametrize("piece", ["head", "predictor", "joint"])
-def test_what_pnnx_wrote_comes_back_byte_for_byte(pieces: Pieces, piece: str, tmp_path: Path) -> None:
-    source = pieces.folder(piece) / f"{piece}.ncnn.param"
+@pytest.mark.parametrize("part", ["head", "predictor", "joint"])
+def test_what_pnnx_wrote_comes_back_byte_for_byte(parts: Parts, part: str, tmp_path: Path) -> None:
+    source = parts.folder(part) / f"{part}.ncnn.param"
     file = read_param(source)
     assert len(file.layers) >= 7
     write_param(file, tmp_path / "again.param")
     assert (tmp_path / "again.param").read_bytes() == source.read_bytes()
 
 
-def test_layers_are_read_with_their_blobs_and_parameters(pieces: Pieces) -> None:
-    file = read_param(pieces.folder("head") / "head.ncnn.param")
+def test_layers_are_read_with_their_blobs_and_parameters(parts: Parts) -> None:
+    file = read_param(parts.folder("head") / "head.ncnn.param")
     first = next(layer for layer in file.layers if layer.type == "Convolution")
     assert first.inputs[0] in file.blobs
     assert {key: first.params[key] for key in (0, 1, 11, 3, 5, 6, 9)} == {0: 32, 1: 3, 11: 3, 3: 2, 5: 1, 6: 288, 9: 1}
@@ -116,8 +116,8 @@ def test_a_parameter_that_the_format_cannot_represent_is_an_error(params: dict[i
         write_param(ParamFile((layer,)), tmp_path / "a.param")
 
 
-def test_a_name_that_no_layer_has_is_an_error_with_the_nearest_name(pieces: Pieces) -> None:
-    file = read_param(pieces.folder("joint") / "joint.ncnn.param")
+def test_a_name_that_no_layer_has_is_an_error_with_the_nearest_name(parts: Parts) -> None:
+    file = read_param(parts.folder("joint") / "joint.ncnn.param")
     require_layers(file, ["linear_1"], "table")
     with pytest.raises(StepError, match=re.escape("table: no layer is called 'linear_9'")) as caught:
         require_layers(file, ["linear_9"], "table")
@@ -129,10 +129,10 @@ def test_a_parameter_that_is_not_an_integer_is_an_error() -> None:
         Layer("Crop", "a", (), (), {3: 0.5}).integer(3)
 
 
-def test_a_folder_contains_one_network(pieces: Pieces, tmp_path: Path) -> None:
+def test_a_folder_contains_one_network(parts: Parts, tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"expected one \.param file, found none"):
         find_net(tmp_path)
-    shutil.copytree(pieces.folder("joint"), tmp_path / "two")
+    shutil.copytree(parts.folder("joint"), tmp_path / "two")
     assert [path.name for path in find_net(tmp_path / "two")] == ["joint.ncnn.param", "joint.ncnn.bin"]
     shutil.copyfile(tmp_path / "two" / "joint.ncnn.param", tmp_path / "two" / "other.param")
     with pytest.raises(StepError, match=r"two: expected one \.param file, found joint\.ncnn\.param, other\.param"):

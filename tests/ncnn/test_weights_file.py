@@ -19,7 +19,7 @@ from artifacts.ncnn.weights_file import (
     write_network,
     write_weights,
 )
-from ncnn_conversions import Pieces, part, read_checkpoint
+from ncnn_conversions import Parts, part_weights, read_checkpoint
 
 
 def read(folder: Path) -> tuple[ParamFile, dict[str, LayerWeights], Path]:
@@ -29,9 +29,9 @@ def read(folder: Path) -> tuple[ParamFile, dict[str, LayerWeights], Path]:
 
 
 @pytest.mark.parametrize("fp16", [False, True])
-@pytest.mark.parametrize("piece", ["head", "predictor", "joint"])
-def test_what_pnnx_wrote_comes_back_byte_for_byte(pieces: Pieces, piece: str, fp16: bool, tmp_path: Path) -> None:
-    file, weights, source = read(pieces.folder(piece, fp16=fp16))
+@pytest.mark.parametrize("part", ["head", "predictor", "joint"])
+def test_what_pnnx_wrote_comes_back_byte_for_byte(parts: Parts, part: str, fp16: bool, tmp_path: Path) -> None:
+    file, weights, source = read(parts.folder(part, fp16=fp16))
     written = write_weights(((layer, weights[layer.name]) for layer in file.layers), tmp_path / "again.bin")
     assert (tmp_path / "again.bin").read_bytes() == source.read_bytes()
     assert written == source.stat().st_size
@@ -39,23 +39,23 @@ def test_what_pnnx_wrote_comes_back_byte_for_byte(pieces: Pieces, piece: str, fp
     assert dtypes == {np.dtype("<f2" if fp16 else "<f4")}
 
 
-def test_the_weights_are_those_of_the_checkpoint(pieces: Pieces, tiny_checkpoint: Path) -> None:
+def test_the_weights_are_those_of_the_checkpoint(parts: Parts, tiny_checkpoint: Path) -> None:
     checkpoint = read_checkpoint(tiny_checkpoint)
-    _, joint, _ = read(pieces.folder("joint"))
+    _, joint, _ = read(parts.folder("joint"))
     for layer, name in (("linear_1", "joint.enc."), ("linear_2", "joint.pred."), ("linear_3", "joint.joint_net.1.")):
-        theirs = part(checkpoint, name)
+        theirs = part_weights(checkpoint, name)
         assert torch.equal(torch.from_numpy(joint[layer]["weight"].as_float32().copy()), theirs["weight"])
         assert torch.equal(torch.from_numpy(joint[layer]["bias"].as_float32().copy()), theirs["bias"])
-    file, predictor, _ = read(pieces.folder("predictor"))
+    file, predictor, _ = read(parts.folder("predictor"))
     first = next(layer for layer in file.layers if layer.type == "LSTM")
-    theirs = part(checkpoint, "decoder.prediction.dec_rnn.lstm.")
+    theirs = part_weights(checkpoint, "decoder.prediction.dec_rnn.lstm.")
     # ncnn's gates are input, forget, output, cell; torch's are input, forget, cell, output.
     i, f, g, o = theirs["weight_ih_l0"].chunk(4)
     assert np.array_equal(predictor[first.name]["weight_xc"].values, torch.cat([i, f, o, g]).numpy())
 
 
-def test_nothing_is_copied_and_nothing_can_be_written_through(pieces: Pieces) -> None:
-    _, weights, _ = read(pieces.folder("head"))
+def test_nothing_is_copied_and_nothing_can_be_written_through(parts: Parts) -> None:
+    _, weights, _ = read(parts.folder("head"))
     values = weights["gemm_0"]["b"].values
     assert not values.flags.writeable
     assert not values.flags.owndata
@@ -73,15 +73,15 @@ def test_nothing_is_copied_and_nothing_can_be_written_through(pieces: Pieces) ->
         (lambda data: b"", r"bad\.bin: layer 'linear_1' \(InnerProduct\): weight: ends at byte 36868, the file has 0"),
     ],
 )
-def test_a_file_that_is_not_the_layers_is_refused(pieces: Pieces, change: object, fact: str, tmp_path: Path) -> None:
-    file, _, source = read(pieces.folder("joint"))
+def test_a_file_that_is_not_the_layers_is_refused(parts: Parts, change: object, fact: str, tmp_path: Path) -> None:
+    file, _, source = read(parts.folder("joint"))
     (tmp_path / "bad.bin").write_bytes(change(source.read_bytes()))  # type: ignore[operator]
     with pytest.raises(StepError, match=f"^{fact}"):
         read_weights(file, tmp_path / "bad.bin")
 
 
-def test_a_file_that_is_missing_is_refused(pieces: Pieces, tmp_path: Path) -> None:
-    shutil.copy(pieces.folder("joint") / "joint.ncnn.param", tmp_path)
+def test_a_file_that_is_missing_is_refused(parts: Parts, tmp_path: Path) -> None:
+    shutil.copy(parts.folder("joint") / "joint.ncnn.param", tmp_path)
     with pytest.raises(StepError, match=r"joint\.ncnn\.bin: there is no such file"):
         read(tmp_path)
 
@@ -100,8 +100,8 @@ def test_int8_weights_are_filled_up_to_four_bytes(tmp_path: Path) -> None:
     assert np.array_equal(again["weight"].values, values.reshape(3, 3))
 
 
-def test_weights_that_ncnn_would_misread_are_not_written(pieces: Pieces, tmp_path: Path) -> None:
-    file, weights, _ = read(pieces.folder("joint"))
+def test_weights_that_ncnn_would_misread_are_not_written(parts: Parts, tmp_path: Path) -> None:
+    file, weights, _ = read(parts.folder("joint"))
     layer = next(layer for layer in file.layers if layer.type == "InnerProduct")
     own = weights[layer.name]
     marked = replace(layer, params={**layer.params, 8: 2})
@@ -130,9 +130,9 @@ def test_what_fills_the_last_four_bytes_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "b.bin").read_bytes() == (tmp_path / "a.bin").read_bytes()
 
 
-def test_a_network_is_written_under_its_name_with_the_other_files_of_its_folder(pieces: Pieces, tmp_path: Path) -> None:
+def test_a_network_is_written_under_its_name_with_the_other_files_of_its_folder(parts: Parts, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
-    shutil.copytree(pieces.folder("joint"), folder)
+    shutil.copytree(parts.folder("joint"), folder)
     (folder / "inputs.json").write_text("{}")
     (folder / "notes").mkdir()
     out.mkdir()

@@ -290,5 +290,5 @@ def test_a_value_is_renamed_in_the_bodies_of_control_flow_too(fp32: dict[str, Pa
 
 def test_a_name_that_is_taken_inside_is_refused(fp32: dict[str, Path], tmp_path: Path) -> None:
     encoder = write_branching_encoder(tmp_path / "encoder", "outputs")
-    with pytest.raises(StepError, match="a value inside is called 'outputs' already"):
+    with pytest.raises(StepError, match="a value in the graph is called 'outputs' already"):
         lay_out(tmp_path / "out", fp32 | {"encoder_fp32": encoder})

@@ -18,7 +18,7 @@ from artifacts.steps import calibrate_sherpa_ncnn, quantize_ncnn_int8, rewrite_n
 from artifacts.steps.quantize_ncnn_int8 import Params
 from calibration_cases import copy_corpus
 from lstm_networks import LstmNetworks, write_joint_table
-from ncnn_conversions import Array, Pieces
+from ncnn_conversions import Array, Parts
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,17 @@ def decibels(want: Array, got: Array) -> float:
 
 
 @pytest.fixture
-def joint_table(pieces: Pieces, tmp_path: Path) -> Path:
+def joint_table(parts: Parts, tmp_path: Path) -> Path:
     """A folder with one table."""
     (tmp_path / "tables").mkdir()
-    write_joint_table(pieces.folder("joint"), tmp_path / "tables" / "joint.table")
+    write_joint_table(parts.folder("joint"), tmp_path / "tables" / "joint.table")
     return tmp_path / "tables"
 
 
 def test_without_a_table_gemms_become_int8_and_the_rest_float16(
-    pieces: Pieces, one_utterance: Array, tmp_path: Path
+    parts: Parts, one_utterance: Array, tmp_path: Path
 ) -> None:
-    head = pieces.folder("head")
+    head = parts.folder("head")
     metrics = quantize(head, tmp_path / "int8")
     assert metrics["int8_layers"] == metrics["int8_Gemm"] == 3
     assert metrics["layers_left_float"] == 5  # the convolutions
@@ -77,9 +77,9 @@ def test_without_a_table_gemms_become_int8_and_the_rest_float16(
 
 
 def test_by_a_table_inner_products_become_int8(
-    pieces: Pieces, one_utterance: Array, joint_table: Path, tmp_path: Path
+    parts: Parts, one_utterance: Array, joint_table: Path, tmp_path: Path
 ) -> None:
-    joint = pieces.folder("joint")
+    joint = parts.folder("joint")
     metrics = quantize(joint, tmp_path / "int8", joint_table)
     assert metrics["int8_layers"] == metrics["int8_InnerProduct"] == 3
     feeds = {"in0": one_utterance[:96, 100] / 2, "in1": one_utterance[:96, 50] / 4}
@@ -133,36 +133,36 @@ def test_sherpa_ncnn_decodes_the_tokens_of_our_own_loop_in_int8(
     assert len(set(ours)) > 1  # random weights say little
 
 
-def test_what_is_excluded_stays_float_and_must_be_there(pieces: Pieces, tmp_path: Path) -> None:
-    metrics = quantize(pieces.folder("predictor"), tmp_path / "some", layers_to_exclude=("embed_0",))
+def test_what_is_excluded_stays_float_and_must_be_there(parts: Parts, tmp_path: Path) -> None:
+    metrics = quantize(parts.folder("predictor"), tmp_path / "some", layers_to_exclude=("embed_0",))
     assert metrics["int8_layers"] == metrics["int8_LSTM"] == 2
-    metrics = quantize(pieces.folder("predictor"), tmp_path / "types", types_without_table=("Embed",))
+    metrics = quantize(parts.folder("predictor"), tmp_path / "types", types_without_table=("Embed",))
     assert metrics["int8_layers"] == metrics["int8_Embed"] == 1
     with pytest.raises(StepError, match=r"predictor\.ncnn\.param: layers_to_exclude: no layer is called 'embed_7'"):
-        quantize(pieces.folder("predictor"), tmp_path / "none", layers_to_exclude=("embed_7",))
+        quantize(parts.folder("predictor"), tmp_path / "none", layers_to_exclude=("embed_7",))
 
 
-def test_a_model_of_which_nothing_becomes_int8_is_refused(pieces: Pieces, joint_table: Path, tmp_path: Path) -> None:
+def test_a_model_of_which_nothing_becomes_int8_is_refused(parts: Parts, joint_table: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"joint\.ncnn\.param: 0 layers quantised: .*, and there is no table") as caught:
-        quantize(pieces.folder("joint"), tmp_path / "a")
+        quantize(parts.folder("joint"), tmp_path / "a")
     assert "calibrate_ncnn" in caught.value.fix
     excluded = ("linear_1", "linear_2", "linear_3")
     with pytest.raises(StepError, match="0 layers quantised"):
-        quantize(pieces.folder("joint"), tmp_path / "b", joint_table, layers_to_exclude=excluded)
-    quantize(pieces.folder("predictor"), tmp_path / "c")
+        quantize(parts.folder("joint"), tmp_path / "b", joint_table, layers_to_exclude=excluded)
+    quantize(parts.folder("predictor"), tmp_path / "c")
     with pytest.raises(StepError, match=r"layer '\w+' is int8 already"):
         quantize(tmp_path / "c", tmp_path / "d")
 
 
-def test_a_table_of_another_model_is_refused(pieces: Pieces, joint_table: Path, tmp_path: Path) -> None:
+def test_a_table_of_another_model_is_refused(parts: Parts, joint_table: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"tables: contains joint\.table, not 'head\.table'"):
-        quantize(pieces.folder("head"), tmp_path / "a", joint_table)
+        quantize(parts.folder("head"), tmp_path / "a", joint_table)
     with pytest.raises(StepError, match=r"joint\.table: no layer is called 'linear_\d'"):
-        quantize(pieces.folder("predictor"), tmp_path / "b", joint_table / "joint.table")
+        quantize(parts.folder("predictor"), tmp_path / "b", joint_table / "joint.table")
     text = (joint_table / "joint.table").read_text()
     (tmp_path / "short.table").write_text(text.replace("linear_1_param_0 ", "linear_1_param_0 1.0 ", 1))
     with pytest.raises(StepError, match=r"layer 'linear_1' .*: the table has 97 scales, it has 96 channels"):
-        quantize(pieces.folder("joint"), tmp_path / "c", tmp_path / "short.table")
+        quantize(parts.folder("joint"), tmp_path / "c", tmp_path / "short.table")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

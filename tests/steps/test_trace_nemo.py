@@ -131,7 +131,7 @@ def test_lengths_of_as_many_encoder_frames_leave_no_length_open(traced: Path, tm
     features = np.zeros((128, 400), np.float32)
     (result,) = run_isolated(tmp_path / "encoder.ncnn.param", tmp_path / "encoder.ncnn.bin", [{"in0": features}])
     assert result["out0"].shape == (96, 29)
-    with pytest.raises(StepError, match="cuts 0 tables of relative positions, not one") as raised:
+    with pytest.raises(StepError, match="crops 0 tables of relative positions, not one") as raised:
         NcnnEncoder(tmp_path, threads=1)
     assert raised.value.fix.startswith("give a FastConformer's encoder, converted with two lengths")
 

@@ -1,7 +1,6 @@
-"""Pieces of the embedded checkpoint, with its weights, converted by the real pnnx: what reads, measures and quantises
-ncnn's files is tried on these, without NeMo.
+"""Parts of the embedded checkpoint, converted by the real pnnx with its weights, for tests of ncnn without NeMo.
 
-Between them they have every type of layer with weights that pnnx makes of the two models: convolutions of two and one
+Together they have every type of layer with weights that pnnx writes for the two models: convolutions of two and one
 dimensions, Gemm with and without a bias, InnerProduct, LSTM, Embed, LayerNorm, MemoryData.
 """
 
@@ -43,18 +42,18 @@ class Head(nn.Module):
             nn.ReLU(),
         )
         self.out = nn.Linear(512, 96)
-        self.conv.load_state_dict(part(weights, "encoder.pre_encode.conv."))
-        self.out.load_state_dict(part(weights, "encoder.pre_encode.out."))
-        layer = part(weights, "encoder.layers.0.")
+        self.conv.load_state_dict(part_weights(weights, "encoder.pre_encode.conv."))
+        self.out.load_state_dict(part_weights(weights, "encoder.pre_encode.out."))
+        layer = part_weights(weights, "encoder.layers.0.")
         self.norm = nn.LayerNorm(96)
-        self.norm.load_state_dict(part(layer, "norm_feed_forward1."))
+        self.norm.load_state_dict(part_weights(layer, "norm_feed_forward1."))
         self.first, self.second = nn.Linear(96, 384, bias=False), nn.Linear(384, 96, bias=False)
-        self.first.load_state_dict(part(layer, "feed_forward1.linear1."))
-        self.second.load_state_dict(part(layer, "feed_forward1.linear2."))
+        self.first.load_state_dict(part_weights(layer, "feed_forward1.linear1."))
+        self.second.load_state_dict(part_weights(layer, "feed_forward1.linear2."))
         self.depthwise = nn.Conv1d(96, 96, 9, padding=4, groups=96, bias=False)
-        self.depthwise.load_state_dict(part(layer, "conv.depthwise_conv."))
+        self.depthwise.load_state_dict(part_weights(layer, "conv.depthwise_conv."))
         self.batch_norm = nn.BatchNorm1d(96)
-        self.batch_norm.load_state_dict(part(layer, "conv.batch_norm."))
+        self.batch_norm.load_state_dict(part_weights(layer, "conv.batch_norm."))
         self.register_buffer("offset", layer["norm_out.bias"].reshape(1, 1, 96).clone())
 
     def forward(self, audio_signal: Tensor) -> Tensor:
@@ -71,9 +70,9 @@ class Predictor(nn.Module):
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         self.embed = nn.Embedding(129, 96)
-        self.embed.load_state_dict(part(weights, "decoder.prediction.embed."))
+        self.embed.load_state_dict(part_weights(weights, "decoder.prediction.embed."))
         self.lstm = nn.LSTM(96, 96, 2, batch_first=True)
-        self.lstm.load_state_dict(part(weights, "decoder.prediction.dec_rnn.lstm."))
+        self.lstm.load_state_dict(part_weights(weights, "decoder.prediction.dec_rnn.lstm."))
 
     def forward(self, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[1, 1], [2, 1, 96] twice → [1, 1, 96] and the states."""
@@ -87,16 +86,16 @@ class Joint(nn.Module):
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         self.enc, self.pred, self.out = nn.Linear(96, 96), nn.Linear(96, 96), nn.Linear(96, 134)
-        self.enc.load_state_dict(part(weights, "joint.enc."))
-        self.pred.load_state_dict(part(weights, "joint.pred."))
-        self.out.load_state_dict(part(weights, "joint.joint_net.1."))
+        self.enc.load_state_dict(part_weights(weights, "joint.enc."))
+        self.pred.load_state_dict(part_weights(weights, "joint.pred."))
+        self.out.load_state_dict(part_weights(weights, "joint.joint_net.1."))
 
     def forward(self, frame: Tensor, prediction: Tensor) -> Tensor:
         """[1, 96] and [1, 96] → [1, 134]."""
         return self.out(torch.relu(self.enc(frame) + self.pred(prediction)))
 
 
-def part(weights: Weights, prefix: str) -> Weights:
+def part_weights(weights: Weights, prefix: str) -> Weights:
     """The weights of one module."""
     return {name.removeprefix(prefix): each for name, each in weights.items() if name.startswith(prefix)}
 
@@ -137,31 +136,31 @@ def _shapes(tensors: Sequence[Tensor]) -> str:
     return ",".join(f"[{','.join(str(size) for size in each.shape)}]{names[each.dtype]}" for each in tensors)
 
 
-class Pieces:
+class Parts:
     """The folders `head`, `predictor` and `joint`, each of one network; in fp16 with `_fp16` behind the name."""
 
     def __init__(self, checkpoint: Path, folder: Path) -> None:
         self._folder = folder
         self._weights = read_checkpoint(checkpoint)
 
-    def folder(self, piece: str, *, fp16: bool = False) -> Path:
-        """The folder of a piece, converted when it is first asked for."""
-        out = self._folder / f"{piece}{'_fp16' if fp16 else ''}"
+    def folder(self, part: str, *, fp16: bool = False) -> Path:
+        """Return the folder of a part, which is converted on first use."""
+        out = self._folder / f"{part}{'_fp16' if fp16 else ''}"
         if not out.exists():
             state = torch.zeros(2, 1, 96)
             kind, samples, others = {
                 "head": (Head, [torch.zeros(1, 128, 200)], [torch.zeros(1, 128, 296)]),
                 "predictor": (Predictor, [torch.zeros(1, 1, dtype=torch.int64), state, state], None),
                 "joint": (Joint, [torch.zeros(1, 96), torch.zeros(1, 96)], None),
-            }[piece]
-            convert(kind(self._weights), samples, others or samples, out / piece, fp16=fp16)
+            }[part]
+            convert(kind(self._weights), samples, others or samples, out / part, fp16=fp16)
         return out
 
 
 @pytest.fixture(scope="session")
-def pieces(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pieces:
-    """The pieces. Tests leave them as they are."""
-    return Pieces(tiny_checkpoint, tmp_path_factory.mktemp("pieces"))
+def parts(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """The parts. Tests do not change them."""
+    return Parts(tiny_checkpoint, tmp_path_factory.mktemp("parts"))
 
 
 def build_tdt(target: str) -> Path:
