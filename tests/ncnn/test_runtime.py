@@ -173,7 +173,7 @@ def test_a_network_that_aborts_the_process_is_an_error(lstm: LstmNetworks, tmp_p
     param, weights = crashing(lstm.converted("joint"), tmp_path / "joint")
     with pytest.raises(StepError) as raised:
         run_isolated(param, weights, [joint_feeds(0)])
-    assert "ncnn does not survive running it: ended by SIG" in raised.value.fact
+    assert "ncnn fails to run it: ended by SIG" in raised.value.fact
 
 
 def test_a_network_is_opened_in_a_child_process_first(lstm: LstmNetworks, tmp_path: Path) -> None:

@@ -53,14 +53,14 @@ def test_a_model_that_it_does_not_know_aborts_the_child_process(
     encoder = edited(lstm, tmp_path / "encoder", old, new)
     with pytest.raises(StepError) as raised, SherpaRecognizer(files(lstm, encoder)):
         pass
-    assert raised.value.fact.startswith("encoder.ncnn.param: sherpa-ncnn does not survive loading it: ended by SIG")
+    assert raised.value.fact.startswith("encoder.ncnn.param: sherpa-ncnn fails to load it: ended by SIG")
 
 
 def test_a_wrong_number_aborts_it_while_it_runs(lstm: LstmNetworks, tmp_path: Path, speech: np.ndarray) -> None:
     encoder = edited(lstm, tmp_path / "encoder", " 1=3 ", " 1=2 ")
     with pytest.raises(StepError) as raised, SherpaRecognizer(files(lstm, encoder)) as recognizer:
         recognizer.tokens(speech)
-    assert raised.value.fact.startswith("encoder.ncnn.param: sherpa-ncnn does not survive running it: ended by SIG")
+    assert raised.value.fact.startswith("encoder.ncnn.param: sherpa-ncnn fails to run it: ended by SIG")
 
 
 def test_it_does_not_notice_every_wrong_hidden_size(lstm: LstmNetworks, tmp_path: Path, speech: np.ndarray) -> None:

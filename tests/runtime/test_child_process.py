@@ -117,13 +117,11 @@ def test_an_error_of_a_worker_is_raised_here() -> None:
 def test_a_worker_that_dies_or_hangs_is_an_error_with_its_ending() -> None:
     with open_worker("a") as worker, pytest.raises(StepError) as raised:
         worker.ask(b"die")
-    assert raised.value.fact == (
-        "a.param: ncnn does not survive running it: ended by SIGABRT: segmentation fault in layer conv_1"
-    )
+    assert raised.value.fact == ("a.param: ncnn fails to run it: ended by SIGABRT: segmentation fault in layer conv_1")
     assert raised.value.fix == "convert it again"
     with open_worker("a") as worker:
         worker._limit_seconds = 1
         started = time.monotonic()
-        with pytest.raises(StepError, match=r"^a\.param: ncnn does not survive running it: not done after 1 s"):
+        with pytest.raises(StepError, match=r"^a\.param: ncnn fails to run it: not done after 1 s"):
             worker.ask(b"hang")
         assert time.monotonic() - started < 30

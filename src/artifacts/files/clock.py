@@ -1,7 +1,7 @@
 """Read the clock of a file system, and tell whether a file's stamps prove that it has not changed since.
 
-Two changes within one tick have the same stamp. Ticks last up to 2 s (FAT), 1 s (ext3, HFS+) or 10 ms, and the clock of
-a file server may differ from this machine's.
+Two changes within one tick have the same stamp. Ticks last up to 2 s (FAT), 1 s (ext3, HFS+) or 10 ms. The clock of a
+file server may differ from this machine's.
 """
 
 from __future__ import annotations

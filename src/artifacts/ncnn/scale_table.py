@@ -69,8 +69,8 @@ def write_table(table: ScaleTable, path: Path) -> None:
 def read_table(path: Path) -> ScaleTable:
     """Read a table; its lines may come in any order.
 
-    Raises StepError, with the line, for a scale that is not a number above 0, for a key that is there twice, and for a
-    layer without scales of its weights: they could not be quantised.
+    Raises StepError, with the line, for a scale that is not a number above 0, and for a key that is there twice. Raises
+    it for a layer without scales of its weights, which could not be quantised.
     """
     fix = "calibrate again, or write the table as generate-int8-scale-table does"
     weights: dict[str, NDArray[np.float32]] = {}

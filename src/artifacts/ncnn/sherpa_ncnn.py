@@ -96,8 +96,8 @@ def find_tokens(tokens: Path) -> Path:
 def read_tokens(path: Path, count: int) -> list[str]:
     """Read the `count` pieces of a `tokens.txt` in the order of their ids: one `piece id` a line, blank first.
 
-    Raises StepError, with the line, unless each line is a piece and an id of its own. Raises it if the ids are not 0 to
-    `count` - 1, or if blank and unknown do not have the ids that sherpa-ncnn never emits.
+    Raises StepError, with the line, unless each line is a piece and an id of its own. The ids must be 0 to `count` - 1,
+    and blank and unknown must have the ids that sherpa-ncnn never emits.
     """
     fix = "give the tokens of the same checkpoint"
     pieces: dict[int, str] = {}

@@ -88,7 +88,7 @@ class Worker:
         with self._output.open("wb") as file:
             self._process = _start(self._command, None, file, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
-            self._receive("does not survive loading it")
+            self._receive("fails to load it")
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -106,7 +106,7 @@ class Worker:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the child has ended: `_receive` says how
             _send(self._process.stdin, request)
-        return self._receive("does not survive running it")
+        return self._receive("fails to run it")
 
     def _receive(self, fact: str) -> bytes:
         assert self._process.stdout is not None

@@ -69,8 +69,8 @@ def run_session(
 ) -> list[npt.NDArray[Any]]:
     """Run the model `name` and return its `outputs`, in their order.
 
-    Raises StepError if ONNX Runtime does not run it (with `failing` as the fact and `fix` as the next move), or if an
-    output has another kind or another number of axes: a runtime need not follow the declarations of a graph.
+    Raises StepError if ONNX Runtime does not run it, with `failing` as the fact and `fix` as the next move. Raises it
+    if an output has another kind or number of axes: a runtime need not follow the declarations of a graph.
     """
     with runtime_errors(f"{name}: {failing}", fix):
         values = session.run(list(outputs), dict(feeds))

@@ -105,9 +105,9 @@ class Corpus:
 def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
     """Read and validate a corpus; with `slices`, keep only the utterances of those.
 
-    Raises StepError, with the line, for text that is not UTF-8, bad JSON, a missing or wrong key, an id that is used
-    twice, and a clip that is missing or outside the folder. Raises it for a corpus without utterances or without one of
-    the `slices`.
+    Raises StepError, with the line, for text that is not UTF-8, bad JSON, and a missing or wrong key. Raises it, with
+    the line, for an id that is used twice, and for a clip that is missing or outside the folder. Raises it for a corpus
+    without utterances or without one of the `slices`.
     """
     manifest = folder / MANIFEST_NAME
     if not manifest.is_file():

@@ -25,8 +25,8 @@ def run(out: Path, params: Params, *, traced: Path) -> dict[str, float | int]:
     """Write `<part>.ncnn.param`, `<part>.ncnn.bin` and `inputs.json` with each input's batch axis.
 
     Metrics: the largest absolute difference from torch for each output, layers, and bytes. Raises StepError if a
-    difference is above 1e-4 (with fp16 weights 0.5 % of the output's largest value), if ncnn does not load the network
-    or crashes, and if pnnx left a torch operator in it.
+    difference is above 1e-4, or with fp16 weights above 0.5 % of the output's largest value. Raises it if pnnx left a
+    torch operator in the network, and if ncnn does not load it or crashes.
     """
     from artifacts.ncnn.param_file import read_param
     from artifacts.ncnn.parity import compare_with_torch

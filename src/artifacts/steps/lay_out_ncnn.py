@@ -76,9 +76,8 @@ def run(
 ) -> dict[str, int]:
     """Write the networks and the files to use them; ncnn runs each network once, in a child process.
 
-    Metrics: files and bytes. Raises StepError for a model without durations, for a network that is int8 where its input
-    is not named so, or the other way round, if ncnn crashes, and for a network with other shapes than `model_meta`
-    says.
+    Metrics: files and bytes. Raises StepError for a model without durations, and for a network that is not of the
+    precision that its input is named for. Raises it if ncnn crashes, and for other shapes than those of `model_meta`.
     """
     from artifacts.files.checksums import write_checksums
     from artifacts.files.copy import copy_file

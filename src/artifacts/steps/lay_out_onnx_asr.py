@@ -65,8 +65,8 @@ def run(
 ) -> dict[str, float | int | str]:
     """Write each precision's pair of models under onnx-asr's names, with the other files that it reads.
 
-    Metrics: files and bytes. Raises StepError for a precision with only one model of the pair, for a model of another
-    precision, and for a model, vocabulary or configuration that onnx-asr would not read, by its names, types or shapes.
+    Metrics: files and bytes. Raises StepError for a precision with only one model of the pair, and for a model of
+    another precision. Raises it for a model, vocabulary or configuration that onnx-asr does not read.
     """
     from artifacts.files.checksums import write_checksums
     from artifacts.files.copy import copy_file

@@ -41,8 +41,8 @@ def run(
     """Write the networks under sherpa-ncnn's names, with `tokens.txt`, and transcribe a clip of `corpus` with them.
 
     Metrics: files, bytes, and the tokens of the clip. Raises StepError for an encoder without metadata or with wrong
-    ones, for a network that is int8 where its input is not named so, or the other way round, and for tokens of another
-    predictor. Raises it if sherpa-ncnn crashes or decodes other tokens.
+    ones, and for a network that is not of the precision that its input is named for. Raises it for tokens of another
+    predictor, and if sherpa-ncnn crashes or decodes other tokens.
     """
     from artifacts.files.checksums import write_checksums
     from artifacts.files.copy import copy_file

@@ -4,9 +4,9 @@ Two encoders get the features of the corpus. Two decoder_joint models get the in
 decoding: the frames of `encoder`, and the tokens and states along its path. The inputs are never noise: an encoder has
 shown a correlation of 0.71 on noise and 0.97 on speech, and a collapsed encoder has passed on noise.
 
-Writes `metrics.json`: for each output, in total and for each slice, the largest and the mean absolute difference, the
-smallest cosine of an utterance, and the number of values that are not finite. Each of those counts as a difference of
-the largest float32 (3.40282e+38), and the cosine of its utterance as 0.
+Writes `metrics.json` for each output, in total and for each slice. It has the largest and the mean absolute difference,
+the smallest cosine of an utterance, and the number of values that are not finite. Each of those values counts as a
+difference of the largest float32 (3.40282e+38), and the cosine of its utterance as 0.
 """
 
 from __future__ import annotations

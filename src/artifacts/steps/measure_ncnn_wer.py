@@ -4,8 +4,8 @@ Features come from the exported `preprocessor`. Each recording runs as a whole a
 the ONNX models, so the two can be compared. Arithmetic is float32 whatever the weights are stored as, except in int8
 layers. `measure_sherpa_ncnn_wer` measures a streaming LSTM transducer.
 
-Writes `metrics.json` (counts and rates in percent of the reference words, in total and for each slice) and
-`hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the order of the corpus), like `measure_wer`.
+Writes two files. `metrics.json` has counts and rates in percent of the reference words, in total and for each slice.
+`hypotheses.jsonl` has the reference, the hypothesis and the errors of each utterance, in the order of the corpus.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Measure the word error rate of an LSTM transducer in ncnn, streamed as in sherpa-ncnn, slice by slice.
 
-The encoder gets nine feature frames at a time, each time four frames further on, and half a second of silence is
-appended to a recording. Arithmetic is float32 whatever the weights are stored as, except in int8 layers.
-`measure_ncnn_wer` measures a FastConformer-TDT, which sherpa-ncnn does not support.
+The encoder gets nine feature frames at a time, each time four frames further on. Half a second of silence is appended
+to each recording. Arithmetic is float32 whatever the weights are stored as, except in int8 layers. `measure_ncnn_wer`
+measures a FastConformer-TDT, which sherpa-ncnn does not support.
 
-Writes `metrics.json` (counts and rates in percent of the reference words, in total and for each slice) and
-`hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the order of the corpus), like `measure_wer`.
+Writes two files. `metrics.json` has counts and rates in percent of the reference words, in total and for each slice.
+`hypotheses.jsonl` has the reference, the hypothesis and the errors of each utterance, in the order of the corpus.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ does not normalise them, so they equal those of a stream.
 Besides the rates there are two metrics. `latency_seconds` is the longest wait of a sound for the end of its chunk.
 `real_time_factor` is the wall time for a second of speech on this machine, with everything else that it did.
 
-Writes `metrics.json` (counts and rates in percent of the reference words, in total and for each slice) and
-`hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the order of the corpus).
+Writes two files. `metrics.json` has counts and rates in percent of the reference words, in total and for each slice.
+`hypotheses.jsonl` has the reference, the hypothesis and the errors of each utterance, in the order of the corpus.
 """
 
 from __future__ import annotations

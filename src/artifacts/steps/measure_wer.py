@@ -10,8 +10,8 @@ decoded from the end of the chunk before it. So an offline encoder streams, at a
 context). `encoded_times` is how many times a second of a long recording is encoded. `real_time_factor` is the processor
 time for a second of speech on the measuring machine.
 
-Writes `metrics.json` (counts and rates in percent of the reference words, in total and for each slice) and
-`hypotheses.jsonl` (each utterance's reference, hypothesis and errors, in the order of the corpus).
+Writes two files. `metrics.json` has counts and rates in percent of the reference words, in total and for each slice.
+`hypotheses.jsonl` has the reference, the hypothesis and the errors of each utterance, in the order of the corpus.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def run(
 ) -> dict[str, float | int | str]:
     """Transcribe the corpus with `decoder_joint`, or with `predictor` and `joint`, and count word errors.
 
-    Raises StepError unless one of the two forms is given, if the artifacts are not of one checkpoint, if a part of
-    `buffered` is not a whole number of encoder frames, and for an invalid corpus, for example a text without a word.
+    Raises StepError unless exactly one of the two forms is given, and if the artifacts are not of one checkpoint.
+    Raises it if a part of `buffered` is not a whole number of encoder frames, and for an invalid corpus.
     """
     from artifacts.graph.model_file import find_model
     from artifacts.speech.buffered import BufferedFrontend

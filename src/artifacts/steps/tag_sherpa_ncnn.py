@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 TOOLS = ("ncnn", "numpy")
 
-# sherpa-ncnn always computes this many mel bins,
+# sherpa-ncnn always computes this number of mel bins.
 FEATURES = 80
-# and always gives the encoder this many frames, each time four frames further on.
+# It always gives the encoder this number of frames, each time four frames further on.
 CHUNK_FRAMES = 9
 
 
@@ -39,7 +39,7 @@ def run(out: Path, params: Params, *, encoder: Path) -> dict[str, int]:
     """Write the encoder's files to `out`, with one line more in the `.param` file.
 
     Metrics are the numbers of the line. Raises StepError if the network is not an LSTM transducer's encoder, is tagged
-    already, has other sizes than the params, or does not make one frame of nine frames of 80 features.
+    already, or has other sizes than the params. Raises it if nine frames of 80 features do not give one frame.
     """
     from artifacts.files.copy import copy_file
     from artifacts.ncnn.param_file import find_net, read_param, write_param
