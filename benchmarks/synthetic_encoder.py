@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, parser
 
-from artifacts.graph.content import PIECE_BYTES
+from artifacts.graph.tensor_content import CHUNK_BYTES
 from artifacts.graph.tensor_writer import stored_tensors, write_model
 from artifacts.graph.tensors import tensor_nbytes
 
@@ -119,10 +119,10 @@ class SeededNormal:
     mean: float
     deviation: float
 
-    def pieces(self) -> Iterator[memoryview]:
+    def chunks(self) -> Iterator[memoryview]:
         generator = np.random.default_rng(self.seed)
-        for start in range(0, self.nbytes, PIECE_BYTES):
-            values = generator.standard_normal(min(PIECE_BYTES, self.nbytes - start) // 4, dtype=np.float32)
+        for start in range(0, self.nbytes, CHUNK_BYTES):
+            values = generator.standard_normal(min(CHUNK_BYTES, self.nbytes - start) // 4, dtype=np.float32)
             values *= np.float32(self.deviation)
             values += np.float32(self.mean)
             yield values.view(np.uint8).data
@@ -133,8 +133,8 @@ def write_encoder(folder: Path, gigabytes: float, seed: int = 0) -> Path:
     blocks = max(1, round(gigabytes * 1e9 / BLOCK_BYTES))
     model = _graph(blocks)
     contents = [
-        (place, _weight((seed, index), place.tensor) if place.tensor.name else content)
-        for index, (place, content) in enumerate(stored_tensors(model, folder))
+        (located, _weight((seed, index), located.tensor) if located.tensor.name else content)
+        for index, (located, content) in enumerate(stored_tensors(model, folder))
     ]
     path = folder / "encoder-model.onnx"
     write_model(model, contents, path, external=True)

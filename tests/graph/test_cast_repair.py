@@ -15,8 +15,8 @@ from onnx.reference import ReferenceEvaluator
 
 from artifacts.errors import StepError
 from artifacts.graph.cast_repair import Repairs, repair_casts
-from artifacts.graph.node_order import bodies
-from artifacts.graph.tensor_reader import TensorReader
+from artifacts.graph.nodes import subgraphs
+from artifacts.graph.tensor_content import TensorReader
 from artifacts.steps import convert_fp16
 from cast_cases import CASES, COUNTS, HEADER, LENGTHS, LOOP, MASK, TABLE, Feeds, X
 
@@ -47,7 +47,7 @@ def named(model: ModelProto) -> ModelProto:
 
 
 def all_nodes(graph: onnx.GraphProto) -> list[NodeProto]:
-    return [n for node in graph.node for n in (node, *(inner for body in bodies(node) for inner in all_nodes(body)))]
+    return [n for node in graph.node for n in (node, *(inner for body in subgraphs(node) for inner in all_nodes(body)))]
 
 
 def repair(model: ModelProto) -> Repairs:
@@ -111,7 +111,7 @@ def test_a_cast_moves_up_through_ops_that_only_move_numbers(convert: Convert) ->
     assert len(model.graph.node) == before
 
 
-def test_a_cast_with_readers_of_both_types_gets_a_sibling_that_rounds_once(convert: Convert) -> None:
+def test_a_cast_with_consumers_of_both_types_gets_a_second_cast_that_rounds_once(convert: Convert) -> None:
     text = """(float[B] x, int64[B] n) => (float[B] y, int64[B] m) <float[1] w = {0.5}> {
       length = Cast<to=1>(n)
       m = Cast<to=7>(length)
@@ -197,11 +197,11 @@ def test_a_listed_initializer_that_is_an_output_of_another_type_is_renamed_with_
 
 def test_an_input_that_is_an_fp16_output_is_refused(convert: Convert) -> None:
     text = "(float[2] x) => (float[2] y, float[2] x) <float[2] w = {2, 3}> { y = Mul(x, w) }"
-    with pytest.raises(StepError, match="value 'x': as an input of the model it is to be fp32, as an output fp16"):
+    with pytest.raises(StepError, match="value 'x': is an fp32 input and an fp16 output of the model"):
         repair(convert(text, keep_io_types=False))
 
 
-def test_what_that_error_advises_is_repaired(convert: Convert) -> None:
+def test_the_fix_of_that_error_is_repaired(convert: Convert) -> None:
     model = convert("(float[2] x) => (float[2] y, float[2] x) <float[2] w = {2, 3}> { y = Mul(x, w) }")
     repair(model)
     y, x = run(model, {"x": np.array([1, 5], np.float32)})
@@ -212,7 +212,7 @@ def test_values_that_contradict_the_dims_are_refused() -> None:
     text = "(float[2] x) => (float16[2] y) { a = Exp(x) y = Mul(a, k) }"
     model = named(parser.parse_model(HEADER + text))
     model.graph.initializer.append(TensorProto(name="k", data_type=TensorProto.FLOAT16, dims=[1], raw_data=bytes(4)))
-    with pytest.raises(StepError, match=r"tensor 'k': holds 4 bytes, dims \[1\] need 2"):
+    with pytest.raises(StepError, match=r"tensor 'k': has 4 bytes, dims \[1\] need 2"):
         repair(model)
 
 
@@ -263,7 +263,7 @@ def test_a_constant_that_fp16_rounded_may_not_decide_a_length(convert: Convert, 
 
 
 @pytest.mark.parametrize("node", ROUNDED)
-def test_what_that_error_advises_makes_lengths_exact(convert: Convert, node: str) -> None:
+def test_the_fix_of_that_error_makes_lengths_exact(convert: Convert, node: str) -> None:
     model = convert(ROUNDED[node], node_block_list=(node,))
     repair(model)
     feeds = CASES["lengths"][1]
@@ -277,7 +277,7 @@ def test_a_rounded_constant_is_found_in_a_loop_too(convert: Convert) -> None:
         repair(convert(LOOP.replace("float {1}", "float {0.1}")))
 
 
-def test_of_a_table_only_what_is_read_is_cast(convert: Convert) -> None:
+def test_of_a_table_only_the_selected_entries_are_cast(convert: Convert) -> None:
     text = TABLE.replace("y = Add(x, rows)", "y = Mul(rows, v)").replace(
         "<float[3,4]", "<float[4] v = {1, 2, 3, 4}, float[3,4]"
     )

@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from artifacts.errors import StepError
-from artifacts.graph.external_data import Reference, check_references, refer, reference_of
+from artifacts.graph.external_data import Reference, check_references, reference_of, set_external_data
 
 
 def external(**entries: str) -> TensorProto:
@@ -36,7 +36,7 @@ def test_a_written_reference_is_read_back_and_the_values_leave_the_protobuf() ->
         TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], float_data=[0, 1, 2, 3]),
         external(location="old", offset="5"),
     ):
-        refer(tensor, Reference("new", 128, 16))
+        set_external_data(tensor, Reference("new", 128, 16))
         assert tensor == external(location="new", offset="128", length="16")
 
 
@@ -69,7 +69,7 @@ def test_a_written_reference_is_read_back_and_the_values_leave_the_protobuf() ->
         ({"location": "d", "offset": "9"}, r"'d' ends at byte 24, tensor 'w' needs 25"),
     ],
 )
-def test_a_bad_reference_is_refused_with_its_place(tmp_path: Path, entries: dict[str, str], fact: str) -> None:
+def test_a_bad_reference_is_refused_with_the_tensor_s_name(tmp_path: Path, entries: dict[str, str], fact: str) -> None:
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
     (folder / "d").write_bytes(bytes(24))
@@ -94,5 +94,5 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d").write_bytes(bytes(16))
     tensor = external(location="d")
     tensor.external_data.add(key="location", value="e")
-    with pytest.raises(StepError, match=r"m\.onnx: tensor 'w': external data with a key that is there twice"):
+    with pytest.raises(StepError, match=r"m\.onnx: tensor 'w': external data has a key twice"):
         check_references(model_with(tensor), tmp_path / "m.onnx")

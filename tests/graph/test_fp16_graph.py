@@ -109,7 +109,7 @@ def test_values_that_no_one_declared_are_cast_all_the_same() -> None:
     run(model, x=X)
 
 
-def test_a_tensor_for_blocked_and_other_readers_stays_float32_and_is_cast_for_the_others() -> None:
+def test_a_tensor_for_blocked_and_other_consumers_stays_float32_and_is_cast_for_the_others() -> None:
     model = model_of("g (float[8] x) => (float[8] y) { a = Mul(x, w)  b = Max(a, w)  y = Add(b, v) }", w=X, v=X)
     rewrite(model, "Max")
     assert types(model)["w"] == FLOAT
@@ -121,7 +121,7 @@ def test_a_tensor_for_blocked_and_other_readers_stays_float32_and_is_cast_for_th
     "attribute", ["value = float[1] {2.5}", "value_float: float = 2.5", "value_floats: floats = [2.5]"]
 )
 @pytest.mark.parametrize(("blocked", "half"), [((), True), (("Mul",), False), (("Constant",), False)])
-def test_constants_of_every_kind_take_the_form_that_their_readers_want(
+def test_constants_of_every_kind_take_the_type_that_their_consumers_need(
     attribute: str, blocked: tuple[str, ...], half: bool
 ) -> None:
     text = f"g (float[8] x) => (float[8] y) {{ k = Constant<{attribute}>()  a = Mul(x, k)  y = Add(a, w) }}"
@@ -133,7 +133,7 @@ def test_constants_of_every_kind_take_the_form_that_their_readers_want(
     assert (constant.t.data_type == FLOAT16) == half
 
 
-def test_what_an_op_makes_by_itself_is_float16_too() -> None:
+def test_the_fill_value_of_an_op_is_float16_too() -> None:
     """ConstantOfShape makes float32 zeros unless told otherwise."""
     text = "g (float[8] x) => (float[8] y) { s = Shape(x)  z = ConstantOfShape(s)  a = Add(x, z)  y = Mul(a, w) }"
     model = model_of(text, w=X)
@@ -164,7 +164,9 @@ g (float[8] x, bool c) => (float[8] y) {
 
 @pytest.mark.parametrize("blocked", [(), ("Max",), ("Add",), ("If",), ("If", "Max", "Mul")])
 @pytest.mark.parametrize("keep_io_types", [True, False])
-def test_bodies_are_rewritten_with_what_they_read_from_outside(blocked: tuple[str, ...], keep_io_types: bool) -> None:
+def test_subgraphs_are_rewritten_with_the_outer_values_that_they_consume(
+    blocked: tuple[str, ...], keep_io_types: bool
+) -> None:
     expected = [run(model_of(BRANCHES, w=X, v=X), x=X, c=np.array(c))[0] for c in (True, False)]
     model = model_of(BRANCHES, w=X, v=X)
     rewrite(model, *blocked, keep_io_types=keep_io_types)
@@ -270,8 +272,8 @@ def test_new_names_avoid_those_in_use() -> None:
             model_of("g (float[8] x) => (float[8] y) { y = Mul(x, w) }", w=X.astype(np.float16)),
             "float16 values already",
         ),
-        (model_of("g (float[8] x) => (float[8] y) { y = Neg(x) }"), "0 tensors turned to float16"),
-        (model_of("g (int64[8] x) => (int64[8] y) { y = Neg(x) }"), "0 tensors turned to float16"),
+        (model_of("g (float[8] x) => (float[8] y) { y = Neg(x) }"), "0 tensors converted to float16"),
+        (model_of("g (int64[8] x) => (int64[8] y) { y = Neg(x) }"), "0 tensors converted to float16"),
     ],
 )
 def test_a_model_with_nothing_to_convert_is_refused(model: ModelProto, fact: str) -> None:

@@ -13,8 +13,8 @@ import pytest
 from onnxconverter_common.float16 import convert_np_to_float16
 
 from artifacts.graph import fp16_values
-from artifacts.graph.content import PIECE_BYTES, FileRange
 from artifacts.graph.fp16_values import RUN_ELEMENTS, Fp16Content, Fp16Rounding
+from artifacts.graph.tensor_content import CHUNK_BYTES, FileRange
 
 Float32 = npt.NDArray[np.float32]
 
@@ -82,11 +82,11 @@ def test_nan_stays_nan_and_shapes_stay() -> None:
     np.testing.assert_array_equal(rounding.convert(strided), strided)
 
 
-def test_a_file_is_converted_in_pieces(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).standard_normal(PIECE_BYTES, dtype=np.float32)[: 2 * PIECE_BYTES // 4 + 3]
+def test_a_file_is_converted_in_chunks(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal(CHUNK_BYTES, dtype=np.float32)[: 2 * CHUNK_BYTES // 4 + 3]
     (tmp_path / "data").write_bytes(b"head" + values.tobytes())
     content = Fp16Content(FileRange(tmp_path / "data", 4, values.nbytes), Fp16Rounding(1e-7, 1e4))
-    pieces = [bytes(piece) for piece in content.pieces()]
+    pieces = [bytes(piece) for piece in content.chunks()]
     assert len(pieces) == 3
     assert content.nbytes == values.nbytes // 2
     assert b"".join(pieces) == by_the_library(values, 1e-7, 1e4).tobytes()
@@ -95,18 +95,18 @@ def test_a_file_is_converted_in_pieces(tmp_path: Path) -> None:
 def test_two_files_are_converted_side_by_side(tmp_path: Path) -> None:
     """In one thread, a piece of each in turn: none is overwritten by the other's."""
     rounding = Fp16Rounding(1e-7, 1e4)
-    arrays = [np.full(PIECE_BYTES, number, np.float32) for number in (1, 2)]
+    arrays = [np.full(CHUNK_BYTES, number, np.float32) for number in (1, 2)]
     contents = []
     for array in arrays:
         path = tmp_path / str(array[0])
         path.write_bytes(array.tobytes())
         contents.append(Fp16Content(FileRange(path, 0, array.nbytes), rounding))
-    for ones, twos in zip(*(content.pieces() for content in contents), strict=True):
+    for ones, twos in zip(*(content.chunks() for content in contents), strict=True):
         assert set(np.frombuffer(ones, np.float16)) == {1}
         assert set(np.frombuffer(twos, np.float16)) == {2}
 
 
-def test_threads_that_begin_at_once_convert_alike(tmp_path: Path) -> None:
+def test_threads_that_start_together_convert_alike(tmp_path: Path) -> None:
     """Where nothing was converted before them: each used to make a session, and run the other's memory on it."""
     values = np.random.default_rng(0).standard_normal(1000, dtype=np.float32)
     (tmp_path / "data").write_bytes(values.tobytes())
@@ -114,7 +114,7 @@ def test_threads_that_begin_at_once_convert_alike(tmp_path: Path) -> None:
 
     def convert(content: Fp16Content) -> bytes:
         start.wait()
-        return b"".join(bytes(piece) for piece in content.pieces())
+        return b"".join(bytes(piece) for piece in content.chunks())
 
     for _ in range(20):
         fp16_values._cast_session.cache_clear()

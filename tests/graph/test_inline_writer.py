@@ -63,14 +63,16 @@ def test_lengths_are_written_as_protobuf_writes_them(size: int) -> None:
     assert expected == b"\x08" + inline_writer._varint(size)
 
 
-def test_what_fits_no_protobuf_is_refused(loose_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_too_large_for_a_protobuf_is_refused(
+    loose_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inline_writer, "PROTOBUF_LIMIT_BYTES", 20_000)
     with pytest.raises(StepError, match=r"one\.onnx: \d+ bytes do not fit into one protobuf, which ends at 20000"):
         write_inline(load_graph(loose_file), loose_file.parent, tmp_path / "one.onnx")
     assert not (tmp_path / "one.onnx").exists()
 
 
-def test_a_file_that_is_there_is_not_overwritten(loose_file: Path, tmp_path: Path) -> None:
+def test_a_file_that_exists_is_not_overwritten(loose_file: Path, tmp_path: Path) -> None:
     (tmp_path / "one.onnx").write_text("mine")
     with pytest.raises(FileExistsError):
         write_inline(load_graph(loose_file), loose_file.parent, tmp_path / "one.onnx")

@@ -1,4 +1,4 @@
-"""Models are found, loaded without their weights, checked before a byte is trusted, and written with them."""
+"""Models are found, loaded without their weights, checked before a byte is used, and written with them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from artifacts.errors import StepError
-from artifacts.graph.model_file import check_model, consolidate, find_model, load_graph, model_bytes, save_graph
+from artifacts.graph.model_file import (
+    check_model,
+    consolidate,
+    errors_of,
+    find_model,
+    load_graph,
+    model_bytes,
+    save_graph,
+    strip_docs,
+)
 from artifacts.graph.tensors import is_external, iter_tensors
 
 
@@ -45,7 +54,7 @@ def test_none_or_several_models_are_refused(tmp_path: Path, names: tuple[str, ..
         find_model(tmp_path)
 
 
-def test_a_file_cut_anywhere_is_refused(places_file: Path) -> None:
+def test_a_truncated_file_is_refused(places_file: Path) -> None:
     whole = places_file.read_bytes()
     cuts = [*range(100), *range(100, len(whole), 997), len(whole) - 1]
     for length in cuts:
@@ -186,7 +195,7 @@ def test_tensors_beyond_the_end_of_a_protobuf_are_refused_before_they_are_read(
         consolidate(loose_file, tmp_path / "model.onnx", external=False)
 
 
-def test_what_the_checker_refuses_is_said_in_its_words(places_model: ModelProto, tmp_path: Path) -> None:
+def test_an_error_of_the_checker_is_quoted(places_model: ModelProto, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     places_model.graph.node[0].op_type = "MatMull"
     save_graph(places_model, path)
@@ -206,3 +215,38 @@ def test_a_model_that_is_a_link_out_of_its_folder_is_refused(places_file: Path, 
     (tmp_path / "linked" / "model.onnx").symlink_to(places_file)
     with pytest.raises(StepError, match=r"model\.onnx: is a symbolic link that leads out of 'linked'"):
         find_model(tmp_path / "linked")
+
+
+def test_notes_are_dropped_everywhere_and_nothing_else_changes(places_model: ModelProto) -> None:
+    places_model.functions.append(helper.make_function("own", "f", [], [], [helper.make_node("Neg", ["a"], ["b"])], []))
+    places_model.metadata_props.add(key="vocab_size", value="8192")
+    clean = places_model.SerializeToString(deterministic=True)
+    body = places_model.graph.node[-1].attribute[0].g
+    function = places_model.functions[0]
+    noted = [
+        places_model.graph,
+        places_model.graph.input[0],
+        places_model.graph.output[0],
+        body,
+        body.output[0],
+        function,
+    ]
+    noted += [*places_model.graph.node, *body.node, *function.node]
+    for item in noted:
+        item.doc_string = "/somewhere/else/encoder.py(17)"
+        item.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/somewhere/else")
+    for tensor in iter_tensors(places_model):
+        tensor.doc_string = "/somewhere/else"
+    places_model.doc_string = "made on a Tuesday"
+    places_model.graph.node[0].attribute.append(helper.make_attribute("unused", 1, doc_string="/somewhere/else"))
+    assert places_model.SerializeToString().count(b"/somewhere/else") > 20
+    strip_docs(places_model)
+    del places_model.graph.node[0].attribute[:]
+    assert places_model.SerializeToString(deterministic=True) == clean
+
+
+def test_errors_are_named_after_the_file_once() -> None:
+    for fact in ("is wrong", "model.onnx: is wrong"):
+        with pytest.raises(StepError) as raised, errors_of(Path("folder/model.onnx")):
+            raise StepError(fact, "export it again")
+        assert str(raised.value) == "model.onnx: is wrong\n  fix: export it again"

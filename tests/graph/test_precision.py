@@ -25,7 +25,7 @@ def model_of(*tensors: TensorProto) -> ModelProto:
     return helper.make_model(helper.make_graph([], "g", [], [], initializer=tensors))
 
 
-def test_masks_shapes_texts_and_what_is_small_are_no_weights() -> None:
+def test_masks_shapes_strings_and_small_tensors_are_not_weights() -> None:
     few, many = np.zeros(1023, np.uint8), np.zeros(1024, np.uint8)
     rest = [numpy_helper.from_array(values, str(values.dtype)) for values in (few, many.astype(bool), np.arange(500))]
     rest.append(helper.make_tensor("s", TensorProto.STRING, [1], [b"text"]))
@@ -33,7 +33,7 @@ def test_masks_shapes_texts_and_what_is_small_are_no_weights() -> None:
     assert weight_precision(model_of(*rest, numpy_helper.from_array(many, "w"))) == "int8"
 
 
-def test_weights_in_the_body_of_an_if_count() -> None:
+def test_weights_in_a_subgraph_of_an_if_count() -> None:
     body = helper.make_graph(
         [helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(np.zeros(512, np.float16)))], "b", [], []
     )

@@ -1,7 +1,8 @@
-"""Models that are protobufs and not graphs: each is refused with what is wrong with it, before a step looks at it."""
+"""A protobuf that is not a valid graph is refused with its error, before a step reads it."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from artifacts.errors import StepError
 from artifacts.graph.model_file import load_graph
-from artifacts.graph.structure import check_structure
+from artifacts.graph.structure import check_strings, check_structure
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -84,7 +85,7 @@ def test_every_model_of_the_tests_passes(places_model: ModelProto) -> None:
         (lambda m: node(m, "MatMul").input.pop(), "node 'a' (MatMul): has 1 inputs, needs 2"),
         (lambda m: node(m, "MatMul").input.extend("abc"), "node 'a' (MatMul): has 5 inputs, needs 2"),
         (lambda m: node(m, "MatMul").output.append("more"), "node 'a, more' (MatMul): has 2 outputs, needs 1"),
-        (lambda m: node(m, "MatMul").input.__setitem__(1, ""), "node 'a' (MatMul): leaves out an input that it needs"),
+        (lambda m: node(m, "MatMul").input.__setitem__(1, ""), "node 'a' (MatMul): a required input is missing"),
         (lambda m: node(m, "Cast").ClearField("attribute"), "node 'b' (Cast): has no attribute 'to'"),
         (lambda m: node(m, "Constant").ClearField("attribute"), "node 'one' (Constant): has 0 values, needs one"),
         (
@@ -108,15 +109,15 @@ def test_every_model_of_the_tests_passes(places_model: ModelProto) -> None:
         (lambda m: m.graph.initializer[0].ClearField("name"), "one of the initializers of graph 'small' has no name"),
         (
             lambda m: node(m, "MatMul").input.__setitem__(0, "y"),
-            "node '': reads, through others, what it writes itself",
+            "node '': depends on its own output",
         ),
         (lambda m: m.graph.input[0].ClearField("type"), "input 'x': has no type"),
         (lambda m: m.graph.output[0].ClearField("type"), "output 'y': has no type"),
-        (call_itself, "function 'f': calls itself, perhaps through others"),
-        (lambda m: setattr(m.graph.initializer[0], "data_type", 99), "tensor 'w': data type 99 is not known"),
+        (call_itself, "function 'f': calls itself, directly or through other functions"),
+        (lambda m: setattr(m.graph.initializer[0], "data_type", 99), "tensor 'w': data type 99 is unknown"),
     ],
 )
-def test_what_is_not_a_graph_is_refused_with_its_place(
+def test_an_invalid_graph_is_refused_with_the_name_of_its_part(
     spoil: Callable[[ModelProto], object], fact: str, tmp_path: Path
 ) -> None:
     model = small()
@@ -130,7 +131,7 @@ def test_what_is_not_a_graph_is_refused_with_its_place(
     assert raised.value.fact == f"m.onnx: {fact}"
 
 
-def test_what_is_wrong_inside_a_body_is_met_too(places_model: ModelProto) -> None:
+def test_an_error_in_a_subgraph_is_found_too(places_model: ModelProto) -> None:
     body = next(each.g for each in places_model.graph.node[-1].attribute if each.name == "else_branch")
     del body.node[-1].input[1]
     with pytest.raises(StepError, match=r"node 'else_out' \(Mul\): has 1 inputs, needs 2"):
@@ -152,3 +153,37 @@ def test_an_op_that_onnx_does_not_define_is_left_to_the_runtime() -> None:
     model.graph.node.append(helper.make_node("MatMulNBits", ["b"], ["q"], domain="com.microsoft"))
     model.graph.node.append(helper.make_node("SimplifiedLayerNormalization", ["b"], ["r"]))
     check_structure(model)
+
+
+MARK = "mark-of-the-test"
+
+PLACES: dict[str, Callable[[ModelProto], object]] = {
+    "producer": lambda m: setattr(m, "producer_name", MARK),
+    "opset domain": lambda m: m.opset_import.append(helper.make_opsetid(MARK, 1)),
+    "metadata": lambda m: m.metadata_props.add(key="a", value=MARK),
+    "graph": lambda m: setattr(m.graph, "name", MARK),
+    "node": lambda m: setattr(m.graph.node[0], "name", MARK),
+    "node input": lambda m: m.graph.node[0].input.append(MARK),
+    "node output": lambda m: m.graph.node[0].output.append(MARK),
+    "op": lambda m: setattr(m.graph.node[0], "op_type", MARK),
+    "domain": lambda m: setattr(m.graph.node[0], "domain", MARK),
+    "node's note": lambda m: setattr(m.graph.node[0], "doc_string", MARK),
+    "attribute": lambda m: setattr(m.graph.node[-1].attribute[0], "name", MARK),
+    "node in a body": lambda m: setattr(m.graph.node[-1].attribute[0].g.node[0], "name", MARK),
+    "tensor": lambda m: setattr(m.graph.initializer[0], "name", MARK),
+    "location": lambda m: m.graph.initializer[0].external_data.add(key="location", value=MARK),
+    "input": lambda m: setattr(m.graph.input[0], "name", MARK),
+    "open dimension": lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[0], "dim_param", MARK),
+    "function": lambda m: m.functions.append(
+        helper.make_function("own", "f", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"], MARK)], m.opset_import)
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_string_that_is_not_utf8_is_refused_wherever_it_is(place: str, places_model: ModelProto) -> None:
+    PLACES[place](places_model)
+    check_strings(places_model)
+    broken = places_model.SerializeToString().replace(MARK.encode(), random.Random(0).randbytes(15) + b"\xff")
+    with pytest.raises(StepError, match="which is not UTF-8"):
+        check_strings(ModelProto.FromString(broken))

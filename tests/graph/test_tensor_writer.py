@@ -1,8 +1,15 @@
-"""Tensors are spread over files within a budget, in order, whole."""
+"""Tensors are written whole to data files within a budget, however their bytes are copied."""
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -10,7 +17,8 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from artifacts.graph.external_data import reference_of
 from artifacts.graph.model_file import load_graph
-from artifacts.graph.tensor_writer import stored_tensors, write_data_files
+from artifacts.graph.tensor_content import CHUNK_BYTES, Content, FileRange
+from artifacts.graph.tensor_writer import aligned, stored_tensors, write_data_files, write_files
 from artifacts.graph.tensors import is_external
 
 
@@ -69,7 +77,7 @@ def test_no_file_but_that_of_a_single_tensor_exceeds_the_budget(tmp_path: Path) 
     assert sum(map(len, files.values())) == sum(size >= 1024 for size in sizes)
 
 
-def test_external_tensors_that_are_small_or_cannot_move_come_back_inline(places_file: Path, tmp_path: Path) -> None:
+def test_external_tensors_that_are_small_or_cannot_move_are_embedded(places_file: Path, tmp_path: Path) -> None:
     model = load_graph(places_file)
     (places_file.parent / "loose").write_bytes(bytes(range(256)) * 8)
     small = model.graph.initializer.add(name="small external", data_type=TensorProto.UINT8, dims=[256])
@@ -81,3 +89,149 @@ def test_external_tensors_that_are_small_or_cannot_move_come_back_inline(places_
     write_data_files(stored_tensors(model, places_file.parent), tmp_path, "data.{}".format)
     assert small == numpy_helper.from_array(np.arange(256, dtype=np.uint8), "small external")
     assert fixed == numpy_helper.from_array(np.tile(np.arange(256, dtype=np.uint8), 8), "fixed external")
+
+
+@dataclass(frozen=True)
+class Bytes:
+    data: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+    def chunks(self) -> Iterator[memoryview]:
+        yield memoryview(self.data)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(np.random.default_rng(0).bytes(3 * CHUNK_BYTES + 17))
+    return path
+
+
+def test_the_next_tensor_starts_at_a_cache_line() -> None:
+    assert [aligned(offset) for offset in (0, 1, 63, 64, 65)] == [0, 64, 64, 64, 128]
+
+
+def test_contents_are_written_at_their_offsets_with_zeros_between(source: Path, tmp_path: Path) -> None:
+    whole = source.read_bytes()
+    long = 2 * CHUNK_BYTES + 5
+    placed: list[tuple[int, Content]] = [
+        (0, FileRange(source, 7, 64)),
+        (64, FileRange(source, 71, 100)),  # follows in both files
+        (192, FileRange(source, 171, 20)),  # follows in one
+        (256, Bytes(b"in memory")),
+        (265, FileRange(source, 100, long)),
+        (265 + long, FileRange(tmp_path / "other", 0, 3)),
+    ]
+    (tmp_path / "other").write_bytes(b"end")
+    write_files({tmp_path / "a": placed, tmp_path / "b": placed[:1], tmp_path / "c": []})
+    expected = whole[7:171] + bytes(28) + whole[171:191] + bytes(44) + b"in memory" + whole[100 : 100 + long] + b"end"
+    assert (tmp_path / "a").read_bytes() == expected
+    assert (tmp_path / "b").read_bytes() == whole[7:71]
+    assert (tmp_path / "c").read_bytes() == b""
+
+
+@pytest.mark.parametrize("refusal", [errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("copied_before", [0, 4096])
+def test_bytes_that_the_kernel_does_not_copy_are_copied_by_the_process(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int, copied_before: int
+) -> None:
+    real = os.copy_file_range
+
+    def refuse(src: int, dst: int, count: int, offset_src: int, offset_dst: int) -> int:
+        if copied_before and offset_dst == 3:
+            return real(src, dst, min(count, copied_before), offset_src, offset_dst)
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    nbytes = 2 * CHUNK_BYTES
+    write_files({tmp_path / "a": [(3, FileRange(source, 9, nbytes))]})
+    assert (tmp_path / "a").read_bytes() == bytes(3) + source.read_bytes()[9 : 9 + nbytes]
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_full_disk_is_not_swallowed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    def full(*_: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_files({tmp_path / str(index): [(0, FileRange(source, 0, 9))] for index in range(files)})
+
+
+def test_a_file_that_shrinks_meanwhile_is_an_error(source: Path, tmp_path: Path) -> None:
+    content = FileRange(source, 0, source.stat().st_size)
+    os.truncate(source, 100)
+    with pytest.raises(EOFError, match="'source' became shorter"):
+        write_files({tmp_path / "a": [(0, content)]})
+
+
+@pytest.mark.parametrize("others", [[], ["a"], ["a", "b"]])
+def test_no_file_is_overwritten(source: Path, tmp_path: Path, others: list[str]) -> None:
+    before = source.read_bytes()
+    with pytest.raises(FileExistsError):
+        write_files({path: [(0, Bytes(b"new"))] for path in (*(tmp_path / name for name in others), source)})
+    assert source.read_bytes() == before
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Bytes that are there once as many contents as there are parties are read at the same time."""
+
+    barrier: Barrier
+
+    @property
+    def nbytes(self) -> int:
+        return 1
+
+    def chunks(self) -> Iterator[memoryview]:
+        self.barrier.wait(timeout=60)
+        yield memoryview(b"m")
+
+
+def test_of_one_file_two_contents_are_computed_at_the_same_time(tmp_path: Path) -> None:
+    barrier = Barrier(2)
+    write_files({tmp_path / "a": [(0, Meeting(barrier)), (1, Meeting(barrier))]})
+    assert (tmp_path / "a").read_bytes() == b"mm"
+
+
+def test_after_a_content_that_fails_the_others_are_not_computed(tmp_path: Path) -> None:
+    read: list[int] = []
+
+    @dataclass(frozen=True)
+    class Numbered:
+        number: int
+        nbytes: int = 1
+
+        def chunks(self) -> Iterator[memoryview]:
+            read.append(self.number)
+            if self.number == 0:
+                raise ValueError("it is damaged")
+            time.sleep(0.01)
+            yield memoryview(b"n")
+
+    with pytest.raises(ValueError, match="it is damaged"):
+        write_files({tmp_path / "a": [(number, Numbered(number)) for number in range(1000)]})
+    assert len(read) < 100
+
+
+def test_more_files_are_written_than_may_be_open_at_once(source: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = max(int(link.name) for link in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 20, hard))
+    try:
+        write_files({tmp_path / str(index): [(0, FileRange(source, index, 9))] for index in range(50)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    whole = source.read_bytes()
+    assert [(tmp_path / str(index)).read_bytes() for index in range(50)] == [whole[i : i + 9] for i in range(50)]
+
+
+def test_two_files_are_written_at_the_same_time(tmp_path: Path) -> None:
+    barrier = Barrier(2)
+    write_files({tmp_path / name: [(0, Meeting(barrier))] for name in "ab"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"m"

@@ -21,8 +21,8 @@ def value(kind: Kind, elem_type: int, size: int | None = None) -> Value:
     return Value("v", tensor_type(elem_type), kind, GraphProto(), None, tensor)
 
 
-SIGNAL16, SIGNAL32 = value(Kind.SIGNAL, FLOAT16), value(Kind.SIGNAL, FLOAT)
-COUNT16, COUNT32 = value(Kind.COUNT, FLOAT16), value(Kind.COUNT, FLOAT)
+SIGNAL16, SIGNAL32 = value(Kind.FEATURE, FLOAT16), value(Kind.FEATURE, FLOAT)
+COUNT16, COUNT32 = value(Kind.LENGTH, FLOAT16), value(Kind.LENGTH, FLOAT)
 WEIGHT16, WEIGHT32 = value(Kind.CONSTANT, FLOAT16, 4), value(Kind.CONSTANT, FLOAT, 4)
 NUMBER16, NUMBER32 = value(Kind.CONSTANT, FLOAT16, 1), value(Kind.CONSTANT, FLOAT, 1)
 
@@ -61,7 +61,7 @@ def wanted(text: str) -> dict[str, set[int]]:
     return {value.name: {use.wanted for use in value.uses} for value in plan.values}
 
 
-def test_what_the_file_declares_in_between_is_not_believed() -> None:
+def test_declared_types_of_inner_values_are_ignored() -> None:
     model = parser.parse_model(HEADER + "(float16[2] x) => (float16[2] y) { a = Neg(x) y = Neg(a) }")
     model.graph.value_info.append(helper.make_tensor_value_info("a", FLOAT, [2]))
     assert [value.elem_type for value in plan_types(model).values] == [FLOAT16] * 3
@@ -106,7 +106,7 @@ def test_rows_of_a_table_are_weights_not_counts() -> None:
     assert wanted(text)["table"] == wanted(text)["rows"] == {FLOAT16}
 
 
-def test_a_number_in_an_attribute_is_no_weight() -> None:
+def test_a_number_in_an_attribute_is_not_a_weight() -> None:
     text = "(float16[2] x) => (float16[2] y) { half = Constant<value_float = 0.5>() y = Mul(x, half) }"
     assert wanted(text)["half"] == {FLOAT16}
 
@@ -145,7 +145,7 @@ def add(**fields: object) -> Callable[[ModelProto], None]:
         (lambda model: model.functions.append(FunctionProto(name="f")), "function 'f': types inside functions"),
     ],
 )
-def test_what_cannot_be_typed_is_refused(change: Callable[[ModelProto], None], message: str) -> None:
+def test_a_model_that_cannot_be_typed_is_refused(change: Callable[[ModelProto], None], message: str) -> None:
     model = parser.parse_model(HEADER + "(float[2] x, bool yes) => (float[2] y) { y = Neg(x) }")
     change(model)
     with pytest.raises(StepError) as caught:

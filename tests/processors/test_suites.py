@@ -14,12 +14,12 @@ from conftest import ROOT
 from emulated import PROCESSORS, run_emulated
 
 SELECTION = (
+    "tests/graph/quantization/test_calibrated_matmuls_bits.py",
     "tests/graph/quantization/test_int8_sums.py",
     "tests/graph/quantization/test_nbits_values.py",
-    "tests/graph/quantization/test_significant_bits.py",
     "tests/graph/quantization/test_smoothing.py",
-    "tests/graph/quantization/test_unsigned_lstm.py",
-    "tests/graph/quantization/test_weight_levels.py",
+    "tests/graph/quantization/test_stock_quantizer_lstm.py",
+    "tests/graph/quantization/test_weight_grid.py",
     "tests/graph/test_fp16_values.py",
     "tests/icefall/test_lstm_transducer.py::test_exponentials_are_rounded_once",
     "tests/nemo/test_networks.py::test_each_number_is_the_exact_one_rounded_once",

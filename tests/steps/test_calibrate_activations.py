@@ -195,7 +195,7 @@ def test_a_second_pass_over_the_same_speech_gives_the_same_bytes_anywhere(
     ("utterances", "fact"),
     [
         (0, r"few/utterances\.jsonl: contains no utterances"),
-        (5, r"few: holds 14\.9 s of speech, needs 60 s"),
+        (5, r"few: has 14\.9 s of speech, needs 60 s"),
     ],
 )
 def test_a_corpus_of_no_or_a_few_words_is_refused(
@@ -257,9 +257,9 @@ def test_other_models_than_float32_encoders_are_refused(
     for place, (model, fact) in enumerate(
         (
             (encoder_int8, r"encoder-model\.onnx: quantised already: node '.+' is a "),
-            (encoder_fp16_fixed, r"encoder-model\.onnx: holds fp16 tensors"),
+            (encoder_fp16_fixed, r"encoder-model\.onnx: has fp16 tensors"),
             (decoder_joint_fp32, r"decoder_joint-model\.onnx: has the inputs .*; needs audio_signal, length"),
-            (save(parser.parse_model(without), tmp_path / "none"), r"encoder-model\.onnx: 0 MatMuls with a weight"),
+            (save(parser.parse_model(without), tmp_path / "none"), r"encoder-model\.onnx: 0 MatMuls by a weight"),
         )
     ):
         with pytest.raises(StepError, match=fact):

@@ -98,12 +98,12 @@ def test_the_defaults_are_those_of_the_library() -> None:
         ({"converter": "onnxconverter-common", "op_block_list": ["Softmax"], "node_block_list": ["a", "b"]}, None),
         ({"min_positive_val": 0, "max_finite_val": 65504, "keep_io_types": False}, None),
         ({"op_block_list": ["Cast"]}, None),
-        ({"converter": "onnxconverter-common", "op_block_list": ["Cast"]}, "runs for ever"),
+        ({"converter": "onnxconverter-common", "op_block_list": ["Cast"]}, "never ends"),
         ({"converter": "onnxruntime"}, "'streaming' or 'onnxconverter-common'"),
         ({"min_positive_val": -1e-7}, "greater than or equal to 0"),
         ({"min_positive_val": "small"}, "valid number"),
         ({"max_finite_val": 65505}, "less than or equal to 65504"),
-        ({"min_positive_val": 0.9999, "max_finite_val": 1}, "one number in float16"),
+        ({"min_positive_val": 0.9999, "max_finite_val": 1}, "the same number in float16"),
         ({"op_block_list": "Softmax"}, "valid array"),
         ({"keep_io_types": "yes"}, "valid boolean"),
         ({"block": []}, "not permitted"),
@@ -191,10 +191,10 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_written(
     source: Path, tmp_path: Path, converter: str
 ) -> None:
     convert(source, tmp_path / "once", converter=converter)
-    with pytest.raises(StepError, match="holds float16 values already"):
+    with pytest.raises(StepError, match="has float16 values already"):
         convert(tmp_path / "once", tmp_path / "twice", converter=converter)
     everything = ("MatMul", "Max", "Add", "Mul", "Constant")
-    with pytest.raises(StepError, match="0 tensors turned to float16"):
+    with pytest.raises(StepError, match="0 tensors converted to float16"):
         convert(source, tmp_path / "blocked", converter=converter, op_block_list=everything)
     os.truncate(find_model(source), 1000)
     with pytest.raises(StepError, match="truncated"):

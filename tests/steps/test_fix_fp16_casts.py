@@ -212,7 +212,7 @@ def test_the_bytes_depend_on_nothing_but_the_model(
 
 
 def test_a_model_without_fp16_is_refused(encoder_fp32: Path, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"encoder-model\.onnx: holds no fp16 tensor"):
+    with pytest.raises(StepError, match=r"encoder-model\.onnx: has no fp16 tensor"):
         fix(encoder_fp32, tmp_path)
 
 

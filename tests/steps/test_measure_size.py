@@ -27,7 +27,7 @@ def artifact(tmp_path: Path) -> Path:
     """Weights of few levels (which shrink) over more than one piece, a text in a folder, and an empty file."""
     folder = tmp_path / "artifact"
     (folder / "tokens").mkdir(parents=True)
-    weights = np.random.default_rng(0).integers(0, 16, measure_size.PIECE_BYTES + 12_345, np.uint8)
+    weights = np.random.default_rng(0).integers(0, 16, measure_size.CHUNK_BYTES + 12_345, np.uint8)
     (folder / "encoder-model.onnx.data").write_bytes(weights.tobytes())
     (folder / "tokens" / "vocab.txt").write_text("".join(f"token {index}\n" for index in range(1000)))
     (folder / "empty").touch()

@@ -92,12 +92,12 @@ def test_a_body_may_read_what_a_quantised_node_gives(tmp_path: Path) -> None:
     check_numbers(out, source)
 
 
-def test_a_gather_that_only_a_body_reads_is_refused_until_it_is_excluded(tmp_path: Path) -> None:
+def test_a_gather_that_only_a_subgraph_consumes_is_refused_until_it_is_excluded(tmp_path: Path) -> None:
     text = f"(int64[B] i, bool c) => (float[B,8] y) {{ h = Gather(t, i) z = {BRANCHES} y = MatMul(z, w) }}"
     source = written(tmp_path / "source", GRAPH + text, t=(40, 8), w=(8, 8))
     with pytest.raises(StepError, match=r"model\.onnx: ONNX Runtime loses values .*'h'") as caught:
         quantize(source, tmp_path / "refused")
-    assert caught.value.fix == "name the nodes that make them in nodes_to_exclude"
+    assert caught.value.fix == "name the nodes that produce them in nodes_to_exclude"
     out, _ = quantize(source, tmp_path / "out", nodes_to_exclude=("h",))
     check_numbers(out, source)
 

@@ -17,7 +17,7 @@ from artifacts.graph.model_file import consolidate, find_model, load_graph
 from artifacts.graph.quantization.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_dynamic, quantize_nbits
 from artifacts.steps.quantize_nbits import Params
-from quantised_models import Array, Features, Metrics, digests, encode, product_model, run_elsewhere, strayed
+from quantised_models import Array, Features, Metrics, cosine_error, digests, encode, product_model, run_elsewhere
 
 
 def quantize(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
@@ -106,9 +106,9 @@ def test_eight_bits_hear_what_fp32_hears_and_more_of_it_than_dynamic_int8(
     found = encode(encoder_8[0], speech_features)
     for (_, found_lengths), (_, lengths) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(found_lengths, lengths)
-    assert strayed(found, expected) < 5e-5
+    assert cosine_error(found, expected) < 5e-5
     quantize_dynamic.run(tmp_path, quantize_dynamic.Params(), model=encoder_fp32)
-    assert strayed(found, expected) < 0.5 * strayed(encode(tmp_path, speech_features), expected)
+    assert cosine_error(found, expected) < 0.5 * cosine_error(encode(tmp_path, speech_features), expected)
 
 
 def test_four_bits_stray_further_within_bounds(
@@ -118,7 +118,7 @@ def test_four_bits_stray_further_within_bounds(
     expected, found = encode(encoder_fp32, features), encode(encoder_4[0], features)
     for (_, found_lengths), (_, lengths) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(found_lengths, lengths)
-    assert 10 * strayed(encode(encoder_8[0], features), expected) < strayed(found, expected) < 3e-3
+    assert 10 * cosine_error(encode(encoder_8[0], features), expected) < cosine_error(found, expected) < 3e-3
 
 
 def test_a_loud_frame_changes_nothing_of_the_others(
@@ -198,8 +198,8 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ([[1, 2], [3, np.inf]], "holds NaN or infinity"),
-        ([[1, 2], [3, np.nan]], "holds NaN or infinity"),
+        ([[1, 2], [3, np.inf]], "has NaN or infinity"),
+        ([[1, 2], [3, np.nan]], "has NaN or infinity"),
         ([[1e-40, 2e-40], [0, 0]], "quantised with the scale -"),
     ],
 )
@@ -250,7 +250,7 @@ def test_a_model_that_is_quantised_or_halved_already_is_refused(
     convert_fp16.run(half, convert_fp16.Params(), model=product_model(tmp_path / "source"))
     for source, message in (
         (encoder_8[0], "quantised already: node '.+_Q8' is a MatMulNBits"),
-        (half, "holds fp16 tensors"),
+        (half, "has fp16 tensors"),
     ):
         with pytest.raises(StepError, match=message):
             quantize(source, tmp_path / "out")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from artifacts.errors import StepError
 from artifacts.graph.model_file import consolidate, load_graph
 from artifacts.graph.quantization.activation_statistics import ActivationStatistics, write_statistics
-from artifacts.graph.quantization.fold_scales import ScaledValue, fold_scales
+from artifacts.graph.quantization.divide_values import ScaledValue, divide_values
 from artifacts.graph.quantization.matrix_content import write_replaced
 from artifacts.graph.quantization.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_static
@@ -57,7 +57,7 @@ def encode(folder: Path, features: Features, names: list[str] | None = None) -> 
     return [session.run(names, {"audio_signal": audio, "length": length}) for audio, length in features]
 
 
-def strayed(found: list[list[Array]], expected: list[list[Array]]) -> float:
+def cosine_error(found: list[list[Array]], expected: list[list[Array]]) -> float:
     """||found - expected||² / ||expected||² of all encoder frames of all utterances."""
     a, b = (np.concatenate([run[0].ravel() for run in runs]).astype(np.float64) for runs in (found, expected))
     return float(np.square(a - b).sum() / np.square(b).sum())
@@ -127,7 +127,7 @@ def test_onnxruntime_computes_both_forms_on_integers_and_to_the_same_numbers(
     out, metrics = quantize(*smoothed, tmp_path / "out", format="qoperator")
     assert metrics["MatMulInteger_after"] == qdq[1]["nodes_quantized"]
     assert metrics["mean_error"] == qdq[1]["mean_error"]
-    assert strayed(encode(out, speech_features[:2]), encode(qdq[0], speech_features[:2])) < 1e-8
+    assert cosine_error(encode(out, speech_features[:2]), encode(qdq[0], speech_features[:2])) < 1e-8
     for folder, op in ((qdq[0], "MatMulIntegerToFloat"), (out, "MatMulInteger")):
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / op)
@@ -149,9 +149,9 @@ def test_what_was_quantised_hears_nearly_what_fp32_hears(
     expected, found = encode(encoder_fp32, features), encode(qdq[0], features)
     for (_, found_lengths), (_, lengths) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(found_lengths, lengths)
-    assert strayed(found, expected) < 1e-3
+    assert cosine_error(found, expected) < 1e-3
     out, _ = quantize(*smoothed, tmp_path / "out", nodes_to_exclude=(FIRST,))
-    assert strayed(encode(out, features), expected) < 0.85 * strayed(found, expected), (
+    assert cosine_error(encode(out, features), expected) < 0.85 * cosine_error(found, expected), (
         "what the first MatMul loses goes through all layers"
     )
 
@@ -173,7 +173,7 @@ def test_a_node_strays_as_far_as_was_reported(
         graph.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
         onnx.save(graph, watched / "model.onnx")
         runs.append(encode(watched, speech_features[:3], [node.output[0]]))
-    assert strayed(runs[1], runs[0]) == pytest.approx(float(metrics["mean_error"]), rel=0.5)
+    assert cosine_error(runs[1], runs[0]) == pytest.approx(float(metrics["mean_error"]), rel=0.5)
 
 
 def test_outlier_channels_cost_nothing_once_smoothed(
@@ -189,15 +189,15 @@ def test_outlier_channels_cost_nothing_once_smoothed(
             norms.setdefault(matmul.activation, []).append(matmul.node)
     quiet = np.ones(96, np.float32)
     quiet[[3, 20, 41, 60, 88]] = 1 / 300
-    folded = fold_scales(model, [ScaledValue(value, nodes, quiet) for value, nodes in norms.items()], source.parent)
+    folded = divide_values(model, [ScaledValue(value, nodes, quiet) for value, nodes in norms.items()], source.parent)
     write_replaced(model, source.parent, folded.contents, loud / source.name)
     features = speech_features[:2]
     expected = encode(encoder_fp32, features)
-    assert strayed(encode(loud, features), expected) < 1e-10
+    assert cosine_error(encode(loud, features), expected) < 1e-10
     rough, _ = quantize(loud, speech.statistics(loud), tmp_path / "rough")
-    assert strayed(encode(rough, features), expected) > 0.1
+    assert cosine_error(encode(rough, features), expected) > 0.1
     out, _ = quantize(*speech.smoothed(loud, tmp_path / "smoothed"), tmp_path / "out")
-    assert strayed(encode(out, features), expected) < 1e-3
+    assert cosine_error(encode(out, features), expected) < 1e-3
 
 
 def test_the_worst_nodes_stay_float(qdq: tuple[Path, Metrics], smoothed: tuple[Path, Path], tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_models_of_other_numbers_are_refused(
     half = tmp_path / "half"
     half.mkdir()
     convert_fp16.run(half, convert_fp16.Params(), model=small[0])
-    with pytest.raises(StepError, match=r"model\.onnx: holds fp16 tensors"):
+    with pytest.raises(StepError, match=r"model\.onnx: has fp16 tensors"):
         quantize(half, small[1], tmp_path / "out")
     with pytest.raises(StepError, match=r"encoder-model\.onnx: quantised already: node '.+' is a QuantizeLinear"):
         quantize(qdq[0], small[1], tmp_path / "out")
@@ -265,7 +265,7 @@ def test_statistics_from_before_the_smoothing_are_refused(
 ) -> None:
     with pytest.raises(StepError, match="the statistics are those of another model") as caught:
         quantize(smoothed[0], speech.statistics(encoder_fp32), tmp_path / "out")
-    assert caught.value.fix == "calibrate on this very model"
+    assert caught.value.fix == "calibrate on this model"
 
 
 def test_an_unknown_node_to_exclude_is_named_with_the_nearest(small: tuple[Path, Path], tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 
 from artifacts.errors import StepError
 from artifacts.graph.model_file import consolidate
-from artifacts.graph.trial_run import made_up_inputs
+from artifacts.graph.smoke_run import dummy_inputs
 from artifacts.steps import convert_fp16, quantize_weights, round_weights
 from artifacts.steps.quantize_weights import Params
-from quantised_models import Array, Features, Metrics, digests, onnx_file, product_model, run_elsewhere, strayed
+from quantised_models import Array, Features, Metrics, cosine_error, digests, onnx_file, product_model, run_elsewhere
 
 MIB = 1 << 20
 
@@ -100,7 +100,7 @@ def test_the_encoder_hears_nearly_what_it_heard(
     found, expected = encode(out, speech_features), encode(encoder_fp32, speech_features)
     for (_, found_lengths), (_, lengths) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(found_lengths, lengths)
-    assert strayed(found, expected) < bound
+    assert cosine_error(found, expected) < bound
 
 
 def test_int8_and_rounded_weights_are_one_model_bit_for_bit(
@@ -123,7 +123,7 @@ def test_a_decoder_joint_chooses_as_it_did(
     assert int(metrics["tensors"]) >= 8  # two layers of LSTM, the embedding and the joint
     assert int(metrics["bytes_after"]) < 0.35 * int(metrics["bytes_before"])
     sessions = [session(folder) for folder in (out, decoder_joint_fp32)]
-    feeds = made_up_inputs(sessions[0])
+    feeds = dummy_inputs(sessions[0])
     feeds["encoder_outputs"] = encode(encoder_fp32, speech_features[:1])[0][0]
     feeds["targets"], feeds["target_length"] = np.ones((1, 1), np.int32), np.ones(1, np.int32)
     found, expected = (
@@ -222,8 +222,8 @@ print(int(status["VmHWM"].split()[0]) * 1024)
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ([[1, 2], [3, np.inf]], "holds NaN or infinity"),
-        ([[1, 2], [3, np.nan]], "holds NaN or infinity"),
+        ([[1, 2], [3, np.inf]], "has NaN or infinity"),
+        ([[1, 2], [3, np.nan]], "has NaN or infinity"),
         ([[1e-40, 2e-40], [0, 0]], "all would become one number"),
     ],
 )
@@ -248,7 +248,7 @@ def test_what_cannot_be_quantised_is_refused(small_encoder: tuple[Path, Metrics]
     source = product_model(tmp_path / "source")
     (tmp_path / "half").mkdir()
     convert_fp16.run(tmp_path / "half", convert_fp16.Params(), model=source)
-    with pytest.raises(StepError, match=r"model\.onnx: holds fp16 tensors"):
+    with pytest.raises(StepError, match=r"model\.onnx: has fp16 tensors"):
         quantize(tmp_path / "half", tmp_path / "from half")
     with pytest.raises(StepError, match=r"model\.onnx: 0 float32 tensors of more than 4 elements"):
         quantize(source, tmp_path / "small", min_elements=4)

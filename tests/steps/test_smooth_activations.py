@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
+from artifacts.graph.change_metrics import op_counts
 from artifacts.graph.model_file import consolidate
-from artifacts.graph.op_counts import op_counts
 from artifacts.graph.quantization.activation_statistics import ActivationStatistics, StatisticsReader, write_statistics
 from artifacts.graph.quantization.weight_matmuls import weight_matmuls
 from artifacts.steps import convert_fp16, quantize_dynamic, smooth_activations
@@ -196,13 +196,13 @@ def test_statistics_of_another_model_are_refused(tmp_path: Path, value: str, cha
     measured = small_statistics(tmp_path / "statistics", value, channels)
     with pytest.raises(StepError) as caught:
         smooth(product_model(tmp_path / "source"), measured, tmp_path / "out")
-    assert (caught.value.fact, caught.value.fix) == (fact, "calibrate on this very model")
+    assert (caught.value.fact, caught.value.fix) == (fact, "calibrate on this model")
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_a_weight_that_is_not_finite_is_refused(tmp_path: Path, number: float) -> None:
     source = product_model(tmp_path / "source", [[1, 2], [3, number]])
-    with pytest.raises(StepError, match="weight 'w': holds NaN or infinity"):
+    with pytest.raises(StepError, match="weight 'w': has NaN or infinity"):
         smooth(source, small_statistics(tmp_path / "statistics"), tmp_path / "out")
 
 
@@ -218,6 +218,6 @@ def test_models_of_other_numbers_are_refused(encoder_fp32: Path, statistics: Pat
     integers.mkdir()
     convert_fp16.run(half, convert_fp16.Params(), model=product_model(tmp_path / "source"))
     quantize_dynamic.run(integers, quantize_dynamic.Params(), model=tmp_path / "source")
-    for folder, fact in ((half, "holds fp16 tensors"), (integers, "quantised already")):
+    for folder, fact in ((half, "has fp16 tensors"), (integers, "quantised already")):
         with pytest.raises(StepError, match=rf"model\.onnx: {fact}"):
             smooth(folder, statistics, tmp_path / "out")

@@ -54,7 +54,7 @@ def encode(folder: Path, features: Features) -> list[list[Array]]:
     return [session.run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
 
 
-def strayed(found: list[list[Array]], expected: list[list[Array]]) -> float:
+def cosine_error(found: list[list[Array]], expected: list[list[Array]]) -> float:
     """1 - cosine of all encoder frames of all utterances."""
     a, b = (np.concatenate([run[0].ravel() for run in runs]).astype(np.float64) for runs in (found, expected))
     return 1 - float(a @ b / np.sqrt((a @ a) * (b @ b)))

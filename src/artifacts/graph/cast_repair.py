@@ -1,9 +1,9 @@
-"""Makes the float types of a half-converted graph agree, with the fewest Casts.
+"""Make the float types of a half-converted graph agree, with the fewest Casts.
 
-`plan_types` says which type each reader wants of a value. A value that is wanted as it is stays; one that every reader
-wants otherwise is made otherwise, if it comes from a Cast, a fill value or a small constant, be it by way of ops that
-only move numbers; the rest gets a Cast.
-A Cast between the two floats is never stacked on another: readers are led back to where the number came from.
+`plan_types` says which type each consumer of a value needs. A value of that type stays. If all consumers need the other
+type, the value is retyped where it is defined: by a Cast, a fill value or a small constant, perhaps followed by ops
+that only move numbers. Otherwise a Cast is inserted.
+A Cast between the two float types is never stacked on another: consumers are connected to the Cast's own input.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from artifacts.errors import StepError
-from artifacts.graph.length_cone import check_exact
-from artifacts.graph.node_order import bodies, sort_nodes
-from artifacts.graph.tensor_reader import TensorReader
+from artifacts.graph.graph_lookup import all_names, free_name
+from artifacts.graph.nodes import subgraphs, topological_sort
+from artifacts.graph.tensor_content import TensorReader
 from artifacts.graph.tensors import inline_bytes, is_external
 from artifacts.graph.type_plan import plan_types
-from artifacts.graph.value_types import FLOAT, FLOAT16, Kind, Use, Value, tensor_type
+from artifacts.graph.value_types import FLOAT, FLOAT16, Kind, Use, Value, check_exact, tensor_type
 
+# Ops that return numbers of one input, unchanged: a Cast in front of them equals a Cast behind them.
 _MOVES = frozenset(
     {
         "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Squeeze", "Tile",
         "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
-"""Ops that give back numbers of one input, unchanged: the same, cast before or after."""
 
 _SUFFIX: dict[int, str] = {FLOAT: "fp32", FLOAT16: "fp16"}
 
 
 @dataclass
 class Repairs:
-    """How much was changed. `casts_kept`: Casts to fp32 that were right. `count_nodes`: nodes that count, in fp32."""
+    """Number of changes. `casts_kept`: Casts to fp32 that were right. `length_nodes`: nodes of shape arithmetic."""
 
     casts_changed: int = 0
     casts_inserted: int = 0
@@ -42,21 +42,21 @@ class Repairs:
     casts_kept: int = 0
     constants_widened: int = 0
     inputs_restored: int = 0
-    count_nodes: int = 0
+    length_nodes: int = 0
 
 
 def repair_casts(model: ModelProto, reader: TensorReader) -> Repairs:
     """Repair the model in place. `reader` reads its external tensors.
 
-    Afterwards every node's types agree, the model's inputs are fp32 and its outputs as declared, arithmetic on counts
-    is fp32, nodes are sorted and no value_info is left. Raises StepError for what cannot be typed or kept exact, and
-    for a value that is an input and a float16 output of the model at once.
+    Afterwards every node's types agree, the model's inputs are fp32, and its outputs are as declared. Shape arithmetic
+    is fp32, nodes are sorted, and no value_info is left. Raises StepError for a model that cannot be typed or kept
+    exact, and for a value that is an input and a float16 output of the model at once.
     """
-    sort_nodes(model.graph)
+    topological_sort(model.graph)
     repair = _Repair(model)
     check_exact(repair.plan.sinks, reader)
     repair.apply()
-    sort_nodes(model.graph)
+    topological_sort(model.graph)
     return repair.repairs
 
 
@@ -65,12 +65,10 @@ class _Repair:
         self.plan = plan_types(model)
         self.repairs = Repairs()
         self._model = model
-        self._names = {
-            name for value in self.plan.values for name in (value.name, value.node.name if value.node else "")
-        }
+        self._names = all_names(model.graph)
 
     def apply(self) -> None:
-        for value in reversed(self.plan.values):  # readers before what they read: a reader may be led further back
+        for value in reversed(self.plan.values):  # consumers first: they may be connected to an earlier value
             if value.is_float:
                 self._declare(value)
                 self._settle(value)
@@ -78,53 +76,53 @@ class _Repair:
         _drop_value_info(self._model.graph)
 
     def _declare(self, value: Value) -> None:
-        """Bring declarations in line: of the model's inputs (fp32 again), and of the inputs and outputs of bodies."""
+        """Correct the declared types of the model's inputs (fp32 again) and of the inputs and outputs of subgraphs."""
         if value.node is None and value.tensor is None:
             if value.graph is self._model.graph and value.elem_type == FLOAT16:
                 value.type = tensor_type(FLOAT)
                 self.repairs.inputs_restored += 1
-            declared = next(given for given in value.graph.input if given.name == value.name)
+            declared = next(entry for entry in value.graph.input if entry.name == value.name)
             declared.type.tensor_type.elem_type = value.elem_type
         for use in value.uses:
-            if isinstance(use.holder, ValueInfoProto):
-                use.holder.type.tensor_type.elem_type = use.wanted
+            if isinstance(use.consumer, ValueInfoProto):
+                use.consumer.type.tensor_type.elem_type = use.wanted
 
     def _settle(self, value: Value) -> None:
-        """See that each reader of the value gets the type it wants."""
+        """Give each consumer of the value the type that it needs."""
         other = FLOAT16 if value.elem_type == FLOAT else FLOAT
-        strangers = [use for use in value.uses if use.wanted == other]
+        mismatched = [use for use in value.uses if use.wanted == other]
         is_cast = value.node is not None and value.node.op_type == "Cast"
-        if strangers:
-            nobody_else = len(strangers) == len(value.uses)
-            if is_cast and value.inputs[0].is_float and not any(use.is_result for use in strangers):
-                self._lead_back(value, strangers)
-                if nobody_else:
+        if mismatched:
+            all_mismatched = len(mismatched) == len(value.uses)
+            if is_cast and value.inputs[0].is_float and not any(use.is_result for use in mismatched):
+                self._bypass(value, mismatched)
+                if all_mismatched:
                     self._remove(value)
                     return
-            elif nobody_else and self._retype(value, other):
+            elif all_mismatched and self._retype(value, other):
                 self.repairs.casts_changed += is_cast
                 return
             else:
-                self._insert_cast(value, other, strangers)
+                self._insert_cast(value, other, mismatched)
         self.repairs.casts_kept += is_cast and value.elem_type == FLOAT
-        self.repairs.count_nodes += value.kind is Kind.COUNT and not is_cast
+        self.repairs.length_nodes += value.kind is Kind.LENGTH and not is_cast
 
-    def _lead_back(self, cast: Value, uses: list[Use]) -> None:
-        """Let these readers of a Cast from float to float read what it was cast from."""
+    def _bypass(self, cast: Value, uses: list[Use]) -> None:
+        """Connect these consumers of a Cast from float to float to its input."""
         (source,) = cast.inputs
         for use in uses:
             cast.uses.remove(use)
-            _point(use, source.name)
+            _connect(use, source.name)
         source.uses.extend(uses)
 
     def _remove(self, cast: Value) -> None:
         (source,) = cast.inputs
-        source.uses = [use for use in source.uses if use.holder is not cast.node]
+        source.uses = [use for use in source.uses if use.consumer is not cast.node]
         cast.graph.node.remove(cast.node)
         self.repairs.casts_removed += 1
 
     def _retype(self, value: Value, other: int) -> bool:
-        """Give a value another type where it is made. Returns False where that cannot be done, or not exactly."""
+        """Give a value another type where it is defined. Return False where that is impossible, or not exact."""
         if value.tensor is not None:
             if other != FLOAT or is_external(value.tensor):
                 return False
@@ -142,60 +140,55 @@ class _Repair:
                 value.node.attribute.append(helper.make_attribute("value", zero))
                 return True
             return _convert(attributes["value"].t, other)
-        if value.node.op_type in _MOVES and value.kind is not Kind.CONSTANT:  # of a table, only what was read is cast
+        if value.node.op_type in _MOVES and value.kind is not Kind.CONSTANT:  # of a table, cast the result
             for source in value.inputs:
                 for use in source.uses:
-                    if use.holder is value.node:
+                    if use.consumer is value.node:
                         use.wanted = other
             return True
         return False
 
     def _insert_cast(self, value: Value, other: int, uses: list[Use]) -> None:
-        """Add a Cast to the other type. A number from an integer is cast from that again, and so rounded once."""
-        result = next((use.holder.name for use in uses if use.is_result), None)
+        """Add a Cast to the other type. A number that was cast from an integer is cast from it again: rounded once."""
+        result = next((use.consumer.name for use in uses if use.is_result), None)
         if result is None:
-            name = self._free_name(f"{value.name}_{_SUFFIX[other]}")
-        else:  # the Cast gives the model's output, so what it reads needs another name
+            name = free_name(f"{value.name}_{_SUFFIX[other]}", self._names, numbered=True)
+        else:  # the Cast defines the model's output, so its input needs another name
             name = result
-            self._rename(value, self._free_name(f"{value.name}_{_SUFFIX[value.elem_type]}"))
+            self._rename(value, free_name(f"{value.name}_{_SUFFIX[value.elem_type]}", self._names, numbered=True))
         is_cast = value.node is not None and value.node.op_type == "Cast"
         source = value.inputs[0].name if is_cast else value.name
-        value.graph.node.append(helper.make_node("Cast", [source], [name], name=self._free_name(name), to=other))
+        node_name = free_name(name, self._names, numbered=True)
+        value.graph.node.append(helper.make_node("Cast", [source], [name], name=node_name, to=other))
         for use in uses:
-            _point(use, name)
+            _connect(use, name)
         self.repairs.casts_inserted += 1
 
     def _rename(self, value: Value, name: str) -> None:
         if value.node is not None:
             value.node.output[list(value.node.output).index(value.name)] = name
         elif value.tensor is not None:
-            for held in (value.tensor, *(given for given in value.graph.input if given.name == value.name)):
-                held.name = name
+            for entry in (value.tensor, *(entry for entry in value.graph.input if entry.name == value.name)):
+                entry.name = name
         else:
             raise StepError(
-                f"value '{value.name}': as an input of the model it is to be fp32, as an output fp16",
+                f"value '{value.name}': is an fp32 input and an fp16 output of the model",
                 "convert with keep_io_types: true",
             )
         value.name = name
         for use in value.uses:
-            _point(use, name)
-
-    def _free_name(self, wish: str) -> str:
-        candidates = (wish, *(f"{wish}_{number}" for number in range(2, len(self._names) + 3)))
-        name = next(name for name in candidates if name not in self._names)
-        self._names.add(name)
-        return name
+            _connect(use, name)
 
 
-def _point(use: Use, name: str) -> None:
-    if isinstance(use.holder, NodeProto):
-        use.holder.input[use.index] = name
+def _connect(use: Use, name: str) -> None:
+    if isinstance(use.consumer, NodeProto):
+        use.consumer.input[use.index] = name
     else:
-        use.holder.name = name
+        use.consumer.name = name
 
 
 def _convert(tensor: TensorProto, elem_type: int) -> bool:
-    """Give an inline tensor another float type. Returns False, changing nothing, if its values would be rounded."""
+    """Give an inline tensor another float type. Return False, and change nothing, if its values would be rounded."""
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     numbers = np.frombuffer(inline_bytes(tensor), dtype).reshape(tuple(tensor.dims))
     converted = numbers.astype(helper.tensor_dtype_to_np_dtype(elem_type))
@@ -206,15 +199,15 @@ def _convert(tensor: TensorProto, elem_type: int) -> bool:
 
 
 def _declare_tensors(graph: GraphProto) -> None:
-    """Bring the declarations of initializers that are listed among the inputs (as in files of IR 3) in line."""
+    """Correct the declared types of initializers that are listed among the inputs (as in files of IR 3)."""
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for given in graph.input:
-        if given.name in types:
-            given.type.tensor_type.elem_type = types[given.name]
+    for entry in graph.input:
+        if entry.name in types:
+            entry.type.tensor_type.elem_type = types[entry.name]
 
 
 def _drop_value_info(graph: GraphProto) -> None:
     del graph.value_info[:]
     for node in graph.node:
-        for body in bodies(node):
-            _drop_value_info(body)
+        for subgraph in subgraphs(node):
+            _drop_value_info(subgraph)

@@ -1,8 +1,8 @@
-"""References from a model to the files beside it: read, checked, written.
+"""External data: read, check and write the references from a model to the files beside it.
 
 A reference is a location (a path relative to the model's folder), an offset and a length. onnx 1.23 refuses data files
-that have several hard links, and ONNX Runtime (from 1.24.1) those that are symbolic links out of the folder; a path
-that leaves the folder could name any file of the machine. All of these are refused here, before a byte is read.
+that have several hard links. ONNX Runtime (from 1.24.1) refuses symbolic links out of the folder. A path that leaves
+the folder could name any file of the machine. All of these are refused here, before a byte is read.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from onnx import ModelProto, TensorProto
 
 from artifacts.errors import StepError
-from artifacts.graph.tensors import VALUE_FIELDS, is_external, iter_places, tensor_nbytes
+from artifacts.graph.tensors import VALUE_FIELDS, is_external, located_tensors, tensor_nbytes
 
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where the bytes of an external tensor are. `length_bytes` is always known: dims and dtype say it."""
+    """File and range of an external tensor's bytes. `length_bytes` is always known: dims and dtype decide it."""
 
     location: str
     offset_bytes: int
@@ -30,10 +30,10 @@ class Reference:
 
 
 def reference_of(tensor: TensorProto) -> Reference:
-    """The reference of an external tensor. Raises StepError if it is malformed or contradicts dims and dtype."""
+    """Return the reference of an external tensor. Raises StepError if it is malformed or contradicts dims and dtype."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if len(entries) != len(tensor.external_data):
-        raise StepError("external data with a key that is there twice", "export the model again")
+        raise StepError("external data has a key twice", "export the model again")
     needed = tensor_nbytes(tensor)
     location, offset, length = (
         entries.get("location", ""),
@@ -42,7 +42,7 @@ def reference_of(tensor: TensorProto) -> Reference:
     )
     if not (location and _NUMBER.fullmatch(offset) and _NUMBER.fullmatch(length)):
         raise StepError(
-            f"external data location '{location}', offset '{offset}', length '{length}' is not a place in a file",
+            f"external data location '{location}', offset '{offset}', length '{length}' is not a range of a file",
             "export the model again",
         )
     if int(length) != needed:
@@ -53,8 +53,8 @@ def reference_of(tensor: TensorProto) -> Reference:
     return Reference(location, int(offset), needed)
 
 
-def refer(tensor: TensorProto, reference: Reference) -> None:
-    """Make the tensor external: its values leave the protobuf, the reference says where they are."""
+def set_external_data(tensor: TensorProto, reference: Reference) -> None:
+    """Make the tensor external: remove its values from the protobuf, and write the reference."""
     for field in VALUE_FIELDS:
         tensor.ClearField(field)
     del tensor.external_data[:]
@@ -70,19 +70,19 @@ def refer(tensor: TensorProto, reference: Reference) -> None:
 def check_references(model: ModelProto, path: Path) -> None:
     """Check that every external tensor of the model at `path` can be read. Raises StepError naming file and tensor."""
     sizes: dict[str, int] = {}
-    for place in iter_places(model):
-        if not is_external(place.tensor):
+    for located in located_tensors(model):
+        if not is_external(located.tensor):
             continue
         try:
-            reference = reference_of(place.tensor)
+            reference = reference_of(located.tensor)
             if reference.location not in sizes:
                 sizes[reference.location] = _size_of_data_file(path.parent, reference.location)
         except StepError as error:
-            raise StepError(f"{path.name}: {place.label}: {error.fact}", error.fix) from None
+            raise StepError(f"{path.name}: {located.label}: {error.fact}", error.fix) from None
         end, size = reference.offset_bytes + reference.length_bytes, sizes[reference.location]
         if end > size:
             raise StepError(
-                f"{path.name}: external data '{reference.location}' ends at byte {size}, {place.label} needs {end}",
+                f"{path.name}: external data '{reference.location}' ends at byte {size}, {located.label} needs {end}",
                 "copy the file again: it is truncated",
             )
 
@@ -101,10 +101,10 @@ def _size_of_data_file(folder: Path, location: str) -> int:
             raise
         raise StepError(
             f"external data '{location[:40]}...' has a name too long for a file",
-            "export the model again, named shorter",
+            "export the model again, with a shorter file name",
         ) from None
     if is_linked:
-        raise StepError(f"external data '{location}' is a symbolic link", "put a copy of the file in its place")
+        raise StepError(f"external data '{location}' is a symbolic link", "replace it by a copy of the file")
     file = folder / location
     if not file.is_file():
         raise StepError(f"external data '{location}' is missing", "copy it beside the .onnx file, under this name")
@@ -112,6 +112,6 @@ def _size_of_data_file(folder: Path, location: str) -> int:
     if status.st_nlink > 1:
         raise StepError(
             f"external data '{location}' has {status.st_nlink} hard links, and onnx refuses linked data",
-            "put a copy of the file in its place",
+            "replace it by a copy of the file",
         )
     return status.st_size

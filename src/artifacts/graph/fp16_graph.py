@@ -1,18 +1,18 @@
-"""Rewrites a graph so that it computes in float16.
+"""Rewrite a graph so that it computes in float16.
 
-What comes out is what `onnxconverter_common.float16.convert_float_to_float16` (1.16) means without shape inference:
-float32 tensors and values become float16; ops and nodes on the block lists stay in float32, with Casts around them;
-inputs and outputs of the model stay float32 behind Casts if `keep_io_types`; Casts that the graph had before are left
-as they were, so that one to float32 now contradicts the values around it until `cast_repair` has seen to it.
+The result is that of `onnxconverter_common.float16.convert_float_to_float16` (1.16) without shape inference. Float32
+tensors and values become float16. Ops and nodes on the block lists stay float32, with Casts around them. Inputs and
+outputs of the model stay float32 behind Casts if `keep_io_types`. Casts of the original graph stay as they are, so a
+Cast to float32 contradicts the values around it until `cast_repair` repairs it.
 
-The algorithm is our own. A float value has a form in which it is made, and one in which it is known by its name; each
-reader wants one of the two. Where they differ there is one Cast per value, right behind its maker, so that sorted nodes
-stay sorted. Differences from that library, which
-- runs for ever when 'Cast' is blocked, and casts around a blocked node only those values that have a `value_info`;
-- keeps an initializer float32 for all its readers if one of them is blocked, and converts a Constant for all of them:
-  here a tensor stays float32 if only blocked nodes read it, and others get a Cast where both kinds do;
-- overlooks `value_float` of Constants, the implicit value of ConstantOfShape, inputs that only bodies read, bodies of
-  blocked nodes, and nodes that read an output of the model.
+The algorithm is our own. A float value has a type that its node produces, and a type under its own name; each consumer
+needs one of the two types. Where they differ there is one Cast per value, right behind its producer, so sorted nodes
+stay sorted. Differences from that library:
+- it never ends when 'Cast' is blocked, and casts around a blocked node only the values that have a `value_info`;
+- it keeps an initializer float32 for all its consumers if one of them is blocked, and converts a Constant for all of
+  them. Here a tensor stays float32 if only blocked nodes consume it; where both kinds do, the others get a Cast;
+- it ignores `value_float` of Constants, the implicit value of ConstantOfShape, inputs that only subgraphs consume,
+  subgraphs of blocked nodes, and nodes that consume an output of the model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from artifacts.errors import StepError
 from artifacts.graph.fp16_values import Fp16Rounding
-from artifacts.graph.node_order import bodies
+from artifacts.graph.graph_lookup import all_names, free_name
+from artifacts.graph.nodes import subgraphs
 from artifacts.graph.tensors import inline_bytes, is_external, iter_tensors
 from artifacts.untrusted.foreign_errors import foreign_errors
 
@@ -35,7 +36,7 @@ FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 
 @dataclass(frozen=True)
 class Fp16Options:
-    """What stays float32: nodes by op type and by name, and the model's inputs and outputs."""
+    """Nodes that stay float32, by op type and by name, and whether the model's inputs and outputs do."""
 
     op_block_list: frozenset[str]
     node_block_list: frozenset[str]
@@ -44,7 +45,7 @@ class Fp16Options:
 
 @dataclass(frozen=True)
 class Fp16Changes:
-    """What was done: tensors turned to float16, Casts inserted."""
+    """Number of tensors converted to float16 and of Casts inserted."""
 
     tensors: int
     casts: int
@@ -53,22 +54,22 @@ class Fp16Changes:
 def rewrite_to_fp16(model: ModelProto, options: Fp16Options, rounding: Fp16Rounding) -> Fp16Changes:
     """Rewrite the model, whose nodes must be sorted, in place.
 
-    Tensors in the protobuf are converted. External ones only get their new data type: they still refer to their float32
-    bytes, twice as long, which are to be converted when they are written.
+    Tensors in the protobuf are converted. External tensors only get their new data type. They still refer to their
+    float32 bytes, twice as long, which must be converted when they are written.
     Raises StepError as `check_convertible` does, and if there is no tensor to convert.
     """
     check_convertible(model)
-    rewriter = _Rewriter(options, rounding, _value_names(model.graph))
+    rewriter = _Fp16Rewriter(options, rounding, all_names(model.graph))
     with foreign_errors("onnx", "types cannot be inferred", "export the model again"):
         typed = shape_inference.infer_shapes(model)
     rewriter.visit(model.graph, typed.graph, ChainMap(), blocked=False, io_half=not options.keep_io_types)
     if not rewriter.tensors:
-        raise StepError("0 tensors turned to float16", "give a float32 model, and shorter block lists")
+        raise StepError("0 tensors converted to float16", "give a float32 model, and shorter block lists")
     return Fp16Changes(rewriter.tensors, rewriter.casts)
 
 
 def check_convertible(model: ModelProto) -> None:
-    """Raises StepError for a model that has float16 values already, or functions."""
+    """Raise StepError for a model that has float16 values already, or functions."""
     if model.functions:
         raise StepError(
             f"function '{model.functions[0].name}': functions are not converted",
@@ -77,24 +78,27 @@ def check_convertible(model: ModelProto) -> None:
     values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
     types = {value.type.tensor_type.elem_type for value in values} | {t.data_type for t in iter_tensors(model)}
     if FLOAT16 in types:
-        raise StepError("the model holds float16 values already", "convert the float32 model")
+        raise StepError("the model has float16 values already", "convert the float32 model")
 
 
 @dataclass(eq=False)
 class _Value:
-    """A float value. `place` is the index among its graph's nodes at which a Cast of it goes."""
+    """A float value. A Cast of it is inserted at `cast_index` among its graph's nodes.
+
+    `half` says whether it is produced as float16, `named_half` whether its name stands for float16.
+    """
 
     name: str
-    place: int
+    cast_index: int
     half: bool
-    known_half: bool
-    maker: tuple[NodeProto, int] | None = None  # a node and which of its outputs
-    tensor: TensorProto | None = None  # an initializer's or Constant's, whose form its readers decide
+    named_half: bool
+    producer: tuple[NodeProto, int] | None = None  # a node and which of its outputs
+    tensor: TensorProto | None = None  # an initializer's or Constant's, whose type its consumers decide
     is_result: bool = False
-    readers: dict[bool, list[tuple[NodeProto, int]]] = field(default_factory=lambda: {False: [], True: []})
+    consumers: dict[bool, list[tuple[NodeProto, int]]] = field(default_factory=lambda: {False: [], True: []})
 
 
-class _Rewriter:
+class _Fp16Rewriter:
     def __init__(self, options: Fp16Options, rounding: Fp16Rounding, names: set[str]) -> None:
         self.tensors = 0
         self.casts = 0
@@ -105,21 +109,21 @@ class _Rewriter:
     def visit(
         self, graph: GraphProto, typed: GraphProto, scope: ChainMap[str, _Value], *, blocked: bool, io_half: bool
     ) -> None:
-        """Rewrite a graph or body. `typed` is the same graph with inferred types, `scope` the float values in sight."""
+        """Rewrite a graph or subgraph. `typed` is the graph with inferred types, `scope` the visible float values."""
         infos = {info.name: info for info in (*typed.value_info, *typed.output, *typed.input)}
         own = scope.maps[0]
         tensors = {tensor.name for tensor in graph.initializer}
-        for given in graph.input:
-            if _is_float(given) and given.name not in tensors:  # old files list initializers among the inputs
-                own[given.name] = _Value(given.name, 0, io_half, io_half)
+        for entry in graph.input:
+            if _is_float(entry) and entry.name not in tensors:  # old files list initializers among the inputs
+                own[entry.name] = _Value(entry.name, 0, io_half, io_half)
         _define_initializers(graph, own)
         for index, (node, typed_node) in enumerate(zip(graph.node, typed.node, strict=True)):
             node_blocked = blocked or self._is_blocked(node)
             for position, name in enumerate(node.input):
                 if name in scope:
-                    scope[name].readers[not node_blocked].append((node, position))
-            for body, typed_body in zip(bodies(node), bodies(typed_node), strict=True):
-                self.visit(body, typed_body, scope.new_child(), blocked=node_blocked, io_half=not node_blocked)
+                    scope[name].consumers[not node_blocked].append((node, position))
+            for subgraph, typed_subgraph in zip(subgraphs(node), subgraphs(typed_node), strict=True):
+                self.visit(subgraph, typed_subgraph, scope.new_child(), blocked=node_blocked, io_half=not node_blocked)
             constant = None if node_blocked else _constant_tensor(node)
             for position, name in enumerate(node.output):
                 if name in infos and _is_float(infos[name]):
@@ -129,13 +133,13 @@ class _Rewriter:
                 self._convert_attributes(node)
         for output in graph.output:
             if output.name in own:
-                own[output.name].known_half, own[output.name].is_result = io_half, True
+                own[output.name].named_half, own[output.name].is_result = io_half, True
         for value in own.values():
             if value.tensor is not None:
                 self._settle(value, value.tensor)
         for info in (*graph.input, *graph.output, *graph.value_info):
             if info.name in own:
-                _set_type(info, half=own[info.name].known_half)
+                _set_type(info, half=own[info.name].named_half)
         self._insert_casts(graph, own, infos)
 
     def _is_blocked(self, node: NodeProto) -> bool:
@@ -155,31 +159,31 @@ class _Rewriter:
     ) -> None:
         casts: list[tuple[int, NodeProto]] = []
         for value in own.values():
-            readers = value.readers[not value.known_half]
-            if value.half == value.known_half and not readers:
+            consumers = value.consumers[not value.named_half]
+            if value.half == value.named_half and not consumers:
                 continue
-            other = self._fresh(f"{value.name}_{'fp32' if value.known_half else 'fp16'}")
-            for node, position in readers:
+            other = free_name(f"{value.name}_{'fp32' if value.named_half else 'fp16'}", self._names)
+            for node, position in consumers:
                 node.input[position] = other
-            if value.half == value.known_half:
-                casts.append((value.place, _cast(value.name, other, half=not value.known_half)))
-            elif value.maker is not None:
-                node, position = value.maker
+            if value.half == value.named_half:
+                casts.append((value.cast_index, _cast(value.name, other, half=not value.named_half)))
+            elif value.producer is not None:
+                node, position = value.producer
                 node.output[position] = other
-                casts.append((value.place, _cast(other, value.name, half=value.known_half)))
+                casts.append((value.cast_index, _cast(other, value.name, half=value.named_half)))
             if value.name in infos:
                 info = graph.value_info.add()
                 info.CopyFrom(infos[value.name])
                 info.name = other
-                _set_type(info, half=not value.known_half)
+                _set_type(info, half=not value.named_half)
         self.casts += len(casts)
-        for place, cast in sorted(casts, key=lambda item: item[0], reverse=True):
-            graph.node.insert(place, cast)
+        for index, cast in sorted(casts, key=lambda item: item[0], reverse=True):
+            graph.node.insert(index, cast)
 
     def _settle(self, value: _Value, tensor: TensorProto) -> None:
         if not value.is_result:
-            value.known_half = not value.readers[False]
-        value.half = value.known_half
+            value.named_half = not value.consumers[False]
+        value.half = value.named_half
         if value.half:
             self._convert(tensor)
 
@@ -191,13 +195,6 @@ class _Rewriter:
             tensor.raw_data = halves.tobytes()
         tensor.data_type = FLOAT16
 
-    def _fresh(self, wish: str) -> str:
-        name = wish
-        while name in self._names:
-            name += "_"
-        self._names.add(name)
-        return name
-
 
 def _define_initializers(graph: GraphProto, own: MutableMapping[str, _Value]) -> None:
     for tensor in graph.initializer:
@@ -205,11 +202,11 @@ def _define_initializers(graph: GraphProto, own: MutableMapping[str, _Value]) ->
             own[tensor.name] = _Value(tensor.name, 0, True, True, tensor=tensor)
     for sparse in graph.sparse_initializer:
         if sparse.values.data_type == FLOAT:
-            own[sparse.values.name] = _Value(sparse.values.name, 0, half=False, known_half=False)
+            own[sparse.values.name] = _Value(sparse.values.name, 0, half=False, named_half=False)
 
 
 def _constant_tensor(node: NodeProto) -> TensorProto | None:
-    """The tensor of a float Constant. `value_float` and `value_floats` are turned into one first."""
+    """Return the tensor of a float Constant. `value_float` and `value_floats` are turned into a tensor first."""
     if node.op_type != "Constant":
         return None
     attribute = node.attribute[0]
@@ -229,12 +226,3 @@ def _is_float(info: ValueInfoProto) -> bool:
 
 def _set_type(info: ValueInfoProto, *, half: bool) -> None:
     info.type.tensor_type.elem_type = FLOAT16 if half else FLOAT
-
-
-def _value_names(graph: GraphProto) -> set[str]:
-    names = {item.name for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)}
-    for node in graph.node:
-        names.update(node.input, node.output)
-        for body in bodies(node):
-            names |= _value_names(body)
-    return names

@@ -1,8 +1,8 @@
-"""Float32 numbers to float16, a piece at a time.
+"""Convert float32 numbers to float16, a chunk at a time.
 
-Rounds to nearest, ties to even. As in onnxconverter-common, no number changes its sign or becomes zero or infinite:
-those nearer to zero than `min_positive_val` are moved out to it, finite ones beyond `max_finite_val` in to it; zeros,
-infinities and NaN stay.
+Numbers are rounded to nearest, ties to even. As in onnxconverter-common, no number changes its sign or becomes zero or
+infinite. Numbers closer to zero than `min_positive_val` are moved to it, finite numbers beyond `max_finite_val` are
+moved to that. Zeros, infinities and NaN stay.
 """
 
 from __future__ import annotations
@@ -17,46 +17,45 @@ import numpy as np
 from onnx import parser
 from onnxruntime import InferenceSession, SessionOptions
 
-from artifacts.graph.content import PIECE_BYTES, FileRange
+from artifacts.graph.tensor_content import CHUNK_BYTES, FileRange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Bounds are checked a run at a time: a number that may have to move costs a second check of its run, not of its chunk.
 RUN_ELEMENTS = 1024
-"""Numbers are looked through a run at a time: one that may have to move costs its run a second look, not its piece."""
 
+# All bits but the sign.
 MAGNITUDE = np.uint16(0x7FFF)
-"""All bits but the sign."""
 
 
 class Fp16Rounding:
-    """Converts arrays, and counts what it moved to the bounds so far: `raised` and `lowered`; in any number of threads.
+    """Convert arrays, and count the numbers that were moved to the bounds: `raised` and `lowered`. Thread-safe.
 
-    Few calls on much data each: whoever computes in numpy lets the other threads have the interpreter, and waits to
-    get it back.
+    Use few, large numpy calls: each one releases and re-acquires the GIL.
     """
 
     def __init__(self, min_positive_val: float, max_finite_val: float) -> None:
         self.raised = self.lowered = 0
-        self._rooms: list[_Room] = []
+        self._buffers: list[_Buffers] = []
         self._lock = Lock()
-        self._session = _cast_session()  # made here, by one thread
+        self._session = _cast_session()  # created here, by one thread
         self._low, self._high = np.float32(min_positive_val), np.float32(max_finite_val)
         low, high = np.array([min_positive_val, max_finite_val], np.float16).view(np.uint16)
         self._first_inside = low + np.uint16(1)
         self._inside = high - self._first_inside
 
-    def take_room(self) -> _Room:
-        """Memory for a piece, to be given back: one that is free, else a new one."""
+    def take_buffers(self) -> _Buffers:
+        """Return buffers for a chunk: free ones, else new ones. Give them back with `give_back`."""
         with self._lock:
-            return self._rooms.pop() if self._rooms else _Room(self._session)
+            return self._buffers.pop() if self._buffers else _Buffers(self._session)
 
-    def give_back(self, room: _Room) -> None:
-        """Let the next content have it."""
-        self._rooms.append(room)
+    def give_back(self, buffers: _Buffers) -> None:
+        """Keep the buffers for the next content."""
+        self._buffers.append(buffers)
 
     def convert(self, values: NDArray[np.float32]) -> NDArray[np.float16]:
-        """The float16 of each value, in a new array of the same shape."""
+        """Return the float16 of each value, in a new array of the same shape."""
         flat = values.reshape(-1)
         halves: NDArray[np.float16] = self._session.run(None, {"float32": flat})[0]
         self.keep_bounds(halves, flat, np.empty(flat.size, np.uint16))
@@ -65,16 +64,16 @@ class Fp16Rounding:
     def keep_bounds(
         self, halves: NDArray[np.float16], values: NDArray[np.float32], scratch: NDArray[np.uint16]
     ) -> None:
-        """Move what is beyond the bounds, in `halves`, the rounded `values`; all three are flat and of one size."""
+        """Move numbers of `halves`, the rounded `values`, to the bounds. All three arrays are flat and of one size."""
         if not halves.size:
             return
-        # Looked for on the bits, where one subtraction finds both ends: small magnitudes wrap around to large ones.
-        # Rounding keeps the order, so whatever was beyond a bound is now at or beyond the rounded bound.
+        # This works on the bits, where one subtraction finds both ends: small magnitudes wrap around to large ones.
+        # Rounding keeps the order, so a number beyond a bound is now at or beyond the rounded bound.
         np.bitwise_and(halves.view(np.uint16), MAGNITUDE, out=scratch)
         np.subtract(scratch, self._first_inside, out=scratch)
         runs = _run_starts(halves.size)
         suspects = runs[np.maximum.reduceat(scratch, runs) >= self._inside]
-        # Of a piece of trained weights, a run or two has a number that is tiny; of pruned ones each has zeros.
+        # In a chunk of trained weights, a run or two has a tiny number; in pruned weights each run has zeros.
         if suspects.size > runs.size // 8:
             self._move(halves, values)
         else:
@@ -107,19 +106,21 @@ cast (float[N] float32) => (float16[N] float16) { float16 = Cast<to: int = 10>(f
 
 @cache
 def _cast_session() -> InferenceSession:
-    """Rounds as `astype` does, bit for bit, but 25 times as fast: with the machine's own instruction."""
+    """Return a session that rounds as `astype`, bit for bit, but 25 times as fast: by the processor's instruction."""
     options = SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     return InferenceSession(parser.parse_model(CAST).SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-class _Room:
-    """Memory for a piece on its way, with the session's input and output tied to it. Kept for one content after the
-    other: to touch new pages for each takes longer than to convert what is put there."""
+class _Buffers:
+    """Buffers for a chunk, bound to the session's input and output.
+
+    They are reused for one content after the other: to touch new pages takes longer than to convert the numbers.
+    """
 
     def __init__(self, session: InferenceSession) -> None:
-        self.values = np.zeros(PIECE_BYTES // 4, np.float32)
+        self.values = np.zeros(CHUNK_BYTES // 4, np.float32)
         self.halves = np.empty(self.values.size, np.float16)
         self.scratch = np.empty(self.values.size, np.uint16)
         self._session = session
@@ -128,13 +129,13 @@ class _Room:
         self._binding.bind_output("float16", "cpu", 0, np.float16, self.halves.shape, self.halves.ctypes.data)
 
     def cast(self) -> None:
-        """Round all `values` to `halves`, however many are of use: to tie fewer to the session takes longer."""
+        """Round all `values` to `halves`, however many are needed: to bind fewer to the session takes longer."""
         self._session.run_with_iobinding(self._binding)
 
 
 @dataclass(frozen=True)
 class Fp16Content:
-    """The float32 bytes of a file read as float16 ones: half as many, converted piece by piece in the same memory."""
+    """The float32 numbers of a file range as float16: half the bytes, converted chunk by chunk in the same buffers."""
 
     source: FileRange
     rounding: Fp16Rounding
@@ -143,14 +144,14 @@ class Fp16Content:
     def nbytes(self) -> int:
         return self.source.nbytes // 2
 
-    def pieces(self) -> Iterator[memoryview]:
-        room = self.rounding.take_room()
-        to_read, to_write = room.values.view(np.uint8).data, room.halves.view(np.uint8).data
+    def chunks(self) -> Iterator[memoryview]:
+        buffers = self.rounding.take_buffers()
+        to_read, to_write = buffers.values.view(np.uint8).data, buffers.halves.view(np.uint8).data
         with self.source.opened() as read_into:
-            for start in range(0, self.source.nbytes, PIECE_BYTES):
-                count = min(PIECE_BYTES, self.source.nbytes - start) // 4
+            for start in range(0, self.source.nbytes, CHUNK_BYTES):
+                count = min(CHUNK_BYTES, self.source.nbytes - start) // 4
                 read_into(to_read[: 4 * count], start)
-                room.cast()
-                self.rounding.keep_bounds(room.halves[:count], room.values[:count], room.scratch[:count])
+                buffers.cast()
+                self.rounding.keep_bounds(buffers.halves[:count], buffers.values[:count], buffers.scratch[:count])
                 yield to_write[: 2 * count]
-        self.rounding.give_back(room)
+        self.rounding.give_back(buffers)

@@ -1,71 +1,75 @@
-"""A model in a folder: found, loaded without its weights, written with them.
+"""A model in a folder: find it, load it without its weights, write it with them.
 
-A model is one `.onnx` file, and when it is large its tensors are in one more, `<name>.onnx.data`, beside it. What
-happens in between costs no memory: `load_graph` reads the protobuf alone, the tensors keep pointing at their file, and
-`save_graph` copies their bytes from there.
+A model is one `.onnx` file. The tensors of a large one are in a second file, `<name>.onnx.data`, beside it. To change
+a model takes no memory for its weights: `load_graph` reads the protobuf alone, its tensors keep their reference to the
+data file, and `save_graph` copies their bytes from there.
 
     model = load_graph(path)                                        # external tensors stay where they are
     ...                                                             # change nodes; give a tensor new values inline
     save_graph(model, out / path.name, source_folder=path.parent)   # external ones are copied, inline ones written
 
-`TensorReader(path)` (see `tensor_reader`) gives the values of single tensors as numpy views.
+`tensor_content.TensorReader(path)` gives the values of single tensors as numpy views.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from artifacts.errors import StepError
 from artifacts.graph.external_data import check_references
-from artifacts.graph.strip_docs import strip_docs
+from artifacts.graph.nodes import subgraphs
 from artifacts.graph.structure import check_structure
-from artifacts.graph.tensor_reader import TensorReader
 from artifacts.graph.tensor_writer import PROTOBUF_LIMIT_BYTES, stored_tensors, write_model
 from artifacts.graph.tensors import is_external, iter_tensors
 from artifacts.untrusted.foreign_errors import foreign_errors
 from artifacts.untrusted.read_input import require_inside
 
-__all__ = [
-    "TensorReader",
-    "check_model",
-    "consolidate",
-    "find_model",
-    "iter_tensors",
-    "load_graph",
-    "model_bytes",
-    "save_graph",
-]
-
+# A model whose tensors need more gets a data file. Protobuf ends at 2^31, browsers' buffers a little earlier.
 INLINE_LIMIT_BYTES = 1_500_000_000
-"""A model whose tensors need more goes into two files. Protobuf ends at 2^31, browsers' buffers a little earlier."""
 
 _COPY_AGAIN = "copy or export the file again"
 
 
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Put the file's name in front of the fact of a StepError, unless it is there."""
+    try:
+        yield
+    except StepError as error:
+        if error.fact.startswith(f"{path.name}: "):
+            raise
+        raise StepError(f"{path.name}: {error.fact}", error.fix) from None
+
+
 def find_model(folder: Path) -> Path:
-    """The only `.onnx` file in the folder. Raises StepError if there is none, more than one, or a link out of it."""
+    """Return the only `.onnx` file of the folder.
+
+    Raises StepError if there is none or more than one, or if it is a link out of the folder.
+    """
     models = sorted(path for path in folder.glob("*.onnx") if path.is_file())
     if len(models) != 1:
         names = ", ".join(f"'{path.name}'" for path in models) or "none"
-        raise StepError(f"{folder.name}: one .onnx file is expected, found {names}", "give the folder of one model")
-    require_inside(models[0], "put a copy of the file in its place")
+        raise StepError(f"{folder.name}: must contain one .onnx file, found {names}", "give the folder of one model")
+    require_inside(models[0], "replace it by a copy of the file")
     return models[0]
 
 
 def model_bytes(folder: Path) -> int:
-    """The bytes of all files of a model's folder, subfolders included."""
+    """Return the bytes of all files of a model's folder, with its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def load_graph(path: Path) -> ModelProto:
-    """The model without its external data, after checking that each external tensor can be read.
+    """Return the model without its external data, after a check that each external tensor can be read.
 
     Raises StepError if the file is missing, truncated, of 2^31 bytes or more, or not ONNX, or if its external data are
-    missing, too short, linked, outside the model's folder or of another size than their dims and dtype say.
+    missing, too short, linked, outside the model's folder or of another size than their dims and dtype need.
     """
     if not path.is_file():
         raise StepError(f"{path.name}: no such file", "build the artifact again")
@@ -77,11 +81,9 @@ def load_graph(path: Path) -> ModelProto:
     except DecodeError as error:
         raise StepError(f"{path.name}: not an ONNX file, or truncated ({error})", _COPY_AGAIN) from None
     if not (model.HasField("graph") and model.opset_import):
-        raise StepError(f"{path.name}: not an ONNX file, or truncated: it holds no graph with its opset", _COPY_AGAIN)
-    try:
+        raise StepError(f"{path.name}: not an ONNX file, or truncated: has no graph with its opset", _COPY_AGAIN)
+    with errors_of(path):
         check_structure(model)
-    except StepError as error:
-        raise StepError(f"{path.name}: {error.fact}", error.fix) from None
     check_references(model, path)
     return model
 
@@ -96,15 +98,15 @@ def save_graph(
 ) -> None:
     """Write the model to `path`, with its tensors in it or in `<path.name>.data` beside it, streamed.
 
-    Bytes come from where a tensor has them: the protobuf, or for external ones the file in `source_folder` (the folder
-    of the file that was loaded; it may be left out when no tensor is external).
-    `external` says where they go: True = tensors of 1024 bytes and more into the data file (initializers and Constants,
-    also in the bodies of If, Loop and Scan), False = all into the protobuf, None = into the protobuf unless they need
-    more than `inline_limit_bytes`. Tensors in the data file start at multiples of 64 bytes. The same model gives the
-    same bytes.
+    The bytes of a tensor come from the protobuf, or from the file in `source_folder` if it is external. That is the
+    folder of the file that was loaded; it may be omitted when no tensor is external.
+    `external` decides where the bytes go. True: tensors of 1024 bytes and more into the data file (initializers and
+    Constants, also in the subgraphs of If, Loop and Scan). False: all into the protobuf. None: into the protobuf unless
+    they need more than `inline_limit_bytes`. Tensors in the data file start at multiples of 64 bytes. The same model
+    gives the same bytes.
 
-    The model is used up: afterwards its tensors refer to the new files. Raises StepError if the protobuf would reach
-    2^31 bytes, FileExistsError if a file to be written is there already.
+    The model must not be used afterwards: its tensors refer to the new files. Raises StepError if the protobuf would
+    reach 2^31 bytes, FileExistsError if a file to be written exists.
     """
     if source_folder is None and any(is_external(tensor) for tensor in iter_tensors(model)):
         raise ValueError("the model has external tensors: say in which folder they are")
@@ -117,10 +119,10 @@ def save_graph(
 def consolidate(
     path_in: Path, path_out: Path, *, external: bool | None = None, inline_limit_bytes: int = INLINE_LIMIT_BYTES
 ) -> None:
-    """Turn a model with any number of loose data files into `path_out` with at most one, and drop exporters' notes.
+    """Turn a model with any number of data files into `path_out` with at most one, and drop exporters' notes.
 
-    `path_out` is in another folder than `path_in`; the data file is called after it, so this also renames a model. See
-    `save_graph` for the parameters and `strip_docs` for what is dropped.
+    `path_out` is in another folder than `path_in`. The data file is named after it, so this also renames a model. See
+    `save_graph` for the parameters and `strip_docs` for the notes.
     """
     model = load_graph(path_in)
     strip_docs(model)
@@ -128,6 +130,40 @@ def consolidate(
 
 
 def check_model(path: Path) -> None:
-    """Run `onnx.checker` on the file (by path: its data may exceed 2 GB). Raises StepError with what it found."""
+    """Run `onnx.checker` on the file (by path: its data may exceed 2 GB). Raises StepError with the checker's error."""
     with foreign_errors("onnx", f"{path.name}: not valid ONNX", "make the model again"):
         onnx.checker.check_model(str(path))
+
+
+def strip_docs(model: ModelProto) -> None:
+    """Clear the notes that exporters write for debugging: paths and stack traces, which differ between machines.
+
+    These are every doc string of the model, and the metadata of its graphs, nodes, values and tensors. The model's own
+    `metadata_props` stay: runtimes read them.
+    """
+    model.ClearField("doc_string")
+    for tensor in iter_tensors(model):
+        tensor.ClearField("doc_string")
+        tensor.ClearField("metadata_props")
+    _strip_graph(model.graph)
+    for function in model.functions:
+        function.ClearField("doc_string")
+        function.ClearField("metadata_props")
+        _strip_nodes(function.node)
+
+
+def _strip_graph(graph: GraphProto) -> None:
+    for item in (graph, *graph.input, *graph.output, *graph.value_info):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
+    _strip_nodes(graph.node)
+
+
+def _strip_nodes(nodes: Iterable[NodeProto]) -> None:
+    for node in nodes:
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+        for subgraph in subgraphs(node):
+            _strip_graph(subgraph)

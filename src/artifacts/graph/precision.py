@@ -1,4 +1,4 @@
-"""In how many bits a model keeps its weights: what is called fp32 must not hold int8."""
+"""Precision of a model's weights: a file that is called fp32 must not contain int8 weights."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from onnx import ModelProto, TensorProto
 
 from artifacts.graph.tensors import BITS_PER_ELEMENT, iter_tensors, tensor_nbytes
 
+# A smaller tensor is a bias, a scale or a shape.
 WEIGHT_BYTES = 1024
-"""What needs less is a bias, a scale or a shape."""
 
+# The fewest bits first. `int8` stands for 8 and fewer, `fp32` for 32 and more.
 PRECISIONS = ("int8", "fp16", "fp32")
-"""By bits, the fewest first. `int8` stands for 8 and fewer, `fp32` for 32 and more."""
 
 
 def weight_precision(model: ModelProto) -> str:
-    """The one of `PRECISIONS` with the fewest bits that any weight is stored in.
+    """Return the one of `PRECISIONS` with the fewest bits that any weight is stored in.
 
-    Block-quantised weights (MatMulNBits) are int8 too, and so are those that a DequantizeLinear widens again.
+    Block-quantised weights (MatMulNBits) count as int8, and so do weights that a DequantizeLinear converts back.
     """
     bits = min(
         (

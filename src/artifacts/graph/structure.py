@@ -1,8 +1,13 @@
-"""Check that a parsed model is a graph: what every step takes for granted, and a protobuf does not say.
+"""Check that a parsed protobuf is a valid graph, so that steps can rely on it.
 
-Any bytes that happen to parse are a protobuf. These checks look at the graph alone, and at no external byte: texts are
-UTF-8, each tensor has the values that its dims and dtype say, each node has the inputs, outputs and attributes of its
-op, no value is defined twice or from itself. What ops mean is left to `onnx.checker` and to the runtimes.
+Any bytes that happen to parse are a protobuf. These checks read the graph alone and no external byte:
+
+- strings are UTF-8;
+- each tensor has as many values as its dims and dtype need;
+- each node has the inputs, outputs and attributes of its op;
+- no value is defined twice or depends on itself.
+
+The meaning of ops is left to `onnx.checker` and to the runtimes.
 """
 
 from __future__ import annotations
@@ -10,22 +15,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, defs
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]  # protobuf ships no types
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    StringStringEntryProto,
+    TensorProto,
+    defs,
+)
 
 from artifacts.errors import StepError
-from artifacts.graph.node_order import bodies, node_ranks
-from artifacts.graph.tensors import check_values, iter_places
-from artifacts.graph.texts import check_texts
+from artifacts.graph.nodes import node_ranks, subgraphs
+from artifacts.graph.tensors import check_values, located_tensors
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 _FIX = "export the model again, or copy its file again"
 
 LARGEST_OPSET = 2**31 - 1
-# A schema's bound for an op that takes any number of inputs.
+# The upper bound in the schema of an op that takes any number of inputs.
 _ANY_NUMBER = 2**31 - 1
 
-# The field that an attribute of a type has its value in, for those that Python code follows.
+# The field that contains the value of an attribute, by type, for the types that this package reads.
 _FIELDS = {
     AttributeProto.TENSOR: "t",
     AttributeProto.GRAPH: "g",
@@ -42,8 +60,8 @@ Opsets = Mapping[str, int]
 
 
 def check_structure(model: ModelProto) -> None:
-    """Check the model. Raises StepError, with the node, tensor or value, for the first thing that is wrong."""
-    check_texts(model)
+    """Check the model. Raises StepError that names the node, tensor or value for the first error."""
+    check_strings(model)
     opsets = _opsets(model.opset_import, "the model")
     for domain in {function.domain for function in model.functions}:
         opsets.setdefault(domain, 1)
@@ -53,12 +71,47 @@ def check_structure(model: ModelProto) -> None:
             if value.type.WhichOneof("value") is None:
                 raise StepError(f"{what} '{value.name}': has no type", _FIX)
     _check_functions(model.functions)
-    for place in iter_places(model):
-        check_values(place)
+    for located in located_tensors(model):
+        check_values(located)
+
+
+def check_strings(model: ModelProto) -> None:
+    """Check that all strings of the model are UTF-8. Raises StepError that quotes the first one that is not.
+
+    ONNX's schema is proto2, whose parser accepts any bytes as a string. Protobuf's Python returns them as `bytes`,
+    where all other code expects `str`.
+    """
+    waiting: list[Message] = [model]
+    while waiting:
+        message = waiting.pop()
+        if isinstance(message, NodeProto):
+            names = (message.name, message.op_type, message.domain, message.doc_string, message.overload)
+            _require_str((*names, *message.input, *message.output))
+            if not (message.attribute or message.metadata_props or message.device_configurations):
+                continue
+        if isinstance(message, TensorProto):  # not by its fields: to list them would copy its values
+            entries = (*message.external_data, *message.metadata_props)
+            _require_str((message.name, message.doc_string, *_strings(entries)))
+            continue
+        for field, value in message.ListFields():
+            if field.type == FieldDescriptor.TYPE_MESSAGE:
+                waiting.extend(value if field.is_repeated else (value,))
+            elif field.type == FieldDescriptor.TYPE_STRING:
+                _require_str(value if field.is_repeated else (value,))
+
+
+def _strings(entries: Iterable[StringStringEntryProto]) -> list[str]:
+    return [text for entry in entries for text in (entry.key, entry.value)]
+
+
+def _require_str(texts: Iterable[str | bytes]) -> None:
+    for text in texts:
+        if isinstance(text, bytes):
+            raise StepError(f"contains the string {text[:60]!r}, which is not UTF-8", "export the model again")
 
 
 def _opsets(imports: Iterable[OperatorSetIdProto], where: str) -> dict[str, int]:
-    """The version of each domain. Raises StepError for one that is imported twice or in no version that can be."""
+    """Return the version of each domain. Raises StepError for two versions of a domain, and for an impossible one."""
     found: dict[str, int] = {}
     for entry in imports:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
@@ -76,22 +129,22 @@ def _check_graph(graph: GraphProto, opsets: Opsets) -> None:
     _check_nodes(graph.node, opsets)
     node_ranks(graph)
     for node in graph.node:
-        for body in bodies(node):
-            _check_graph(body, opsets)
+        for subgraph in subgraphs(node):
+            _check_graph(subgraph, opsets)
 
 
 def _check_definitions(graph: GraphProto) -> None:
-    """Each value of a graph is defined once; an initializer may stand among the inputs too."""
+    """Check that each value of a graph is defined once. An initializer may be listed as an input too."""
     inputs = [value.name for value in graph.input]
     tensors = [tensor.name for tensor in graph.initializer]
     tensors += [sparse.values.name for sparse in graph.sparse_initializer]
     defaults = set(inputs) & set(tensors)
-    made = [name for node in graph.node for name in node.output if name]
+    produced = [name for node in graph.node for name in node.output if name]
     for what, names in (
         ("initializers", tensors),
         ("inputs", inputs),
         ("outputs", [value.name for value in graph.output]),
-        ("values", [*inputs, *(name for name in tensors if name not in defaults), *made]),
+        ("values", [*inputs, *(name for name in tensors if name not in defaults), *produced]),
     ):
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
@@ -116,7 +169,7 @@ def _check_nodes(nodes: Iterable[NodeProto], opsets: Opsets) -> None:
 
 
 class _Signature(NamedTuple):
-    """The least and most inputs and outputs of an op, the types of its attributes, and those that it must have."""
+    """Least and most inputs and outputs of an op, types of its attributes, and names of the required ones."""
 
     inputs: tuple[int, int]
     outputs: tuple[int, int]
@@ -126,7 +179,7 @@ class _Signature(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _signature(op_type: str, domain: str, version: int) -> _Signature | None:
-    """None for an op that ONNX does not define: runtimes have ops of their own, in its domain too."""
+    """Return None for an op that ONNX does not define: runtimes have ops of their own, in ONNX's domain too."""
     if not defs.has(op_type, domain):
         return None
     try:
@@ -151,7 +204,7 @@ def _check_signature(node: NodeProto, signature: _Signature) -> None:
             many = f"{least} or more" if most == _ANY_NUMBER else f"{least} to {most}"
             raise _unfit(node, f"has {len(names)} {what}, needs {least if least == most else many}")
     if "" in node.input[: signature.inputs[0]]:
-        raise _unfit(node, "leaves out an input that it needs")
+        raise _unfit(node, "a required input is missing")
     given = {attribute.name: attribute.type for attribute in node.attribute}
     for name, found in given.items():
         wanted = signature.attributes.get(name, found)
@@ -165,13 +218,13 @@ def _check_signature(node: NodeProto, signature: _Signature) -> None:
 
 
 def _check_attributes(node: NodeProto) -> None:
-    """Each attribute has a name of its own, and a value in the field of its type and in no other."""
+    """Check that attributes have different names, each with a value in the field of its type and in no other."""
     names = set()
     for attribute in node.attribute:
         if attribute.name in names:
             raise _unfit(node, f"has the attribute '{attribute.name}' twice")
         names.add(attribute.name)
-        if attribute.ref_attr_name:  # of a function, whose caller gives the value
+        if attribute.ref_attr_name:  # in a function: its caller gives the value
             continue
         wanted = _FIELDS.get(attribute.type, "")
         there = {field for field in _SINGLE if attribute.HasField(field)}
@@ -182,7 +235,7 @@ def _check_attributes(node: NodeProto) -> None:
 
 
 def _check_functions(functions: Iterable[FunctionProto]) -> None:
-    """Check the nodes of functions, and that none calls itself: runtimes write calls out, without an end."""
+    """Check the nodes of functions, and that no function calls itself: runtimes would inline it without end."""
     calls: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for function in functions:
         opsets = _opsets(function.opset_import, f"function '{function.name}'")
@@ -192,7 +245,7 @@ def _check_functions(functions: Iterable[FunctionProto]) -> None:
     while calls:
         leaves = [key for key, called in calls.items() if not called & calls.keys()]
         if not leaves:
-            raise StepError(f"function '{min(calls)[1]}': calls itself, perhaps through others", _FIX)
+            raise StepError(f"function '{min(calls)[1]}': calls itself, directly or through other functions", _FIX)
         for key in leaves:
             del calls[key]
 
@@ -200,8 +253,8 @@ def _check_functions(functions: Iterable[FunctionProto]) -> None:
 def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     for node in nodes:
         yield node
-        for body in bodies(node):
-            yield from _all_nodes(body.node)
+        for subgraph in subgraphs(node):
+            yield from _all_nodes(subgraph.node)
 
 
 def _type_name(attribute_type: int) -> str:

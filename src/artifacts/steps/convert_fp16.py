@@ -1,9 +1,9 @@
 """Convert a float32 model to float16: weights and values, not its inputs and outputs.
 
-Half the bytes, in the type that GPUs compute fastest. There are two converters: our own, which streams each weight from
-file to file, and onnxconverter-common, which many published models were made with and which holds the whole model in
-memory. Both leave the Casts inside the graph as they were, so that their output alone may not load:
-`fix_fp16_casts` is to follow. Where the two differ is said in `artifacts.graph.fp16_graph`.
+The result has half the bytes, in the type that GPUs compute fastest. There are two converters. Our own streams each
+weight from file to file. onnxconverter-common made many published models, and holds the whole model in memory. Both
+leave the Casts inside the graph as they are, so that their output alone may not load: `fix_fp16_casts` must follow.
+`artifacts.graph.fp16_graph` lists the differences.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from artifacts.params import StepParams
 
 TOOLS = ("numpy", "onnx", "onnxconverter-common", "onnxruntime", "protobuf")
 
+# Ops that runtimes lack in float16: the list of onnxconverter-common 1.16.
 FLOAT32_OPS = (
     "ArrayFeatureExtractor", "Binarizer", "CastMap", "CategoryMapper", "CumSum", "DictVectorizer", "FeatureVectorizer",
     "Imputer", "LabelEncoder", "LinearClassifier", "LinearRegressor", "Max", "Min", "NonMaxSuppression", "Normalizer",
     "OneHotEncoder", "RandomUniformLike", "Range", "Resize", "RoiAlign", "SVMClassifier", "SVMRegressor", "Scaler",
     "TopK", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "Upsample", "ZipMap",
 )  # fmt: skip
-"""Ops that runtimes lack in float16: the list of onnxconverter-common 1.16."""
 
 
 class Params(StepParams):
@@ -33,9 +33,9 @@ class Params(StepParams):
 
     converter: Literal["streaming", "onnxconverter-common"] = "streaming"
     min_positive_val: float = Field(default=1e-7, ge=0, lt=1)
-    """What is nearer to zero, but not zero, is moved out to it."""
+    """Numbers closer to zero, but not zero, are moved to it."""
     max_finite_val: float = Field(default=1e4, ge=1, le=65504)
-    """What is finite and beyond it is moved in to it; float16 ends at 65504."""
+    """Finite numbers beyond it are moved to it; float16 ends at 65504."""
     op_block_list: tuple[str, ...] = FLOAT32_OPS
     """Types of nodes that stay in float32."""
     node_block_list: tuple[str, ...] = ()
@@ -44,56 +44,54 @@ class Params(StepParams):
     """Whether float32 inputs and outputs of the model stay float32."""
 
     @model_validator(mode="after")
-    def _apart(self) -> Params:
+    def _bounds_differ(self) -> Params:
         if struct.pack("e", self.min_positive_val) == struct.pack("e", self.max_finite_val):
-            raise ValueError("min_positive_val and max_finite_val are one number in float16: move them apart")
+            raise ValueError("min_positive_val and max_finite_val are the same number in float16: choose others")
         return self
 
     @model_validator(mode="after")
-    def _not_for_ever(self) -> Params:
+    def _conversion_ends(self) -> Params:
         if self.converter == "onnxconverter-common" and "Cast" in self.op_block_list:
-            raise ValueError("onnxconverter-common runs for ever when op_block_list has 'Cast'; 'streaming' does not")
+            raise ValueError("onnxconverter-common never ends when op_block_list contains 'Cast'; use 'streaming'")
         return self
 
 
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
     """Write the model to `out` under its name, with external data if it has them now.
 
-    Metrics: tensors that are float16 now; from 'streaming' also the Casts inserted and the values moved to the bounds.
-    Raises StepError for a model that cannot be read, that holds float16 already, or in which nothing is to convert.
+    Metrics: tensors converted; from 'streaming' also the Casts inserted and the values moved to the bounds.
+    Raises StepError for a model that cannot be read, that has float16 already, or that has nothing to convert.
     """
-    from artifacts.graph.model_file import find_model
+    from artifacts.graph.model_file import errors_of, find_model
 
     convert = _stream if params.converter == "streaming" else _convert_in_memory
     path = find_model(model)
-    try:
+    with errors_of(path):
         return convert(path, out / path.name, params)
-    except StepError as error:
-        named = error.fact if error.fact.startswith(path.name) else f"{path.name}: {error.fact}"
-        raise StepError(named, error.fix) from None
 
 
 def _stream(source: Path, target: Path, params: Params) -> dict[str, float | int | str]:
-    from artifacts.graph.content import FileRange
     from artifacts.graph.fp16_graph import Fp16Options, rewrite_to_fp16
     from artifacts.graph.fp16_values import Fp16Content, Fp16Rounding
     from artifacts.graph.model_file import load_graph
-    from artifacts.graph.tensor_writer import stored_tensors, write_model
-    from artifacts.graph.tensors import is_external, tensor_nbytes
+    from artifacts.graph.tensor_content import FileRange
+    from artifacts.graph.tensor_writer import any_external, stored_tensors, write_model
+    from artifacts.graph.tensors import tensor_nbytes
 
     model = load_graph(source)
     stored = stored_tensors(model, source.parent)
     rounding = Fp16Rounding(params.min_positive_val, params.max_finite_val)
     blocked = frozenset(params.op_block_list), frozenset(params.node_block_list)
     changes = rewrite_to_fp16(model, Fp16Options(*blocked, params.keep_io_types), rounding)
-    # A rewritten external tensor needs half of the bytes that it has: those are converted on their way.
+    external = any_external(stored)
+    # A rewritten external tensor needs half of its stored bytes: they are converted when they are written.
     contents = [
-        (place, Fp16Content(content, rounding))
-        if isinstance(content, FileRange) and content.nbytes != tensor_nbytes(place.tensor)
-        else (place, content)
-        for place, content in stored
+        (located, Fp16Content(content, rounding))
+        if isinstance(content, FileRange) and content.nbytes != tensor_nbytes(located.tensor)
+        else (located, content)
+        for located, content in stored
     ]
-    write_model(model, contents, target, external=any(is_external(place.tensor) for place, _ in stored))
+    write_model(model, contents, target, external=external)
     return {
         "tensors": changes.tensors,
         "casts_inserted": changes.casts,
@@ -121,7 +119,7 @@ def _convert_in_memory(source: Path, target: Path, params: Params) -> dict[str, 
         foreign_errors("onnxconverter_common", "onnxconverter-common does not convert it", "use converter: streaming"),
         foreign_errors("onnx", "onnx does not read it", "export the model again"),
     ):
-        warnings.simplefilter("ignore", UserWarning)  # one for each tensor with a value moved to a bound
+        warnings.simplefilter("ignore", UserWarning)  # it warns of each tensor with a value moved to a bound
         model = convert_float_to_float16(
             onnx.load(source),
             min_positive_val=params.min_positive_val,
@@ -133,6 +131,6 @@ def _convert_in_memory(source: Path, target: Path, params: Params) -> dict[str, 
         )
     tensors = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in iter_tensors(model))
     if not tensors:
-        raise StepError(f"{source.name}: 0 tensors turned to float16", "give a float32 model, and shorter block lists")
+        raise StepError("0 tensors converted to float16", "give a float32 model, and shorter block lists")
     save_graph(model, target, external=external)
     return {"tensors": tensors}

@@ -1,11 +1,11 @@
-"""Fuse predictor and joint into the decoder_joint graph that onnx-asr and its kin call once per decoding step.
+"""Fuse predictor and joint into the decoder_joint graph that onnx-asr and others run once per decoding step.
 
-NeMo exports these two as one graph, and its names, dtypes and dimensions have become the form that others read:
+NeMo exports these two as one graph. Other consumers expect its names, dtypes and dimensions:
 `encoder_outputs` [B, D, T], `targets` [B, U] int32, `target_length` [B] int32, `input_states_1` and `_2` [L, B, H] →
 `outputs` [B, T, U, V] (raw logits: tokens, blank, durations), `prednet_lengths` [B] int32 (the `target_length` given),
-`output_states_1` and `_2` [L, B, H]. L and H are numbers in the file: onnx-asr makes its first states from them.
-Made from the two graphs rather than from the checkpoint, it holds the operators and weights that were measured there,
-and needs no NeMo.
+`output_states_1` and `_2` [L, B, H]. L and H are numbers in the file: onnx-asr creates its first states from them.
+The step fuses the two graphs rather than exports the checkpoint. So the result has the operators and weights that were
+measured there, and the step needs no NeMo.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 TOOLS = ("onnx", "protobuf")
 
+# The fused graph runs the same operators on the same values; a runtime may only combine them differently.
 MAX_ABS_DIFF = 1e-6
-"""The fused graph runs the same operators on the same values; a runtime may only combine them differently."""
 
 PREDICTOR_NAMES = {
     "y": "y", "h": "input_states_1", "c": "input_states_2",
@@ -32,36 +32,36 @@ PREDICTOR_NAMES = {
 }  # fmt: skip
 JOINT_NAMES = {"encoder_output": "encoder_outputs", "predictor_output": "g", "joint_output": "outputs"}
 
+# The meaning of each dimension, whatever the graphs call it. B, T and U may be open, the others are numbers.
 INPUT_DIMS = {
     "encoder_outputs": "BDT", "targets": "BU", "target_length": "B", "input_states_1": "LBH", "input_states_2": "LBH",
 }  # fmt: skip
-"""What each dimension is, whatever the graphs call it. B, T and U may be open, the others are numbers in the file."""
 OPEN_DIMS = "BTU"
 
 
 class Params(StepParams):
-    """There is nothing to choose."""
+    """No parameters."""
 
 
 def run(out: Path, params: Params, *, predictor: Path, joint: Path) -> dict[str, float]:
     """Write `decoder_joint-model.onnx` from the folders of the predictor and the joint.
 
-    Returns the largest absolute difference of each output from the two graphs run one after the other. Raises StepError
-    if one is above 1e-6, or if the two do not fit together.
+    Metrics: the largest absolute difference of each output from the two graphs, run one after the other. Raises
+    StepError if one is above 1e-6, or if the two graphs do not fit together.
     """
     from artifacts.graph.model_file import check_model, find_model, load_graph, save_graph
-    from artifacts.graph.tensor_writer import pull_inline, stored_tensors
+    from artifacts.graph.tensor_writer import embed_external_data, stored_tensors
 
     models = []
     paths = find_model(predictor), find_model(joint)
     for path, names in zip(paths, (PREDICTOR_NAMES, JOINT_NAMES), strict=True):
         model = load_graph(path)
-        pull_inline(stored_tensors(model, path.parent))
+        embed_external_data(stored_tensors(model, path.parent))
         found = {value.name for value in (*model.graph.input, *model.graph.output)}
         if found != set(names):
             raise StepError(
-                f"{path.name}: inputs and outputs are {sorted(found)}, expected are {sorted(names)}",
-                "give the artifacts of export_predictor and export_joint, or what was made from them",
+                f"{path.name}: inputs and outputs are {sorted(found)}, must be {sorted(names)}",
+                "give the artifacts of export_predictor and export_joint, or artifacts made from them",
             )
         models.append(model)
     fused = out / "decoder_joint-model.onnx"
@@ -78,10 +78,10 @@ def _fuse(predictor: ModelProto, joint: ModelProto) -> ModelProto:
     _rename(predictor.graph, "predictor/", PREDICTOR_NAMES)
     _rename(joint.graph, "joint/", JOINT_NAMES)
     values = _by_name((*predictor.graph.input, *predictor.graph.output, *joint.graph.output, joint.graph.input[0]))
-    gives, takes = _dims(values["g"]), _dims(_by_name(joint.graph.input)["g"])
-    if gives != takes:
+    produced, consumed = _dims(values["g"]), _dims(_by_name(joint.graph.input)["g"])
+    if produced != consumed:
         raise StepError(
-            f"the predictor gives 'g' {gives}, the joint takes 'predictor_output' {takes}",
+            f"the predictor gives 'g' {produced}, the joint takes 'predictor_output' {consumed}",
             "export both from one checkpoint, with the same sizes",
         )
     tokens = _dims(values["y"])
@@ -108,7 +108,7 @@ def _fuse(predictor: ModelProto, joint: ModelProto) -> ModelProto:
 
 
 def _merge_opsets(predictor: ModelProto, joint: ModelProto) -> None:
-    """Let the predictor import the joint's domains. Raises StepError for one of which they use different versions."""
+    """Add the joint's domains to the predictor's imports. Raises StepError for a domain with two versions."""
     versions = {_domain(opset): opset.version for opset in predictor.opset_import}
     for opset in joint.opset_import:
         domain = _domain(opset)
@@ -122,27 +122,27 @@ def _merge_opsets(predictor: ModelProto, joint: ModelProto) -> None:
 
 
 def _domain(opset: OperatorSetIdProto) -> str:
-    return opset.domain or "ai.onnx"  # both mean ONNX's own
+    return opset.domain or "ai.onnx"  # both mean ONNX's own domain
 
 
 def _rename(graph: GraphProto, prefix: str, names: Mapping[str, str]) -> None:
-    """Give inputs and outputs the names of the table and everything else the prefix."""
+    """Rename inputs and outputs by the table, and add the prefix to all other names."""
+    from artifacts.graph.nodes import subgraphs
 
     def new(name: str) -> str:
-        return names.get(name, prefix + name) if name else name  # an empty name is an optional input left out
+        return names.get(name, prefix + name) if name else name  # an empty name is an omitted optional input
 
     for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         item.name = new(item.name)
     for sparse in graph.sparse_initializer:
         sparse.values.name = new(sparse.values.name)
     for node in graph.node:
-        if node.name:  # the prefix alone would be one name for many
+        if node.name:  # the prefix alone would be the name of many nodes
             node.name = prefix + node.name
         node.input[:] = [new(name) for name in node.input]
         node.output[:] = [new(name) for name in node.output]
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _rename(attribute.g, prefix, names)
+        for subgraph in subgraphs(node):
+            _rename(subgraph, prefix, names)
 
 
 def _by_name(values: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
@@ -150,13 +150,13 @@ def _by_name(values: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
 
 
 def _dims(value: ValueInfoProto) -> list[int | str | None]:
-    """Numbers, names, and None where neither is told."""
+    """Return a number, a name, or None for an unknown dimension."""
     dims = value.type.tensor_type.shape.dim
     return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims]
 
 
 def _check_dims(inputs: Iterable[ValueInfoProto]) -> None:
-    """Raises StepError for an input of another rank than it must have, or with an open dimension where a number is."""
+    """Raise StepError for an input of the wrong rank, or with an open dimension that must be a number."""
     for value in inputs:
         dims, meant = _dims(value), INPUT_DIMS[value.name]
         numbers = (isinstance(dim, int) or letter in OPEN_DIMS for dim, letter in zip(dims, meant, strict=False))
@@ -168,7 +168,7 @@ def _check_dims(inputs: Iterable[ValueInfoProto]) -> None:
 
 
 def _compare(fused: Path, predictor: Path, joint: Path) -> dict[str, float]:
-    """Run both ways on random states and encoder frames, of several sizes where these are open."""
+    """Run the fused graph and the two graphs on random states and encoder frames, in several sizes."""
     from onnxruntime import InferenceSession
 
     from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_model
@@ -206,7 +206,7 @@ def _largest_differences(
             worst = float(np.max(np.abs(want - have)))
             if not worst <= MAX_ABS_DIFF:
                 raise StepError(
-                    f"{fused.name}: '{name}' is {worst:.3g} off what predictor and joint give by themselves",
+                    f"{fused.name}: '{name}' differs by {worst:.3g} from predictor and joint run one after the other",
                     "report it: the graphs were fused wrongly",
                 )
             largest[f"{name}_max_abs_diff"] = max(largest.get(f"{name}_max_abs_diff", 0.0), worst)

@@ -186,9 +186,9 @@ def _graphs(graph: GraphProto) -> list[GraphProto]:
 
 def _place(source: Path, target: Path, contract: Contract, precisions: Sequence[str]) -> None:
     """Write a model under its new name, with onnx-asr's names for its values; weights are copied, not read."""
-    from artifacts.graph.model_file import iter_tensors, load_graph, save_graph
+    from artifacts.graph.model_file import load_graph, save_graph
     from artifacts.graph.precision import weight_precision
-    from artifacts.graph.tensors import is_external
+    from artifacts.graph.tensors import is_external, iter_tensors
 
     model = load_graph(source)
     if (found := weight_precision(model)) not in precisions:

@@ -190,8 +190,8 @@ def _dims(value: ValueInfoProto, axes: int) -> list[Any]:
 
 def _save(model: ModelProto, source: Path, target: Path) -> None:
     """Write the model, with its weights in the model file or in a data file, as in the source."""
-    from artifacts.graph.model_file import check_model, iter_tensors, save_graph
-    from artifacts.graph.tensors import is_external
+    from artifacts.graph.model_file import check_model, save_graph
+    from artifacts.graph.tensors import is_external, iter_tensors
 
     in_two_files = any(is_external(tensor) for tensor in iter_tensors(model))
     save_graph(model, target, source_folder=source.parent, external=in_two_files)

@@ -1,10 +1,11 @@
 """Measure an artifact's size: its bytes, its largest file, and its bytes under gzip, brotli and zstd.
 
-What a user downloads is often the compressed size, and it says more than the plain one: fp32 weights shrink by a few
-percent, int8 ones by a third. Each file is read once, piece by piece, by all compressors side by side.
+Users often download the compressed size, which says more than the plain one: fp32 weights shrink by a few percent,
+int8 weights by a third. Each file is read once, chunk by chunk, by all compressors in parallel.
 
-Writes `metrics.json`: for each file and in total `bytes`, `gzip_bytes`, `brotli_bytes` and `zstd_bytes`, then the
-largest file and the compressors, with the version of zlib: it comes with Python and is not pinned like a package.
+The step writes `metrics.json`: `bytes`, `gzip_bytes`, `brotli_bytes` and `zstd_bytes` for each file and in total, the
+largest file, and the compressors. These have the version of zlib: it comes with Python and is not pinned like a
+package.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from artifacts.params import StepParams
 
 TOOLS = ("brotli", "zstandard")
 
-PIECE_BYTES = 1 << 22
-GZIP_CONTAINER = 31  # zlib's wbits for a window of 32 KiB and a gzip header, which holds no time and no name
+CHUNK_BYTES = 1 << 22
+GZIP_CONTAINER = 31  # zlib's wbits for a window of 32 KiB and a gzip header without time and name
 
 log = logging.getLogger(__name__)
 
 
 class Params(StepParams):
-    """Levels that take minutes for gigabytes (brotli 11 takes hours). null leaves a compressor out."""
+    """Levels that take minutes for gigabytes (brotli 11 takes hours). null disables a compressor."""
 
     gzip_level: int | None = Field(default=6, ge=1, le=9)
     brotli_quality: int | None = Field(default=5, ge=0, le=11)
@@ -39,7 +40,7 @@ class Params(StepParams):
 
 
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
-    """Measure every file of the artifact `model`. Returns the totals. Raises StepError if it holds no file."""
+    """Measure every file of the artifact `model`. Metrics: the totals. Raises StepError if it has no file."""
     paths = sorted(path for path in model.rglob("*") if path.is_file())
     if not paths:
         raise StepError(f"{model.name}: no file to measure", "build the artifact again")
@@ -86,14 +87,14 @@ def _compressors(params: Params) -> dict[str, _Compressor]:
 def _measure(path: Path, params: Params) -> dict[str, int]:
     compressors = _compressors(params)
     size = dict.fromkeys(("bytes", *(f"{name}_bytes" for name in compressors)), 0)
-    # The libraries compress outside of Python's lock, so that threads help; sizes do not depend on them.
+    # The libraries release the GIL while they compress, so threads help. Sizes do not depend on them.
     total = path.stat().st_size
     with ThreadPoolExecutor(max(1, len(compressors))) as pool, path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            if size["bytes"] % (16 * PIECE_BYTES) == 0:
+        while chunk := file.read(CHUNK_BYTES):
+            if size["bytes"] % (16 * CHUNK_BYTES) == 0:
                 log.info("compressing %s", path.name, extra={"done": size["bytes"], "total": total})
-            size["bytes"] += len(piece)
-            compressed = pool.map(lambda compressor, piece=piece: compressor.compress(piece), compressors.values())
+            size["bytes"] += len(chunk)
+            compressed = pool.map(lambda compressor, chunk=chunk: compressor.compress(chunk), compressors.values())
             for name, output in zip(compressors, compressed, strict=True):
                 size[f"{name}_bytes"] += len(output)
     for name, compressor in compressors.items():

@@ -1,13 +1,13 @@
-"""Quantise a model's weights to 8 bits, and its activations while it runs (ONNX Runtime's dynamic quantisation).
+"""Quantise a model to int8 with ONNX Runtime's dynamic quantiser: activation scales are set at run time.
 
-A third of the bytes or less, no calibration, and the int8 that most published models of this family are. Its price: an
-activation has one scale for all its frames, set by the loudest, so that what is soft is lost in long recordings.
-Measure it on those before shipping it.
+The result has a third of the bytes or less, needs no calibration, and is the int8 of most published models of this
+family. Its price: an activation has one scale for all its frames, set by the loudest, so soft speech is lost in long
+recordings. Measure it on long recordings before you ship it.
 
-By default MatMul, LSTM and Gather are quantised: nearly all weights of a decoder_joint, and of an encoder all but its
-convolutions. Those stay float: with them quantised too, the embedded encoder's output strays ten times as far
-(1 - cosine 8e-4 instead of 9e-5), and soft endings are lost. An encoder of 0.6 billion parameters would be 0.2 GB
-smaller.
+By default MatMul, LSTM and Gather are quantised. These are nearly all weights of a decoder_joint, and of an encoder all
+but its convolutions. Convolutions stay float. With them quantised too, the error of the embedded encoder is ten times
+as large (1 - cosine 8e-4 instead of 9e-5), and soft endings are lost. An encoder of 0.6 billion parameters would be
+0.2 GB smaller.
 
 The result is right on every processor: no sum of products saturates (see `artifacts.graph.quantization.int8_sums`).
 MatMul weights are unsigned by default, and LSTM weights always.
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
 
 
-_NOT_STOCK = "export the model again, or use quantize_nbits"
+_CANNOT = "export the model again, or use quantize_nbits"
 
 
 class Params(StepParams):
-    """The defaults make what `onnx-asr` and its like load as `int8`."""
+    """The defaults make the file that `onnx-asr` and similar consumers load as `int8`."""
 
     per_channel: bool = False
-    """Whether each output channel of a weight has a scale of its own."""
+    """Whether each output channel of a weight has its own scale."""
     weight_type: Literal["QUInt8", "QInt8"] = "QUInt8"
     """QUInt8 has 8 bits and a zero point. QInt8 saturates with 8 bits on processors without VNNI and needs
     `reduce_range`. LSTM weights are uint8 with a zero point of 128, regardless of this parameter."""
@@ -61,34 +61,33 @@ class Params(StepParams):
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
     """Write the quantised model to `out` under its name, in one file below 1.5 GB, and run it once.
 
-    Metrics: weights quantised, nodes that read them by op, nodes of `op_types` left float, the ops whose number
+    Metrics: weights quantised, nodes that consume them by op, nodes of `op_types` left float, the ops whose number
     changed, bytes before and after.
-    Raises StepError for a model that cannot be read, is not fp32, is quantised already or has weights that are sparse
-    or hold NaN or infinity, for a name in `nodes_to_exclude` that no node has, or if ONNX Runtime loses a value, no
-    node was quantised, a weight did not survive it or would saturate on a processor without VNNI, or the result does
-    not run with finite numbers.
+    Raises StepError as `open_float_model` does, and for weights that are sparse or have NaN or infinity. Also if ONNX
+    Runtime loses a value, if no node was quantised, or if the result does not run with finite numbers. Also for a
+    weight without a valid scale, that became a single number, or that saturates on a processor without VNNI.
     """
     from tempfile import TemporaryDirectory
 
-    from artifacts.graph.model_file import check_model, find_model, load_graph, model_bytes, save_graph
-    from artifacts.graph.node_order import sort_nodes
-    from artifacts.graph.op_counts import changed_ops, op_counts
-    from artifacts.graph.quantization.int8 import check_finite, check_quantized, count_readers
+    from artifacts.graph.change_metrics import changed_bytes, changed_ops, op_counts
+    from artifacts.graph.model_file import errors_of, load_graph, save_graph, strip_docs
+    from artifacts.graph.nodes import topological_sort
+    from artifacts.graph.quantization.float_model import open_float_model
     from artifacts.graph.quantization.int8_sums import check_sums
-    from artifacts.graph.quantization.quantizer_input import check_excluded, check_float_model
-    from artifacts.graph.quantization.stock_quantizer_input import check_dense
-    from artifacts.graph.quantization.unsigned_lstm import make_lstm_weights_unsigned
-    from artifacts.graph.strip_docs import strip_docs
-    from artifacts.graph.tensor_reader import TensorReader
-    from artifacts.graph.trial_run import trial_run
-    from artifacts.runtime.sessions import open_session
+    from artifacts.graph.quantization.stock_quantizer import (
+        check_dense,
+        check_finite,
+        check_quantized,
+        count_consumers,
+        make_lstm_weights_unsigned,
+    )
+    from artifacts.graph.smoke_run import check_and_run
+    from artifacts.graph.tensor_content import TensorReader
 
-    source = find_model(model)
-    target = out / source.name
-    before = _load(source, params)
-    check_float_model(before, source.name)
-    check_excluded(params.nodes_to_exclude, before, source.name)
-    check_dense(before, source.name)
+    source, before = open_float_model(model, params.nodes_to_exclude)
+    _prepare(before, params)
+    with errors_of(source):
+        check_dense(before)
     with TensorReader(source) as original:
         check_finite(before, original, {*params.op_types, "Gemm"})
     with TemporaryDirectory(dir=out) as scratch:
@@ -98,61 +97,57 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
             weights = check_quantized(after, reader, before, original)
             make_lstm_weights_unsigned(after, reader)
             check_sums(after, reader)
-        readers = count_readers(after)
-        if not readers:
+        consumers = count_consumers(after)
+        if not consumers:
             raise StepError(
                 f"{source.name}: 0 nodes quantised of the types {', '.join(params.op_types)}",
                 "name types in op_types that the model has, with constant weights",
             )
-        sort_nodes(after.graph)  # the quantiser sorts too, blind to what bodies read
+        topological_sort(after.graph)  # the quantiser sorts too, but ignores what subgraphs consume
         strip_docs(after)
         del after.graph.value_info[:]  # types that values had before
         del after.metadata_props[:]  # notes of the quantiser to itself
         after.metadata_props.extend(before.metadata_props)
         ops = changed_ops(op_counts(before), op_counts(after))
-        floats = set(params.op_types) - {"Gather"}  # most Gathers read shapes
+        floats = set(params.op_types) - {"Gather"}  # most Gathers select from shapes
         nodes_left_float = sum(node.op_type in floats for node in after.graph.node)
-        save_graph(after, target, source_folder=quantized.parent)
-    check_model(target)
-    trial_run(open_session(target, threads=1), target.name, model_bytes(out))
-    counts = {f"nodes_{op_type}": count for op_type, count in sorted(readers.items())}
-    sizes = {"bytes_before": model_bytes(model), "bytes_after": model_bytes(out)}
-    return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **ops, **sizes}
+        save_graph(after, out / source.name, source_folder=quantized.parent)
+    check_and_run(out / source.name)
+    counts = {f"nodes_{op_type}": count for op_type, count in sorted(consumers.items())}
+    return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **ops, **changed_bytes(model, out)}
 
 
-def _load(source: Path, params: Params) -> ModelProto:
-    """The model as ONNX Runtime's quantiser takes it."""
-    from artifacts.graph.model_file import load_graph
-    from artifacts.graph.quantization.stock_quantizer_input import drop_weight_inputs, separate_weights
+def _prepare(model: ModelProto, params: Params) -> None:
+    """Change the model, in place, to one that ONNX Runtime's quantiser converts correctly."""
+    from artifacts.graph.quantization.stock_quantizer import drop_weight_inputs, separate_weights
     from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers
 
-    model = load_graph(source)
     matrices_to_initializers(model)  # it quantises no weight that is a Constant
     separate_weights(model, params.op_types, params.nodes_to_exclude)
     drop_weight_inputs(model)
-    return model
 
 
 def _quantize(source: Path, scratch: Path, params: Params) -> Path:
-    """Let ONNX Runtime quantise a copy of the model: it writes beside what it reads, and to the temporary folder."""
+    """Quantise a copy of the model with ONNX Runtime, which writes beside its input and to the temporary folder."""
     import tempfile
 
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    from artifacts.graph.model_file import save_graph
+    from artifacts.graph.model_file import load_graph, save_graph
     from artifacts.untrusted.foreign_errors import foreign_errors
 
     copy, result = scratch / "float" / source.name, scratch / "quantized" / source.name
     copy.parent.mkdir()
     result.parent.mkdir()
-    model = _load(source, params)
-    add_pre_process_metadata(model)  # else it warns that shapes should be inferred first, which it then does itself
+    model = load_graph(source)
+    _prepare(model, params)
+    add_pre_process_metadata(model)  # without it the quantiser warns that shapes are not inferred, and infers them
     save_graph(model, copy, source_folder=source.parent)
     before, tempfile.tempdir = tempfile.tempdir, str(scratch)
     fact = f"{source.name}: ONNX Runtime does not quantise it"
     try:
-        with foreign_errors("onnxruntime", fact, _NOT_STOCK), foreign_errors("onnx", fact, _NOT_STOCK):
+        with foreign_errors("onnxruntime", fact, _CANNOT), foreign_errors("onnx", fact, _CANNOT):
             quantize_dynamic(
                 copy,
                 result,
@@ -166,9 +161,9 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     except StepError as error:
         if "unknown initializers/tensors" not in str(error.__cause__):
             raise
-        raise StepError(  # of a Gather that it quantises, what only bodies read
+        raise StepError(  # the output of a quantised Gather that only subgraphs consume
             f"{source.name}: ONNX Runtime loses values that it quantises: {error.__cause__}",
-            "name the nodes that make them in nodes_to_exclude",
+            "name the nodes that produce them in nodes_to_exclude",
         ) from error
     finally:
         tempfile.tempdir = before

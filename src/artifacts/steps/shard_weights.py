@@ -1,8 +1,8 @@
 """Spread a model's weights over files that each fit a byte budget.
 
-A browser cannot hold a buffer of 2^31 bytes, so a runtime there is given the weights of a large encoder in pieces, each
-under the very name that the model refers to. Tensors are moved whole and unchanged: the outputs of a sharded model are
-bit for bit those of the model. Their bytes are copied by the kernel, in the time of `cp`.
+A browser cannot hold a buffer of 2^31 bytes. So a runtime there loads the weights of a large encoder from several
+files, each under the name that the model refers to. Tensors are moved whole and unchanged: the outputs of a sharded
+model are bit for bit those of the model. The kernel copies their bytes, in the time of `cp`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ LARGEST_BUFFER_BYTES = 2**31 - 1
 
 
 class Params(StepParams):
-    """`max_shard_bytes`: what a shard may hold. The default leaves a browser room for more than the buffer itself."""
+    """The size of a shard."""
 
     max_shard_bytes: int = Field(default=1_500_000_000, gt=0, lt=2**31)
+    """The most bytes of a shard. The default leaves a browser memory for more than the buffer itself."""
 
 
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
     """Write `<name>.onnx` and `<name>.onnx.data.000`, `.001`, ... to `out`.
 
-    Tensors fill the shards in the model's order: initializers, Constants and those in the bodies of If, Loop and Scan.
-    Smaller ones than 1024 bytes are inline. A tensor larger than `max_shard_bytes` has a shard of its own.
+    Tensors fill the shards in the model's order: initializers, Constants and tensors in subgraphs of If, Loop and Scan.
+    Tensors below 1024 bytes are inline. A tensor larger than `max_shard_bytes` has a shard of its own.
 
     Raises StepError for a model that cannot be read, a tensor of 2^31 bytes or more, or if there is nothing to shard.
     """
@@ -39,11 +40,11 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     path = find_model(model)
     graph = load_graph(path)
     tensors = stored_tensors(graph, model)
-    for place, content in tensors:
+    for located, content in tensors:
         if content.nbytes > LARGEST_BUFFER_BYTES:
             raise StepError(
-                f"{path.name}: {place.label} has {content.nbytes} bytes, no shard may exceed {LARGEST_BUFFER_BYTES}",
-                "split the tensor in the graph, or shard a model of smaller dtype",
+                f"{path.name}: {located.label} has {content.nbytes} bytes, no shard may exceed {LARGEST_BUFFER_BYTES}",
+                "split the tensor in the graph, or shard a model of a smaller dtype",
             )
     shards = write_data_files(tensors, out, lambda index: f"{path.name}.data.{index:03d}", params.max_shard_bytes)
     if not shards:

@@ -64,7 +64,7 @@ def test_the_largest_magnitude_is_that_of_either_end() -> None:
 def test_a_value_that_was_not_measured_is_an_error(folder: Path) -> None:
     with pytest.raises(StepError, match="no statistics of the value 'other'") as caught:
         StatisticsReader(folder).read("other")
-    assert caught.value.fix == "calibrate on this very model"
+    assert caught.value.fix == "calibrate on this model"
 
 
 def test_statistics_of_another_model_are_refused_also_where_only_its_data_file_differs(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_statistics_of_another_model_are_refused_also_where_only_its_data_file_d
 @pytest.mark.parametrize("missing", ["statistics.json", "statistics.npz"])
 def test_a_folder_without_statistics_is_an_error(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
-    with pytest.raises(StepError, match=r"holds no statistics\.json and statistics\.npz"):
+    with pytest.raises(StepError, match=r"has no statistics\.json and statistics\.npz"):
         StatisticsReader(folder)
 
 
@@ -100,7 +100,7 @@ def test_the_bytes_are_the_same_whenever_they_are_written(folder: Path, tmp_path
     )
     (tmp_path / "again").mkdir()
     here = Path(__file__).parent
-    command = [sys.executable, "-c", script, str(here), str(here.parents[1]), str(tmp_path / "again")]
+    command = [sys.executable, "-c", script, str(here), str(here.parents[1] / "support"), str(tmp_path / "again")]
     subprocess.run(command, env={"PYTHONHASHSEED": "9", "TZ": "Asia/Tokyo"}, check=True)
     for name in ("statistics.json", "statistics.npz"):
         assert digest(folder / name) == digest(tmp_path / "again" / name)
@@ -126,13 +126,13 @@ def damage(folder: Path, **arrays: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("arrays", "fact"),
     [
-        ({"0.low": np.zeros(4, np.float32)}, "not of one number of channels"),
-        ({"0.clip": np.zeros(1, np.float32)}, "not of one number of channels"),
-        ({"0.rows": np.zeros((0, 3), np.float32)}, "not of one number of channels"),
-        ({"0.rows": np.zeros(3, np.float32)}, "not of one number of channels"),
+        ({"0.low": np.zeros(4, np.float32)}, "different numbers of channels"),
+        ({"0.clip": np.zeros(1, np.float32)}, "different numbers of channels"),
+        ({"0.rows": np.zeros((0, 3), np.float32)}, "different numbers of channels"),
+        ({"0.rows": np.zeros(3, np.float32)}, "different numbers of channels"),
         ({"0.high": np.full(3, np.nan, np.float32)}, "high: NaN or infinity"),
         ({"0.clip": np.float32(np.inf)}, "clip: NaN or infinity"),
-        ({"0.low": np.full(3, 9, np.float32)}, "its ranges end before they begin"),
+        ({"0.low": np.full(3, 9, np.float32)}, "a range ends below its start"),
         ({"0.low": np.zeros(3)}, "array '0.low': is float64"),
     ],
 )

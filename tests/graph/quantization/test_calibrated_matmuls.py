@@ -1,4 +1,4 @@
-"""MatMuls are found by the value that they read, and statistics that do not belong to them are refused."""
+"""MatMuls are read with the statistics of their activation, and statistics of another model are refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from onnx import ModelProto, numpy_helper
 from artifacts.errors import StepError
 from artifacts.graph.model_file import load_graph
 from artifacts.graph.quantization.activation_statistics import ActivationStatistics, StatisticsReader, write_statistics
-from artifacts.graph.quantization.calibrated_matmuls import matmuls_by_value, read_calibrated
-from artifacts.graph.quantization.weight_matmuls import weight_matmuls
+from artifacts.graph.quantization.calibrated_matmuls import read_calibrated
+from artifacts.graph.quantization.weight_matmuls import matmuls_by_activation, weight_matmuls
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +27,22 @@ def statistics(folder: Path, value: str, channels: int) -> StatisticsReader:
     return StatisticsReader(folder)
 
 
-def test_the_readers_of_a_value_are_together_and_the_excluded_are_not(model: ModelProto) -> None:
+def test_the_consumers_of_a_value_are_together_without_the_excluded(model: ModelProto) -> None:
     everything = weight_matmuls(model)
-    found = matmuls_by_value(model, ())
+    found = matmuls_by_activation(model, ())
     assert [one.node.name for group in found.values() for one in group] == [
         one.node.name for value in found for one in everything if one.activation == value
     ]
     queries = [one for one in everything if "linear_q" in one.node.name]
     attention = found[queries[0].activation]
     assert [one.node.name.split("_")[-1] for one in attention] == ["q/MatMul", "k/MatMul", "v/MatMul"]
-    without = matmuls_by_value(model, {queries[0].node.name})
+    without = matmuls_by_activation(model, {queries[0].node.name})
     assert without[queries[0].activation] == attention[1:]
     assert len(without) == len(found)
 
 
 def test_weights_come_with_their_statistics(model: ModelProto, encoder_fp32: Path, tmp_path: Path) -> None:
-    value, group = next(iter(matmuls_by_value(model, ()).items()))
+    value, group = next(iter(matmuls_by_activation(model, ()).items()))
     measured, weights = read_calibrated(group, statistics(tmp_path, value, group[0].sizes[0]), encoder_fp32)
     assert measured.value == value
     for one, weight in zip(group, weights, strict=True):
@@ -53,7 +53,7 @@ def test_weights_come_with_their_statistics(model: ModelProto, encoder_fp32: Pat
 def test_statistics_of_another_model_are_refused(
     model: ModelProto, encoder_fp32: Path, tmp_path: Path, other: str
 ) -> None:
-    value, group = next(iter(matmuls_by_value(model, ()).items()))
+    value, group = next(iter(matmuls_by_activation(model, ()).items()))
     channels = group[0].sizes[0]
     measured = statistics(tmp_path, "another" if other == "value" else value, channels - (other == "channels"))
     with pytest.raises(StepError) as caught:
@@ -63,17 +63,17 @@ def test_statistics_of_another_model_are_refused(
         "value": f"no statistics of the value '{value}'",
         "channels": f"statistics of the value '{value}': {channels - 1} channels, '{name}' multiplies {channels}",
     }
-    assert (caught.value.fact, caught.value.fix) == (facts[other], "calibrate on this very model")
+    assert (caught.value.fact, caught.value.fix) == (facts[other], "calibrate on this model")
 
 
 @pytest.mark.parametrize("number", [np.nan, -np.inf])
 def test_a_weight_that_is_not_finite_is_refused(encoder_fp32: Path, tmp_path: Path, number: float) -> None:
     broken = onnx.load(encoder_fp32 / "encoder-model.onnx")
-    value, group = next(iter(matmuls_by_value(broken, ()).items()))
+    value, group = next(iter(matmuls_by_activation(broken, ()).items()))
     weight = numpy_helper.to_array(group[0].weight).copy()
     weight[3, 4] = number
     group[0].weight.CopyFrom(numpy_helper.from_array(weight, group[0].weight.name))
     measured = statistics(tmp_path, value, len(weight))
-    with pytest.raises(StepError, match="holds NaN or infinity") as caught:
+    with pytest.raises(StepError, match="has NaN or infinity") as caught:
         read_calibrated(group, measured, encoder_fp32)
-    assert caught.value.fact == f"weight '{group[0].weight.name}': holds NaN or infinity"
+    assert caught.value.fact == f"weight '{group[0].weight.name}': has NaN or infinity"

@@ -11,7 +11,7 @@ from onnx import ModelProto, numpy_helper, parser
 
 from artifacts.errors import StepError
 from artifacts.graph.quantization.int8_sums import LARGEST_ACTIVATION, LARGEST_SUM, check_sums, saturating_weights
-from artifacts.graph.tensor_reader import TensorReader
+from artifacts.graph.tensor_content import TensorReader
 
 Array = np.ndarray[Any, Any]
 
@@ -52,7 +52,7 @@ def test_the_limit_is_two_products_in_16_bits(text: str, largest: int, saturates
 
 
 @pytest.mark.parametrize("text", [WEIGHT_ONLY, TABLE])
-def test_what_is_not_multiplied_as_integers_does_not_count(text: str) -> None:
+def test_weights_that_are_not_multiplied_as_integers_do_not_count(text: str) -> None:
     assert found(model(text, weight(127))) == []
 
 

@@ -12,8 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from artifacts.errors import StepError
-from artifacts.graph.content import FileRange, InTensor
-from artifacts.graph.quantization.nbits_values import (
+from artifacts.graph.quantization.nbits import (
     BlockFormat,
     BlockQuantizer,
     Blocks,
@@ -22,6 +21,7 @@ from artifacts.graph.quantization.nbits_values import (
     read_floats,
 )
 from artifacts.graph.quantization.weight_matmuls import weight_matmuls
+from artifacts.graph.tensor_content import FileRange, InTensor
 
 Array = np.ndarray[Any, Any]
 
@@ -117,8 +117,8 @@ def test_no_number_moves_by_more_than_half_a_step_or_a_whole_one_at_the_far_end(
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ([1, np.nan], "holds NaN or infinity"),
-        ([1, -np.inf], "holds NaN or infinity"),
+        ([1, np.nan], "has NaN or infinity"),
+        ([1, -np.inf], "has NaN or infinity"),
         ([1e-40, 0], "quantised with the scale "),
         ([1e-45, 0], "quantised with the scale -?0.0"),
     ],
@@ -144,7 +144,7 @@ def test_zeros_stay_zeros() -> None:
 def test_the_parts_of_a_weight_are_quantised_once_and_in_any_order(
     encoder_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from artifacts.graph.quantization import nbits_values
+    from artifacts.graph.quantization import nbits
 
     runs: list[tuple[int, ...]] = []
 
@@ -152,7 +152,7 @@ def test_the_parts_of_a_weight_are_quantised_once_and_in_any_order(
         runs.append(weight.shape)
         return quantize_blocks(weight, form)
 
-    monkeypatch.setattr(nbits_values, "quantize_blocks", counted)
+    monkeypatch.setattr(nbits, "quantize_blocks", counted)
     form = BlockFormat(4, 32, symmetric=False)
     weights = dict(zip("ab", real_weights(encoder_fp32), strict=False))
     quantizer = BlockQuantizer(form, 2)
@@ -166,7 +166,7 @@ def test_the_parts_of_a_weight_are_quantised_once_and_in_any_order(
         quantizer._blocks = None
         runs.clear()
         for name, part in order:
-            data = b"".join(bytes(piece) for piece in contents[name, part].pieces())
+            data = b"".join(bytes(piece) for piece in contents[name, part].chunks())
             assert data == getattr(quantize_blocks(weights[name], form), part).tobytes()
             assert contents[name, part].nbytes == len(data)
         assert len(runs) == times
@@ -175,8 +175,8 @@ def test_the_parts_of_a_weight_are_quantised_once_and_in_any_order(
 def test_a_weight_that_cannot_be_quantised_is_named() -> None:
     source = InTensor(numpy_helper.from_array(np.full((4, 4), np.nan, np.float32)))
     content = NBitsContent("w", "scales", source, (4, 4), BlockQuantizer(BlockFormat(8, 32, symmetric=True), 1))
-    with pytest.raises(StepError, match="weight 'w': holds NaN or infinity"):
-        next(content.pieces())
+    with pytest.raises(StepError, match="weight 'w': has NaN or infinity"):
+        next(content.chunks())
 
 
 def test_floats_are_read_from_a_file_into_one_buffer(tmp_path: Path) -> None:

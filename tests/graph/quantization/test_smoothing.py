@@ -92,7 +92,7 @@ def test_another_processors_last_bits_change_no_choice(loud: ActivationStatistic
         np.testing.assert_array_equal(found.scale, before.scale)
 
 
-def test_the_errors_of_all_readers_are_summed(loud: ActivationStatistics, weights: list[Array]) -> None:
+def test_the_errors_of_all_consumers_are_summed(loud: ActivationStatistics, weights: list[Array]) -> None:
     both, *alone = (
         choose_smoothing(loud, loud.abs_max, group, [1.0], 64, may_leave=False).error  # its scale is X's alone
         for group in (weights, weights[:1], weights[1:])

@@ -1,4 +1,4 @@
-"""The graph that is written: one QuantizeLinear a value, int8 weights, and float left to whom it belongs."""
+"""The graph has one QuantizeLinear a value and int8 weights, and float weights where another node consumes them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from onnx import ModelProto, numpy_helper, parser
 from artifacts.errors import StepError
 from artifacts.graph.model_file import load_graph, save_graph
 from artifacts.graph.quantization.activation_statistics import ActivationStatistics, StatisticsReader, write_statistics
-from artifacts.graph.quantization.calibrated_matmuls import matmuls_by_value
 from artifacts.graph.quantization.matrix_content import write_replaced
 from artifacts.graph.quantization.static_int8 import Format, StaticMatMul, measure_matmuls, quantize_matmuls
+from artifacts.graph.quantization.weight_matmuls import matmuls_by_activation
 
 Array = np.ndarray[Any, Any]
 
@@ -68,7 +68,7 @@ def quantize(
 ) -> tuple[ModelProto, list[StaticMatMul]]:
     model = load_graph(source)
     folder = source.parent
-    groups = matmuls_by_value(model, excluded).values()
+    groups = matmuls_by_activation(model, excluded).values()
     found = [one for group in groups for one in measure_matmuls(group, statistics, folder, limit, clipped)]
     contents = quantize_matmuls(model, found, limit, form, folder)
     write_replaced(model, folder, contents, folder / "quantized.onnx")
@@ -137,7 +137,7 @@ def test_each_column_spans_the_limit(tmp_path: Path, statistics: StatisticsReade
 
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
 @pytest.mark.parametrize("body", [SHARED_VALUE, SHARED_WEIGHT])
-def test_a_node_that_stays_float_reads_what_it_read(
+def test_a_node_that_stays_float_keeps_its_inputs(
     tmp_path: Path, statistics: StatisticsReader, body: str, form: Format
 ) -> None:
     source = make(tmp_path, body)

@@ -55,7 +55,7 @@ def test_a_weight_in_a_constant_is_found_once_it_is_an_initializer(model: ModelP
     np.testing.assert_array_equal(numpy_helper.to_array(model.graph.initializer[-1]), MATRIX)
 
 
-def test_constants_that_are_no_float_matrices_stay(model: ModelProto) -> None:
+def test_constants_that_are_not_float_matrices_stay(model: ModelProto) -> None:
     vector, integers = np.ones(4, np.float32), np.ones((4, 4), np.int64)
     for values in (vector, integers):
         node = helper.make_node("Constant", [], [f"of {values.dtype}"], value=numpy_helper.from_array(values))

@@ -1,4 +1,4 @@
-"""LayerNormalizations that nothing but weights read are found; others are left."""
+"""LayerNormalizations that only weights consume are found; others are left."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def model(*changes: tuple[str, str]) -> ModelProto:
     return parsed
 
 
-def test_a_layer_normalization_is_found_with_what_it_is_made_of_and_what_reads_it() -> None:
+def test_a_layer_normalization_is_found_with_its_constants_and_consumers() -> None:
     (norm,) = weighted_norms(model())
     assert (norm.value, norm.channels) == ("n", 4)
     assert [tensor.name for tensor in norm.affine] == ["gamma", "beta"]
-    assert [matmul.weight.name for matmul in norm.readers] == ["w", "v"]
+    assert [matmul.weight.name for matmul in norm.consumers] == ["w", "v"]
 
 
 def test_the_last_axis_is_the_default() -> None:
@@ -63,5 +63,5 @@ IF = """y = If(c) <then_branch = yes () => (float[B,2] p) { p = MatMul(n, w) },
         ("n = LayerNormalization<axis: int = -1>(x, gamma, beta)", "n = LayerNormalization(x, gamma, c)"),
     ],
 )
-def test_what_something_else_reads_or_makes_is_left(old: str, new: str) -> None:
+def test_values_of_other_consumers_or_producers_are_left(old: str, new: str) -> None:
     assert weighted_norms(model((old, new))) == []

@@ -3,7 +3,7 @@
 ONNX Runtime multiplies uint8 activations by int8 weights with the instructions of the processor. Without VNNI that is
 VPMADDUBSW (Intel, "Software Developer's Manual", volume 2), which adds two products in 16 bits and saturates: two
 products of 255 and 127 are 64,770 and come out as 32,767. AVX2 alone, AMD before Zen 4 and AVX-512 of the first
-generation are of that kind, and wasm is taken to be. uint8 weights take VPMADDWD, whose sums are exact everywhere.
+generation are of that kind, and wasm is treated as one. uint8 weights use VPMADDWD, whose sums are exact everywhere.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from onnx import ModelProto, TensorProto
 from artifacts.errors import StepError
 
 if TYPE_CHECKING:
-    from artifacts.graph.tensor_reader import TensorReader
+    from artifacts.graph.tensor_content import TensorReader
 
 LARGEST_ACTIVATION = 255
 LARGEST_SUM = 2**15 - 1
 
-# The ops that multiply integers, and which of their inputs may be weights.
+# Ops that multiply integers, and which of their inputs may be weights.
 _WEIGHT_INPUTS = {
     "ConvInteger": (1,), "DynamicQuantizeLSTM": (1, 2), "DynamicQuantizeMatMul": (1,), "MatMulInteger": (0, 1),
     "MatMulIntegerToFloat": (0, 1), "QAttention": (1,), "QGemm": (0, 3), "QLinearConv": (3,), "QLinearMatMul": (0, 3),
@@ -47,8 +47,8 @@ def check_sums(model: ModelProto, reader: TensorReader) -> None:
 def saturating_weights(model: ModelProto, reader: TensorReader) -> list[str]:
     """Return the names of int8 weights of the top graph that saturate on a processor without VNNI at worst.
 
-    The worst case is two activations of 255 that meet the weight's largest magnitude. Which two products are added
-    depends on the runtime.
+    The worst case is two activations of 255 that are multiplied by the weight's largest magnitude. Which two products
+    are added depends on the runtime.
     """
     names = set(_multiplied(model))
     return [
@@ -61,7 +61,7 @@ def saturating_weights(model: ModelProto, reader: TensorReader) -> list[str]:
 
 
 def _multiplied(model: ModelProto) -> Iterator[str]:
-    """The names of values that are multiplied as integers, those behind a DequantizeLinear among them."""
+    """Yield the names of values that are multiplied as integers, directly or behind a DequantizeLinear."""
     constants = {tensor.name for tensor in model.graph.initializer}
     integers_of: dict[str, str] = {}
     for node in model.graph.node:

@@ -1,6 +1,6 @@
-"""Float32 matrices on their way from file to file: scaled, or as 8-bit integers, some rows at a time.
+"""Float32 matrices on their way from file to file: scaled, or as symmetric int8, some rows at a time.
 
-A tensor of more than two axes is a matrix of `dims[0]` rows, as a convolution's `[O, I, k]` is one of `[O, I * k]`.
+A tensor of more than two axes is a matrix of `dims[0]` rows: a convolution's `[O, I, k]` is `[O, I * k]`.
 """
 
 from __future__ import annotations
@@ -14,44 +14,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from artifacts.graph.content import PIECE_BYTES, Content, FileRange, stored_content
-from artifacts.graph.tensor_writer import write_model
-from artifacts.graph.tensors import is_external, iter_places
+from artifacts.graph.tensor_content import CHUNK_BYTES, Content, FileRange, read_all, stored_content
+from artifacts.graph.tensor_writer import Stored, any_external, write_model
+from artifacts.graph.tensors import is_external, located_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def matrix_sizes(tensor: TensorProto) -> tuple[int, int]:
-    """Rows and columns; one row of a tensor without axes, one column of a vector."""
+    """Return rows and columns. A tensor without axes has one row, a vector one column."""
     dims = list(tensor.dims) or [1]
     return dims[0], prod(dims[1:])
 
 
 def row_blocks(content: Content, columns: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The float32 content in blocks `[r, columns]`, each with the index of its first row.
+    """Yield the float32 content in blocks `[r, columns]`, each with the index of its first row.
 
-    A block of a file has PIECE_BYTES or one row, whichever is more, and is valid until the next one is asked for.
+    A block of a file has CHUNK_BYTES or one row, whichever is more, and is valid until the next one is requested.
     """
     if not isinstance(content, FileRange):
-        (piece,) = content.pieces()
-        yield 0, np.frombuffer(piece, np.float32).reshape(-1, columns)
+        (chunk,) = content.chunks()
+        yield 0, np.frombuffer(chunk, np.float32).reshape(-1, columns)
         return
     rows = content.nbytes // (4 * columns)
-    room = np.empty((min(rows, max(1, PIECE_BYTES // (4 * columns))), columns), np.float32)
+    buffer = np.empty((min(rows, max(1, CHUNK_BYTES // (4 * columns))), columns), np.float32)
     with content.opened() as read_into:
-        for first in range(0, rows, len(room)):
-            block = room[: rows - first]
+        for first in range(0, rows, len(buffer)):
+            block = buffer[: rows - first]
             read_into(block.reshape(-1).view(np.uint8).data, first * 4 * columns)
             yield first, block
-
-
-def read_matrix(content: Content, columns: int) -> NDArray[np.float32]:
-    """All of a float32 content, `[rows, columns]`; not a map of the file, whose pages would stay this process's."""
-    matrix = np.empty((content.nbytes // (4 * columns), columns), np.float32)
-    for first, block in row_blocks(content, columns):
-        matrix[first : first + len(block)] = block
-    return matrix
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class ScaledContent:
     def nbytes(self) -> int:
         return self.source.nbytes
 
-    def pieces(self) -> Iterator[memoryview]:
+    def chunks(self) -> Iterator[memoryview]:
         for first, block in row_blocks(self.source, len(self.columns)):
             scaled = block * self.rows[first : first + len(block), np.newaxis]
             scaled *= self.columns
@@ -74,7 +66,7 @@ class ScaledContent:
 
 
 @dataclass(frozen=True)
-class Int8Content:
+class SymmetricInt8Content:
     """A float32 matrix as int8: each number divided by its column's scale, rounded half to even, within ±`limit`."""
 
     source: Content
@@ -85,7 +77,7 @@ class Int8Content:
     def nbytes(self) -> int:
         return self.source.nbytes // 4
 
-    def pieces(self) -> Iterator[memoryview]:
+    def chunks(self) -> Iterator[memoryview]:
         for _, block in row_blocks(self.source, len(self.scales)):
             numbers = np.rint(block / self.scales)
             np.clip(numbers, -self.limit, self.limit, out=numbers)
@@ -93,20 +85,20 @@ class Int8Content:
 
 
 def write_replaced(model: ModelProto, folder: Path, contents: Mapping[str, Content], path: Path) -> None:
-    """Write the model to `path` with the contents of the initializers that are named; others as they are in `folder`.
+    """Write the model to `path` with new contents of the named initializers. Other bytes are copied from `folder`.
 
-    Its tensors are external if any was. A named tensor has the dims and the dtype of what is to come, and is external
-    if what it is made of is.
+    Its tensors are external if any was. A named tensor has the dims and the dtype of its new content, and is external
+    if the source of the content is.
     """
     for tensor in model.graph.initializer:
         if tensor.name in contents and not is_external(tensor):
-            values = b"".join(bytes(piece) for piece in contents[tensor.name].pieces())
+            values = read_all(contents[tensor.name])
             tensor.CopyFrom(
                 TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=values)
             )
-    stored = [
-        (place, contents.get(place.tensor.name) or stored_content(place.tensor, folder))
-        for place in iter_places(model)
-        if place.movable or is_external(place.tensor)
-    ]
-    write_model(model, stored, path, external=any(is_external(place.tensor) for place, _ in stored))
+    stored: list[Stored] = []
+    for located in located_tensors(model):
+        if located.movable or is_external(located.tensor):
+            content = contents.get(located.tensor.name) or stored_content(located.tensor, folder)
+            stored.append((located, content))
+    write_model(model, stored, path, external=any_external(stored))

@@ -1,9 +1,9 @@
-"""SmoothQuant's scales: how much of an activation's spread over its channels its weights are to take over.
+"""SmoothQuant's scales: how much of an activation's range over its channels is moved into its weights.
 
 Xiao et al. 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models" (equation
-4): s = max|X|^α / max|W|^(1-α) for each input channel, and (X / s) (s W) in the place of X W. α = 0 evens out the
-weights' rows, α = 1 the activation's channels. Where several MatMuls read one value it has one scale, and max|W| is
-taken over all of them.
+4): s = max|X|^α / max|W|^(1-α) for each input channel, and (X / s) (s W) instead of X W. α = 0 equalises the weights'
+rows, α = 1 the activation's channels. A value that several MatMuls consume has one scale, and max|W| is taken over all
+of them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,23 @@ import numpy as np
 
 from artifacts.errors import StepError
 from artifacts.graph.quantization.activation_statistics import ActivationStatistics
-from artifacts.graph.quantization.quantized_error import Span, Trial, expected_errors, quantized_rows, relative_errors
-from artifacts.graph.quantization.significant_bits import rounded
+from artifacts.graph.quantization.calibrated_matmuls import (
+    Span,
+    Trial,
+    expected_errors,
+    quantized_rows,
+    relative_errors,
+    rounded,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Scales stay within 2^±16, which keeps all numbers of a model far from the limits of float32.
 LARGEST_EXPONENT = 16
-"""Scales stay within 2^±16, which keeps whatever a model computes far from float32's ends."""
 
 # Significant bits of a scale: eight values an octave. On the embedded encoder the error is 1.43e-4 with 4 bits and with
-# all, 1.48e-4 with 3, and 1.82e-4 without smoothing.
+# all bits, 1.48e-4 with 3, and 1.82e-4 without smoothing.
 SCALE_BITS = 4
 
 
@@ -41,17 +47,17 @@ class Smoothing:
 
 
 def alpha_grid(step: float) -> list[float]:
-    """0, step, 2 step, ... and 1."""
+    """Return 0, step, 2 step, ... and 1."""
     steps = int(np.ceil(round(1 / step, 9)))
     return [min(1.0, round(index * step, 9)) for index in range(steps + 1)]
 
 
 def smoothing_scale(activation: NDArray[np.float32], weight: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
-    """The scale `[C]` from the largest magnitudes `[C]` of the activation's channels and of the weights' rows.
+    """Return the scale `[C]` from the largest magnitudes `[C]` of the activation's channels and of the weights' rows.
 
-    Where either is 0, and nothing is to gain, it is 1. It has few significant bits, so that the last bits of a
-    measurement do not move it. It is not rounded to powers of two, with which the smoothed model would compute what
-    the model did bit for bit: on the embedded encoder that loses nearly all that smoothing gains (error 1.79e-4).
+    It is 1 where either magnitude is 0: nothing is to gain there. It has few significant bits, so that the last bits of
+    a measurement do not change it. It is not rounded to powers of two. With those the smoothed model would give the
+    same outputs bit for bit. But on the embedded encoder they lose nearly all of the gain (error 1.79e-4).
     """
     known = (activation > 0) & (weight > 0)
     x, w = (np.where(known, peaks, 1).astype(np.float64) for peaks in (activation, weight))
@@ -71,8 +77,8 @@ def choose_smoothing(
 ) -> Smoothing:
     """Return the α with the smallest expected error on the sample rows; of equal ones the smallest.
 
-    `peaks [C]` are the magnitudes that the scale is made of, `weights` the matrices `[C, N]` of all readers, `limit`
-    the largest magnitude of a quantised weight. With `may_leave` no smoothing is a choice too, and the first.
+    `peaks [C]` are the magnitudes that the scale is computed from, `weights` the matrices `[C, N]` of all consumers,
+    `limit` the largest magnitude of a quantised weight. With `may_leave` no smoothing is a choice too, and the first.
     """
     weight_peaks = np.max([np.maximum(weight.max(axis=1), -weight.min(axis=1)) for weight in weights], axis=0)
     scales = [np.ones_like(peaks), *(smoothing_scale(peaks, weight_peaks, alpha) for alpha in alphas)]
@@ -84,7 +90,7 @@ def choose_smoothing(
     errors = np.sum([relative_errors(statistics.rows, weight, trials, limit) for weight in weights], axis=0)
     if not np.isfinite(errors).all():
         raise StepError(
-            f"value '{statistics.value}': its sums are beyond float32: nothing can be measured",
+            f"value '{statistics.value}': its products overflow float32: no error can be measured",
             "calibrate again, or train or export the checkpoint again",
         )
     return Smoothing([None, *alphas][best], scales[best], float(errors[0]), float(errors[1]))
