@@ -118,3 +118,19 @@ def test_replaced_values_are_written_where_the_old_ones_were(tmp_path: Path, ext
     found = onnx.load(tmp_path / "new" / "model.onnx").graph.initializer[0]
     np.testing.assert_array_equal(numpy_helper.to_array(found), 2 * matrix)
     onnx.checker.check_model(tmp_path / "new" / "model.onnx")
+
+
+def test_an_inline_tensor_beside_external_ones_is_scaled_once(tmp_path: Path) -> None:
+    matrix = np.arange(600, dtype=np.float32).reshape(30, 20)
+    model = small_model(numpy_helper.from_array(matrix, "w"))
+    model.graph.initializer.append(numpy_helper.from_array(matrix, "other"))
+    save_graph(model, tmp_path / "old.onnx", external=True)
+    model = load_graph(tmp_path / "old.onnx")
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(matrix, "w"))
+    content = stored_content(model.graph.initializer[0], tmp_path)
+    (tmp_path / "new").mkdir()
+    scaled = ScaledContent(content, np.full(30, 2, np.float32), np.ones(20, np.float32))
+    write_replaced(model, tmp_path, {"w": scaled}, tmp_path / "new" / "model.onnx")
+    found = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "new" / "model.onnx").graph.initializer}
+    np.testing.assert_array_equal(found["w"], 2 * matrix)
+    np.testing.assert_array_equal(found["other"], matrix)

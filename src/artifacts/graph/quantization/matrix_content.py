@@ -98,7 +98,8 @@ def write_replaced(model: ModelProto, folder: Path, contents: Mapping[str, Conte
             )
     stored: list[Stored] = []
     for located in located_tensors(model):
-        if located.movable or is_external(located.tensor):
-            content = contents.get(located.tensor.name) or stored_content(located.tensor, folder)
-            stored.append((located, content))
+        if is_external(located.tensor) and located.tensor.name in contents:
+            stored.append((located, contents[located.tensor.name]))
+        elif located.movable or is_external(located.tensor):
+            stored.append((located, stored_content(located.tensor, folder)))
     write_model(model, stored, path, external=any_external(stored))
