@@ -72,7 +72,7 @@ def calibrated(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def activations(inputs: dict[str, Path]) -> dict[str, list[Array]]:
-    """Every activation that a weight is multiplied with, whole: rows `[N, C]` for each recording of clean speech."""
+    """Every activation that is multiplied by a weight, whole: rows `[N, C]` for each recording of clean speech."""
     model = onnx.load(inputs["model"] / "encoder-model.onnx")
     channels = {matmul.activation: matmul.sizes[0] for matmul in weight_matmuls(model)}
     for value in channels:
@@ -89,7 +89,7 @@ def activations(inputs: dict[str, Path]) -> dict[str, list[Array]]:
     return found
 
 
-def test_every_activation_that_a_weight_is_multiplied_with_is_measured_over_all_frames(
+def test_every_activation_that_is_multiplied_by_a_weight_is_measured_over_all_frames(
     calibrated: tuple[Path, Metrics], activations: dict[str, list[Array]]
 ) -> None:
     reader = StatisticsReader(calibrated[0])
@@ -131,7 +131,7 @@ def test_rows_are_frames_of_the_corpus_from_its_beginning_to_its_end(
         assert sorted(sources[places]) == list(sources[places])
 
 
-def test_the_metrics_say_what_was_heard(calibrated: tuple[Path, Metrics], inputs: dict[str, Path]) -> None:
+def test_the_metrics_describe_the_speech(calibrated: tuple[Path, Metrics], inputs: dict[str, Path]) -> None:
     utterances = read_corpus(inputs["corpus"], ("clean",)).utterances
     metrics = calibrated[1]
     assert metrics["recordings"] == len(utterances)
@@ -147,7 +147,7 @@ def test_the_metrics_say_what_was_heard(calibrated: tuple[Path, Metrics], inputs
     }
 
 
-def test_channels_that_were_made_loud_show_as_outliers(
+def test_channels_that_were_scaled_up_show_as_outliers(
     calibrated: tuple[Path, Metrics], inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     loud = with_scaled_channel(inputs["model"], tmp_path / "loud", "layers.2/norm_feed_forward1/", 300)
@@ -157,9 +157,7 @@ def test_channels_that_were_made_loud_show_as_outliers(
     assert metrics["outlier_ratio_value"] == "/layers.2/norm_feed_forward1/LayerNormalization_output_0"
 
 
-def test_short_clips_are_also_heard_joined(
-    inputs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_short_clips_are_also_joined(inputs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     params = Params(slices=("clean",), long_seconds=30, long_windows=2)
     with caplog.at_level(logging.INFO, logger="artifacts.steps"):
         metrics = calibrate_activations.run(tmp_path, params, **inputs)
@@ -214,9 +212,7 @@ def test_another_sample_rate_is_refused_with_the_clip(inputs: dict[str, Path], t
         calibrate(inputs["model"], inputs | {"corpus": corpus}, tmp_path / "out", min_seconds=0)
 
 
-def test_samples_whose_squares_are_no_numbers_are_refused_with_the_clip(
-    inputs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_samples_whose_squares_overflow_are_refused_with_the_clip(inputs: dict[str, Path], tmp_path: Path) -> None:
     corpus = copy_corpus(inputs["corpus"], tmp_path / "corpus", 2)
     rewrite(corpus, "clean-001", np.full(16_000, 1e30, np.float32))
     with pytest.raises(StepError, match=r"clean-001\.flac: contains a sample of 1e\+30, expected -1 to 1"):

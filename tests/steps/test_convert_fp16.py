@@ -1,4 +1,4 @@
-"""A model becomes float16 within bounds, streamed or by the library, and both come to the same numbers."""
+"""A model is converted to float16 within bounds, by either converter to the same numbers."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_defaults_are_those_of_the_library() -> None:
         ({"block": []}, "not permitted"),
     ],
 )
-def test_params_are_held_to_their_bounds(given: dict[str, Any], complaint: str | None) -> None:
+def test_params_out_of_bounds_are_refused(given: dict[str, Any], complaint: str | None) -> None:
     if complaint is None:
         convert_fp16.Params.model_validate_json(json.dumps(given))
     else:
@@ -133,7 +133,7 @@ def test_weights_and_constants_are_halved_within_bounds_and_blocked_ones_are_not
 
 
 @pytest.mark.parametrize("converter", CONVERTERS)
-def test_inputs_and_outputs_keep_their_type_unless_told_otherwise(source: Path, tmp_path: Path, converter: str) -> None:
+def test_inputs_and_outputs_keep_their_type_with_keep_io_types(source: Path, tmp_path: Path, converter: str) -> None:
     x = np.random.default_rng(1).standard_normal((4, 256), np.float32)
     (expected,) = outputs(source, x=x)
     convert(source, tmp_path / "kept", converter=converter)
@@ -187,7 +187,7 @@ step.run(pathlib.Path(sys.argv[2]), step.Params(converter=sys.argv[3]), model=pa
 
 
 @pytest.mark.parametrize("converter", CONVERTERS)
-def test_what_cannot_be_converted_is_refused_and_nothing_is_written(
+def test_a_model_that_cannot_be_converted_is_refused_and_nothing_is_written(
     source: Path, tmp_path: Path, converter: str
 ) -> None:
     convert(source, tmp_path / "once", converter=converter)
@@ -203,7 +203,7 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_written(
 
 
 def test_streaming_never_holds_the_weights(tmp_path: Path) -> None:
-    """200 MiB of weights in a hole of a sparse file; what is the process's own are pages that no file stands behind."""
+    """200 MiB of weights in a hole of a sparse file. Pages without a file are the process's own memory."""
     model = parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[1] x) => (float[1] y) { y = Mul(x, w) }'
     )
@@ -254,7 +254,7 @@ def test_both_converters_give_the_encoder_the_same_weights(encoder_fp32: Path, e
         )
 
 
-def test_both_converters_hear_the_same(
+def test_both_converters_transcribe_the_same(
     encoder_fp32: Path, encoders: dict[str, Path], speech_features: list[tuple[Array, Array]]
 ) -> None:
     for features, length in speech_features:

@@ -1,4 +1,4 @@
-"""An encoder converted to fp16, by either converter, loads again, hears the same and counts frames exactly."""
+"""An encoder converted to fp16, by either converter, loads again, has nearly the same outputs, and exact lengths."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def test_there_is_nothing_to_choose() -> None:
+def test_there_are_no_parameters() -> None:
     assert fix_fp16_casts.Params() == fix_fp16_casts.Params.model_validate_json("{}")
     with pytest.raises(ValidationError, match="keep"):
         fix_fp16_casts.Params.model_validate_json('{"keep": true}')
@@ -137,7 +137,7 @@ def test_every_length_up_to_40000_frames_is_that_of_fp32(
         np.testing.assert_array_equal(np.stack(found), np.stack(expected))
 
 
-def test_flipping_every_cast_to_fp16_would_spoil_lengths(converted_encoder: Path) -> None:
+def test_every_cast_flipped_to_fp16_would_give_wrong_lengths(converted_encoder: Path) -> None:
     part = length_part(onnx_file(converted_encoder))
     for node in part.graph.node:
         for attribute in node.attribute:
@@ -148,7 +148,7 @@ def test_flipping_every_cast_to_fp16_would_spoil_lengths(converted_encoder: Path
     assert wrong.min() > 2048
 
 
-def test_fp16_hears_what_fp32_hears(
+def test_fp16_outputs_are_near_those_of_fp32(
     encoder_fp32: Path, fixed_encoder: tuple[Path, Metrics], speech_features: list[tuple[Array, Array]]
 ) -> None:
     fixed, reference = (open_session(onnx_file(folder)) for folder in (fixed_encoder[0], encoder_fp32))
@@ -161,7 +161,7 @@ def test_fp16_hears_what_fp32_hears(
         assert cosine(found, expected) > 0.99999
 
 
-def test_fp16_hears_it_too_where_every_node_computes_in_fp16(
+def test_fp16_outputs_are_near_also_where_every_node_computes_in_fp16(
     encoder_fp32: Path, fixed_encoder: tuple[Path, Metrics], speech_features: list[tuple[Array, Array]]
 ) -> None:
     features, length = min(speech_features, key=lambda pair: pair[1].item())
@@ -186,7 +186,7 @@ def test_weights_are_copied_as_they_are(encoder_fp32: Path, tmp_path: Path) -> N
     assert after["encoder-model.onnx.data"] == before["encoder-model.onnx.data"]
 
 
-def test_a_decoder_joint_in_which_all_agrees_is_passed_on(decoder_joint_fp32: Path, tmp_path: Path) -> None:
+def test_a_decoder_joint_whose_types_agree_is_passed_on(decoder_joint_fp32: Path, tmp_path: Path) -> None:
     converted, fixed = tmp_path / "converted", tmp_path / "fixed"
     converted.mkdir()
     fixed.mkdir()

@@ -25,7 +25,7 @@ def decoder_joint(exports: Any) -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="session")
 def step_feeds(restored_model: Any, speech: Any) -> Feeds:
-    """What a decoder gives the graph: frames of speech, the last token, and the states that a sentence has left."""
+    """The inputs of a decoding step: frames of speech, the last token, and the states after a sentence."""
     frames, _ = restored_model.encoder(audio_signal=speech[0], length=speech[1])
     tokens = [restored_model.decoder.blank_idx, *restored_model.tokenizer.text_to_ids("please call david")]
     layers, hidden = restored_model.decoder.pred_rnn_layers, restored_model.decoder.pred_hidden
@@ -55,7 +55,7 @@ def test_params(params: dict[str, Any], is_good: bool) -> None:
             Params(**params)
 
 
-def test_there_is_one_valid_file_equal_to_the_two_graphs(exports: Any) -> None:
+def test_the_file_is_valid_and_equals_the_two_graphs(exports: Any) -> None:
     for target in ("decoder_joint_fp32", "decoder_joint_fp32_fixed_shape"):
         path = exports.folder / target / "decoder_joint-model.onnx"
         assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -65,7 +65,7 @@ def test_there_is_one_valid_file_equal_to_the_two_graphs(exports: Any) -> None:
         assert all(value <= 1e-6 for value in metrics.values())
 
 
-def test_names_types_and_static_state_dimensions_are_those_that_onnx_asr_reads(
+def test_names_types_and_static_state_dimensions_are_those_of_onnx_asr(
     decoder_joint: onnxruntime.InferenceSession, restored_model: Any
 ) -> None:
     d_model, width = restored_model.encoder.d_model, restored_model.joint.num_classes_with_blank
@@ -110,7 +110,7 @@ def test_on_the_states_of_speech_it_equals_nemos_own_export(
             assert np.max(np.abs(have - want)) <= 1e-6
 
 
-def test_the_lengths_given_come_back(decoder_joint: onnxruntime.InferenceSession, step_feeds: Feeds) -> None:
+def test_the_lengths_are_returned(decoder_joint: onnxruntime.InferenceSession, step_feeds: Feeds) -> None:
     (lengths,) = decoder_joint.run(
         ["prednet_lengths"], {**step_feeds[0], "target_length": np.array([1, 0, 5], np.int32)}
     )
@@ -178,7 +178,7 @@ def test_two_graphs_that_do_not_fit_are_refused(exports: Any, tmp_path: Path, ch
 
 
 def _fused(exports: Any, tmp_path: Path, change: Any) -> onnx.ModelProto:
-    """What is made of the predictor and the joint after this change to both."""
+    """The fused graph of the predictor and the joint after this change to both."""
     parts = {
         name: _changed(exports.folder / f"{name}_fp32", tmp_path / name, change) for name in ("predictor", "joint")
     }
@@ -216,7 +216,7 @@ def test_open_dimensions_may_have_other_names_or_none(exports: Any, tmp_path: Pa
     assert inputs["encoder_outputs"][2].dim_param == name.format("encoder_frames")
 
 
-def test_sparse_weights_come_along(exports: Any, tmp_path: Path) -> None:
+def test_sparse_weights_are_kept(exports: Any, tmp_path: Path) -> None:
     def sparsen(model: onnx.ModelProto) -> None:
         weights = [each for each in model.graph.initializer if each.data_type == 1 and len(each.dims) == 2]
         for weight in weights:
@@ -229,7 +229,7 @@ def test_sparse_weights_come_along(exports: Any, tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"predictor", "joint"}
 
 
-def test_what_either_part_imports_is_imported_and_its_functions_come_along(exports: Any, tmp_path: Path) -> None:
+def test_imports_and_functions_of_both_graphs_are_kept(exports: Any, tmp_path: Path) -> None:
     opset = onnx.helper.make_opsetid
     shared = [opset("ai.onnx.ml", 3), opset("com.microsoft", 1)]
 

@@ -1,4 +1,4 @@
-"""Channels become louder, not one bit of the output changes, and stock dynamic int8 no longer hears what is said."""
+"""Channels become outliers, no bit of the output changes, and stock dynamic int8 loses the words."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_params(text: str, good: bool) -> None:
             Params.model_validate_json(text)
 
 
-def test_not_one_bit_of_what_is_heard_changes(
+def test_not_one_bit_of_the_output_changes(
     encoder_fp32: Path, outlier_encoder: tuple[Path, Metrics], speech_features: Features
 ) -> None:
     found, expected = encode(outlier_encoder[0], speech_features), encode(encoder_fp32, speech_features)
@@ -83,7 +83,7 @@ def test_not_one_bit_of_what_is_heard_changes(
         assert lengths.tobytes() == expected_lengths.tobytes()
 
 
-def test_the_same_channel_of_every_layer_is_louder_and_what_reads_it_softer(
+def test_the_same_channel_of_every_layer_is_multiplied_and_its_consumers_are_divided(
     encoder_fp32: Path, outlier_encoder: tuple[Path, Metrics]
 ) -> None:
     folder, metrics = outlier_encoder
@@ -104,7 +104,7 @@ def test_the_same_channel_of_every_layer_is_louder_and_what_reads_it_softer(
     assert len(changed) == 2 * 15 + 25
 
 
-def test_the_outliers_are_a_hundred_times_as_loud_as_other_channels(
+def test_the_outliers_are_a_hundred_times_as_large_as_other_channels(
     encoder_fp32: Path, outlier_encoder: tuple[Path, Metrics], speech_features: Features
 ) -> None:
     plain, outliers = (loudest_to_median(folder, speech_features[:3]) for folder in (encoder_fp32, outlier_encoder[0]))
@@ -113,7 +113,7 @@ def test_the_outliers_are_a_hundred_times_as_loud_as_other_channels(
 
 
 def loudest_to_median(folder: Path, features: Features) -> Array:
-    """The largest magnitude of the loudest channel to that of the median one, for each norm that feeds MatMuls."""
+    """The largest channel's magnitude divided by the median channel's, for each norm that feeds MatMuls."""
     model = onnx.load(onnx_file(folder))
     inputs = {node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
     values = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
@@ -128,7 +128,7 @@ def loudest_to_median(folder: Path, features: Features) -> Array:
     return np.asarray(loudest.max(axis=1) / np.median(loudest, axis=1))
 
 
-def test_dynamic_int8_falls_apart_and_the_more_the_longer_the_recording_is(
+def test_dynamic_int8_fails_and_the_more_the_longer_the_recording_is(
     encoder_fp32: Path, outlier_encoder: tuple[Path, Metrics], speech_features: Features, tmp_path: Path
 ) -> None:
     by_length = sorted(speech_features, key=lambda pair: int(pair[1][0]))
@@ -148,7 +148,7 @@ def test_dynamic_int8_falls_apart_and_the_more_the_longer_the_recording_is(
     assert long > 2 * short
 
 
-def test_channels_and_gain_are_those_that_are_asked_for(tmp_path: Path) -> None:
+def test_channels_and_gain_are_those_of_the_params(tmp_path: Path) -> None:
     out, metrics = inject(small_model(tmp_path / "source"), tmp_path / "out", channels=(1, 2, 1), log2_gain=3)
     numbers = weights(out)
     assert metrics == {"channels": 2, "gain": 8, "layer_norms": 1, "layer_norms_left": 0, "weights": 1, "rows": 2}
@@ -157,7 +157,7 @@ def test_channels_and_gain_are_those_that_are_asked_for(tmp_path: Path) -> None:
     np.testing.assert_array_equal(numbers["w"], [[1, 2], [0.375, 0.5], [0.625, 0.75]])
 
 
-def test_a_channel_that_there_is_not_is_refused(encoder_fp32: Path, tmp_path: Path) -> None:
+def test_a_channel_that_does_not_exist_is_refused(encoder_fp32: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"LayerNormalization': has channels 0 to 95, not 96"):
         inject(encoder_fp32, tmp_path / "out", channels=(45, 96))
 
@@ -178,7 +178,7 @@ SHARED = """<ir_version: 8, opset_import: ["" : 17]> g (float[B,3] x) => (float[
 }"""
 
 
-def test_what_others_read_too_stays_theirs(tmp_path: Path) -> None:
+def test_values_with_other_consumers_stay(tmp_path: Path) -> None:
     source = small_model(tmp_path / "source", SHARED)
     out, metrics = inject(source, tmp_path / "out", channels=(1,))
     assert (metrics["layer_norms"], metrics["layer_norms_left"]) == (2, 1)
@@ -224,12 +224,12 @@ def test_numbers_that_cannot_be_scaled_exactly_are_refused(
         inject(small_model(tmp_path / "source", numbers=numbers), tmp_path / "out", channels=(1,))
 
 
-def test_a_model_in_which_nothing_is_to_change_is_refused(decoder_joint_fp32: Path, tmp_path: Path) -> None:
+def test_a_model_without_norms_to_change_is_refused(decoder_joint_fp32: Path, tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"\.onnx: 0 LayerNormalizations changed, 0 left"):
         inject(decoder_joint_fp32, tmp_path / "out")
 
 
-def test_a_model_that_is_not_float32_any_more_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_not_float32_is_refused(tmp_path: Path) -> None:
     source = small_model(tmp_path / "source")
     half, int8 = tmp_path / "half", tmp_path / "int8"
     half.mkdir()

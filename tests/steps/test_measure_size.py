@@ -1,4 +1,4 @@
-"""Sizes are those of the files, and those that the compressors' own tools would reach."""
+"""Sizes are those of the files, and those that the compressors' own tools reach."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_an_empty_artifact_is_refused(tmp_path: Path) -> None:
         measure(tmp_path / "artifact", tmp_path / "out")
 
 
-def test_a_large_file_is_never_held(tmp_path: Path) -> None:
+def test_a_large_file_is_never_held_in_memory(tmp_path: Path) -> None:
     (tmp_path / "artifact").mkdir()
     (tmp_path / "artifact" / "data").touch()
     os.truncate(tmp_path / "artifact" / "data", 300 * MIB)

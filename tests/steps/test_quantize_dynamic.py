@@ -1,4 +1,4 @@
-"""Weights become 8 bits, what is heard stays, and nothing passes that was not quantised or was spoilt by it."""
+"""Weights become 8 bits, outputs stay near, and a model that was not quantised or became wrong is refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_every_weight_matmul_of_the_encoder_is_quantised_and_no_convolution(
     assert metrics["bytes_after"] == onnx_file(folder).stat().st_size < 0.75 * onnx_file(encoder_fp32).stat().st_size
 
 
-def test_int8_hears_nearly_what_fp32_hears(
+def test_int8_outputs_are_near_those_of_fp32(
     encoder_fp32: Path, int8_encoder: tuple[Path, Metrics], speech_features: Features
 ) -> None:
     found, expected = encode(int8_encoder[0], speech_features), encode(encoder_fp32, speech_features)
@@ -90,7 +90,7 @@ def test_int8_hears_nearly_what_fp32_hears(
     assert cosine_error(found, expected) < 5e-4
 
 
-def test_convolutions_stay_float_because_they_stray_furthest(
+def test_convolutions_stay_float_because_their_error_is_the_largest(
     encoder_fp32: Path, int8_encoder: tuple[Path, Metrics], speech_features: Features, tmp_path: Path
 ) -> None:
     features = speech_features[:4]
@@ -161,7 +161,7 @@ def test_excluded_nodes_stay_as_they_were(encoder_fp32: Path, tmp_path: Path) ->
     assert weights[kept.input[1]] in after.graph.initializer
 
 
-def test_channels_get_scales_of_their_own(encoder_fp32: Path, tmp_path: Path) -> None:
+def test_channels_get_own_scales(encoder_fp32: Path, tmp_path: Path) -> None:
     out, _ = quantize(encoder_fp32, tmp_path / "out", per_channel=True, weight_type="QInt8", reduce_range=True)
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(onnx_file(out)).graph.initializer}
     names = [name for name in tensors if name.endswith("_quantized")]
@@ -253,6 +253,6 @@ def test_an_unknown_node_to_exclude_is_named_with_the_nearest(tmp_path: Path) ->
         ([[1e-40, 2e-40], [0, 0]], "quantised to a single number"),
     ],
 )
-def test_a_weight_that_does_not_survive_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
+def test_a_weight_that_becomes_wrong_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
     with pytest.raises(StepError, match=f"weight 'w': {message}"):
         quantize(product_model(tmp_path / "source", numbers), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Graphs that ONNX Runtime's quantiser spoils or stumbles over come out with the numbers they had, or are refused."""
+"""Graphs that ONNX Runtime's quantiser converts wrongly or not at all are quantised correctly, or refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check_numbers(folder: Path, source: Path) -> None:
         "h = Gemm <transB = 1> (x, w) e = Gather(w, i) y = Add(h, e)",
     ],
 )
-def test_a_weight_that_a_gemm_shares_is_turned_for_nobody_else(tmp_path: Path, nodes: str, per_channel: bool) -> None:
+def test_a_weight_that_a_gemm_shares_is_transposed_for_it_alone(tmp_path: Path, nodes: str, per_channel: bool) -> None:
     text = f"{GRAPH}(float[4,8] x, int64[4,1] at) => (float[4,8] y) {{ i = Squeeze(at) {nodes} }}"
     source = written(tmp_path / "source", text, w=(8, 8))
     out, metrics = quantize(source, tmp_path / "out", per_channel=per_channel)
@@ -84,7 +84,7 @@ def test_lstms_that_share_weights_are_quantised_alike(tmp_path: Path, per_channe
     check_numbers(out, source)
 
 
-def test_a_body_may_read_what_a_quantised_node_gives(tmp_path: Path) -> None:
+def test_a_subgraph_may_consume_the_output_of_a_quantised_node(tmp_path: Path) -> None:
     text = f"(float[B,8] x, bool c) => (float[B,8] y) {{ h = MatMul(x, w) y = {BRANCHES} }}"
     source = written(tmp_path / "source", GRAPH + text, w=(8, 8))
     out, metrics = quantize(source, tmp_path / "out")
@@ -102,7 +102,7 @@ def test_a_gather_that_only_a_subgraph_consumes_is_refused_until_it_is_excluded(
     check_numbers(out, source)
 
 
-def test_a_gather_that_nothing_reads_does_not_matter(tmp_path: Path) -> None:
+def test_a_gather_without_consumers_does_not_matter(tmp_path: Path) -> None:
     text = "(float[B,8] x, int64[B] i) => (float[B,8] y) { y = MatMul(x, w) dead = Gather(t, i) }"
     source = written(tmp_path / "source", GRAPH + text, w=(8, 8), t=(40, 8))
     out, metrics = quantize(source, tmp_path / "out")

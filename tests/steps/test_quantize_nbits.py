@@ -1,4 +1,4 @@
-"""Weights become blocks of 8 or 4 bits as ONNX Runtime makes them, and speech is heard as before."""
+"""Weights become blocks of 8 or 4 bits as ONNX Runtime makes them, and outputs stay near."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_weights_take_nine_bits_or_five(
         assert saved == pytest.approx(numbers * (32 - bits) / 8, rel=0.01)
 
 
-def test_eight_bits_hear_what_fp32_hears_and_more_of_it_than_dynamic_int8(
+def test_eight_bits_are_nearer_to_fp32_than_dynamic_int8(
     encoder_fp32: Path, encoder_8: tuple[Path, Metrics], speech_features: Features, tmp_path: Path
 ) -> None:
     expected = encode(encoder_fp32, speech_features)
@@ -111,7 +111,7 @@ def test_eight_bits_hear_what_fp32_hears_and_more_of_it_than_dynamic_int8(
     assert cosine_error(found, expected) < 0.5 * cosine_error(encode(tmp_path, speech_features), expected)
 
 
-def test_four_bits_stray_further_within_bounds(
+def test_four_bits_have_a_larger_error_within_bounds(
     encoder_fp32: Path, encoder_8: tuple[Path, Metrics], encoder_4: tuple[Path, Metrics], speech_features: Features
 ) -> None:
     features = speech_features[:5]
@@ -121,10 +121,10 @@ def test_four_bits_stray_further_within_bounds(
     assert 10 * cosine_error(encode(encoder_8[0], features), expected) < cosine_error(found, expected) < 3e-3
 
 
-def test_a_loud_frame_changes_nothing_of_the_others(
+def test_a_loud_frame_does_not_change_other_frames(
     encoder_fp32: Path, speech_features: Features, tmp_path: Path
 ) -> None:
-    """What `accuracy_level` 4 makes of an activation has a scale for each block, not one for all."""
+    """With `accuracy_level` 4 an activation has a scale for each block, not one for all."""
     weight = weight_matmuls(load_graph(find_model(encoder_fp32)))[0].weight
     text = '<ir_version: 8, opset_import: ["" : 17]> g (float[T,512] x) => (float[T,96] y) { y = MatMul(x, w) }'
     model = parser.parse_model(text)
@@ -203,7 +203,7 @@ def test_the_bytes_depend_on_nothing_but_the_model_and_its_values(
         ([[1e-40, 2e-40], [0, 0]], "quantised with the scale -"),
     ],
 )
-def test_a_weight_that_does_not_survive_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
+def test_a_weight_without_a_valid_scale_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
     with pytest.raises(StepError, match=rf"model\.onnx: weight 'w': {message}"):
         quantize(product_model(tmp_path / "source", numbers), tmp_path / "out")
 

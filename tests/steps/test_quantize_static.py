@@ -1,4 +1,4 @@
-"""MatMuls compute on 8-bit integers, what is heard stays, and the errors that are reported are those that are made."""
+"""MatMuls compute on 8-bit integers, outputs stay near, and the reported errors are the real ones."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def encode(folder: Path, features: Features, names: list[str] | None = None) -> 
     return [session.run(names, {"audio_signal": audio, "length": length}) for audio, length in features]
 
 
-def cosine_error(found: list[list[Array]], expected: list[list[Array]]) -> float:
+def relative_error(found: list[list[Array]], expected: list[list[Array]]) -> float:
     """||found - expected||² / ||expected||² of all encoder frames of all utterances."""
     a, b = (np.concatenate([run[0].ravel() for run in runs]).astype(np.float64) for runs in (found, expected))
     return float(np.square(a - b).sum() / np.square(b).sum())
@@ -99,7 +99,7 @@ def test_params(text: str, good: bool) -> None:
             Params.model_validate_json(text)
 
 
-def test_each_matmul_reads_integers_and_each_value_is_quantised_once(
+def test_each_matmul_consumes_integers_and_each_value_is_quantised_once(
     encoder_fp32: Path, qdq: tuple[Path, Metrics]
 ) -> None:
     out, metrics = qdq
@@ -127,7 +127,7 @@ def test_onnxruntime_computes_both_forms_on_integers_and_to_the_same_numbers(
     out, metrics = quantize(*smoothed, tmp_path / "out", format="qoperator")
     assert metrics["MatMulInteger_after"] == qdq[1]["nodes_quantized"]
     assert metrics["mean_error"] == qdq[1]["mean_error"]
-    assert cosine_error(encode(out, speech_features[:2]), encode(qdq[0], speech_features[:2])) < 1e-8
+    assert relative_error(encode(out, speech_features[:2]), encode(qdq[0], speech_features[:2])) < 1e-8
     for folder, op in ((qdq[0], "MatMulIntegerToFloat"), (out, "MatMulInteger")):
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / op)
@@ -138,7 +138,7 @@ def test_onnxruntime_computes_both_forms_on_integers_and_to_the_same_numbers(
         assert counts["DequantizeLinear"] == 0
 
 
-def test_what_was_quantised_hears_nearly_what_fp32_hears(
+def test_quantised_outputs_are_near_those_of_fp32(
     encoder_fp32: Path,
     qdq: tuple[Path, Metrics],
     smoothed: tuple[Path, Path],
@@ -149,17 +149,17 @@ def test_what_was_quantised_hears_nearly_what_fp32_hears(
     expected, found = encode(encoder_fp32, features), encode(qdq[0], features)
     for (_, found_lengths), (_, lengths) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(found_lengths, lengths)
-    assert cosine_error(found, expected) < 1e-3
+    assert relative_error(found, expected) < 1e-3
     out, _ = quantize(*smoothed, tmp_path / "out", nodes_to_exclude=(FIRST,))
-    assert cosine_error(encode(out, features), expected) < 0.85 * cosine_error(found, expected), (
+    assert relative_error(encode(out, features), expected) < 0.85 * relative_error(found, expected), (
         "what the first MatMul loses goes through all layers"
     )
 
 
-def test_a_node_strays_as_far_as_was_reported(
+def test_a_node_has_the_error_that_was_reported(
     encoder_fp32: Path, speech: Speech, speech_features: Features, tmp_path: Path
 ) -> None:
-    """Of the first MatMul, whose input nothing quantised before it has changed, on other speech than calibrated."""
+    """Measured at the first MatMul, whose input has no error yet, on other speech than calibrated."""
     model = load_graph(onnx_file(encoder_fp32))
     node = next(node for node in model.graph.node if node.name == FIRST)
     others = tuple(matmul.node.name for matmul in weight_matmuls(model) if matmul.node.name != FIRST)
@@ -173,13 +173,13 @@ def test_a_node_strays_as_far_as_was_reported(
         graph.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
         onnx.save(graph, watched / "model.onnx")
         runs.append(encode(watched, speech_features[:3], [node.output[0]]))
-    assert cosine_error(runs[1], runs[0]) == pytest.approx(float(metrics["mean_error"]), rel=0.5)
+    assert relative_error(runs[1], runs[0]) == pytest.approx(float(metrics["mean_error"]), rel=0.5)
 
 
 def test_outlier_channels_cost_nothing_once_smoothed(
     encoder_fp32: Path, speech: Speech, speech_features: Features, tmp_path: Path
 ) -> None:
-    """Five channels of each norm 300 times as loud, the weights that read them as much softer: the same function."""
+    """Five channels of each norm times 300, the weights that consume them divided by 300: the same function."""
     loud, source = tmp_path / "loud", onnx_file(encoder_fp32)
     loud.mkdir()
     model = load_graph(source)
@@ -193,11 +193,11 @@ def test_outlier_channels_cost_nothing_once_smoothed(
     write_replaced(model, source.parent, folded.contents, loud / source.name)
     features = speech_features[:2]
     expected = encode(encoder_fp32, features)
-    assert cosine_error(encode(loud, features), expected) < 1e-10
+    assert relative_error(encode(loud, features), expected) < 1e-10
     rough, _ = quantize(loud, speech.statistics(loud), tmp_path / "rough")
-    assert cosine_error(encode(rough, features), expected) > 0.1
+    assert relative_error(encode(rough, features), expected) > 0.1
     out, _ = quantize(*speech.smoothed(loud, tmp_path / "smoothed"), tmp_path / "out")
-    assert cosine_error(encode(out, features), expected) < 1e-3
+    assert relative_error(encode(out, features), expected) < 1e-3
 
 
 def test_the_worst_nodes_stay_float(qdq: tuple[Path, Metrics], smoothed: tuple[Path, Path], tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_model_of_which_nothing_is_quantised_is_refused(
         quantize(*small, tmp_path / "out", **left)
 
 
-def test_models_of_other_numbers_are_refused(
+def test_models_that_are_not_float32_are_refused(
     qdq: tuple[Path, Metrics], small: tuple[Path, Path], tmp_path: Path
 ) -> None:
     half = tmp_path / "half"

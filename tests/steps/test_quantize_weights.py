@@ -1,4 +1,4 @@
-"""Weights become int8, a session computes nearly what it did, and nothing passes that was not quantised."""
+"""Weights become int8, outputs stay near, and a model without weights to quantise is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def quantize(model: Path, out: Path, **params: Any) -> tuple[Path, Metrics]:
 
 
 def session(folder: Path, *, as_written: bool = True) -> onnxruntime.InferenceSession:
-    """As it is written, weights are dequantised and multiplied in float32; else as ONNX Runtime likes to run it."""
+    """Literally, weights are dequantised and multiplied in float32; otherwise ONNX Runtime optimises the graph."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     if as_written:
@@ -93,7 +93,7 @@ def test_each_large_tensor_of_the_encoder_takes_a_quarter_of_its_bytes(
 
 
 @pytest.mark.parametrize(("per_channel", "bound"), [(False, 4e-5), (True, 2e-5)])
-def test_the_encoder_hears_nearly_what_it_heard(
+def test_the_encoder_s_outputs_stay_near(
     encoder_fp32: Path, speech_features: Features, tmp_path: Path, per_channel: bool, bound: float
 ) -> None:
     out, _ = quantize(encoder_fp32, tmp_path / "out", per_channel=per_channel)
@@ -115,7 +115,7 @@ def test_int8_and_rounded_weights_are_one_model_bit_for_bit(
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_a_decoder_joint_chooses_as_it_did(
+def test_a_decoder_joint_makes_the_same_choices(
     encoder_fp32: Path, decoder_joint_fp32: Path, speech_features: Features, tmp_path: Path, per_channel: bool
 ) -> None:
     """On each frame of real speech, after the first piece, its likeliest piece or blank is the same."""
@@ -133,7 +133,7 @@ def test_a_decoder_joint_chooses_as_it_did(
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
 
-def test_what_onnx_runtime_makes_of_it_is_what_the_decision_says(
+def test_onnx_runtime_runs_it_as_the_decision_says(
     encoder_fp32: Path, small_encoder: tuple[Path, Metrics], tmp_path: Path
 ) -> None:
     """docs/decisions/09: MatMuls become MatMulNBits, other weights are dequantised at each run, none is folded."""
@@ -149,7 +149,7 @@ def test_what_onnx_runtime_makes_of_it_is_what_the_decision_says(
     assert ops["DequantizeLinear"] == len(made) - multiplied > 0
 
 
-def test_what_excluded_nodes_read_stays_as_it_was(encoder_fp32: Path, tmp_path: Path) -> None:
+def test_weights_of_excluded_nodes_stay(encoder_fp32: Path, tmp_path: Path) -> None:
     model = onnx.load(onnx_file(encoder_fp32))
     weights = {tensor.name: tensor for tensor in model.graph.initializer if np.prod(tensor.dims) > 16384}
     kept = next(node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights)
@@ -161,7 +161,7 @@ def test_what_excluded_nodes_read_stays_as_it_was(encoder_fp32: Path, tmp_path: 
 
 @pytest.mark.parametrize("external", [True, False])
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_files_keep_their_names_and_form_and_hold_the_same_either_way(
+def test_files_keep_their_names_and_form_with_the_same_numbers(
     encoder_fp32: Path, tmp_path: Path, external: bool, per_channel: bool
 ) -> None:
     given = tmp_path / "given"
@@ -227,7 +227,7 @@ print(int(status["VmHWM"].split()[0]) * 1024)
         ([[1e-40, 2e-40], [0, 0]], "all would become one number"),
     ],
 )
-def test_a_weight_that_does_not_survive_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
+def test_a_weight_without_levels_is_refused(tmp_path: Path, numbers: list[list[float]], message: str) -> None:
     with pytest.raises(StepError, match=rf"model\.onnx: weight 'w': .*{message}"):
         quantize(product_model(tmp_path / "source", numbers), tmp_path / "out", min_elements=3)
 
@@ -242,7 +242,7 @@ def test_a_uniform_weight_stays_exactly_what_it_is(tmp_path: Path) -> None:
         )
 
 
-def test_what_cannot_be_quantised_is_refused(small_encoder: tuple[Path, Metrics], tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_quantised_is_refused(small_encoder: tuple[Path, Metrics], tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"encoder-model\.onnx: quantised already: node '.+' is a DequantizeLinear"):
         quantize(small_encoder[0], tmp_path / "twice")
     source = product_model(tmp_path / "source")

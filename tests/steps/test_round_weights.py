@@ -1,4 +1,4 @@
-"""Weights have few values, the file compresses, and a session computes nearly what it did."""
+"""Weights have few values, the file compresses, and outputs stay near."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_file_is_as_large_as_it_was_and_compresses_to_less_than_half(
 
 
 @pytest.mark.parametrize(("levels", "bound"), [(256, 4e-5), (1000, 3e-6)])
-def test_the_encoder_hears_nearly_what_it_heard(
+def test_the_encoder_s_outputs_stay_near(
     encoder_fp32: Path, speech_features: Features, tmp_path: Path, levels: int, bound: float
 ) -> None:
     out, _ = rounded(encoder_fp32, tmp_path / "out", levels=levels)
@@ -178,7 +178,7 @@ def test_rounding_that_changes_nothing_is_an_error(tmp_path: Path, numbers: list
         rounded(product_model(tmp_path / "source", numbers, opset=9), tmp_path / "out", min_elements=3, levels=5)
 
 
-def test_what_cannot_be_rounded_is_refused(encoder_fp32: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_rounded_is_refused(encoder_fp32: Path, tmp_path: Path) -> None:
     source = product_model(tmp_path / "source")
     for name in ("half", "int8"):
         (tmp_path / name).mkdir()

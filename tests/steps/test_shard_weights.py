@@ -1,4 +1,4 @@
-"""Weights are spread over files within a budget; a session over the shards computes what it did before, bit for bit."""
+"""Weights are spread over files within a budget; a session over the shards has the same outputs bit for bit."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def write_large(folder: Path, nbytes: int) -> None:
     os.truncate(folder / "encoder-model.onnx.data", nbytes)
 
 
-def test_a_tensor_that_no_buffer_holds_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_tensor_larger_than_a_buffer_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     write_large(tmp_path / "source", 2**31)
     with pytest.raises(StepError, match="'w' has 2147483648 bytes, no shard may exceed 2147483647"):
         shard(tmp_path / "source", tmp_path / "out", 1000)
@@ -195,8 +195,8 @@ def test_bad_input_is_refused_and_nothing_is_written(source: Path, tmp_path: Pat
     assert names(tmp_path / "out") == []
 
 
-def test_weights_are_never_held(tmp_path: Path) -> None:
-    """Twice the memory allowed, so that holding them, or mapping them, would show."""
+def test_weights_are_never_held_in_memory(tmp_path: Path) -> None:
+    """Twice the memory limit, so that weights in memory, or mapped, would exceed it."""
     write_large(tmp_path / "source", 200 * MIB)
     (tmp_path / "out").mkdir()
     program = """
@@ -212,7 +212,7 @@ print(json.dumps(int(status["VmHWM"].split()[0]) * 1024))
     assert peak < 100 * MIB
 
 
-def test_the_encoder_hears_the_same_bit_for_bit(
+def test_the_encoder_s_outputs_stay_the_same_bit_for_bit(
     encoder_fp32: Path, speech_features: list[tuple[Array, Array]], tmp_path: Path
 ) -> None:
     metrics = shard(encoder_fp32, tmp_path / "out", 1_000_000)

@@ -1,4 +1,4 @@
-"""The smoothed model computes what the model did, whatever α; what changes is how far it strays when quantised."""
+"""The smoothed model has the same function for any α; its error when quantised is smaller."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_params(text: str, good: bool) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, "search"])
-def test_the_smoothed_encoder_computes_what_the_encoder_does(
+def test_the_smoothed_encoder_has_the_same_function(
     encoder_fp32: Path, statistics: Path, speech_features: Features, tmp_path: Path, alpha: float | str
 ) -> None:
     out, _ = smooth(encoder_fp32, statistics, tmp_path / "out", alpha=alpha)
@@ -104,7 +104,7 @@ def test_norms_take_their_scales_and_products_of_activations_get_a_mul(
     assert metrics["bytes_after"] == sum(path.stat().st_size for path in out.iterdir())
 
 
-def test_the_search_lowers_the_error_by_a_tenth_and_raises_that_of_no_value_beyond_what_it_expects(
+def test_the_search_lowers_the_error_by_a_tenth_and_no_value_s_error_is_above_the_expected(
     smoothed: tuple[Path, Metrics], statistics: Path
 ) -> None:
     out, metrics = smoothed
@@ -206,13 +206,13 @@ def test_a_weight_that_is_not_finite_is_refused(tmp_path: Path, number: float) -
         smooth(source, small_statistics(tmp_path / "statistics"), tmp_path / "out")
 
 
-def test_what_needs_no_smoothing_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_need_of_smoothing_is_refused(tmp_path: Path) -> None:
     source, measured = product_model(tmp_path / "source"), small_statistics(tmp_path / "statistics")
     with pytest.raises(StepError, match=r"model\.onnx: 0 values smoothed of 0"):
         smooth(source, measured, tmp_path / "out", nodes_to_exclude=("product",))
 
 
-def test_models_of_other_numbers_are_refused(encoder_fp32: Path, statistics: Path, tmp_path: Path) -> None:
+def test_models_that_are_not_float32_are_refused(encoder_fp32: Path, statistics: Path, tmp_path: Path) -> None:
     half, integers = tmp_path / "half", tmp_path / "integers"
     half.mkdir()
     integers.mkdir()

@@ -13,7 +13,7 @@ RECORDINGS = 10
 
 
 class Speech:
-    """Calibrates on the first recordings of a corpus; a model is measured once."""
+    """Calibrate on the first recordings of a corpus; a model is measured once."""
 
     def __init__(self, preprocessor: Path, corpus: Path, folder: Path) -> None:
         self._inputs = {"preprocessor": preprocessor, "corpus": folder / "corpus"}

@@ -1,4 +1,4 @@
-"""Corpora and encoders that calibration has to refuse or to notice, made from the embedded ones."""
+"""Corpora and encoders that calibration must refuse or measure as outliers, made from the embedded ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def save(model: onnx.ModelProto, folder: Path) -> Path:
-    """Write the model to a new folder, as an encoder is called."""
+    """Write the model to a new folder, under the name of an encoder."""
     folder.mkdir()
     onnx.save(model, folder / "encoder-model.onnx")
     return folder

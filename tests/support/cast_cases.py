@@ -1,4 +1,4 @@
-"""Small models in ONNX's text form, each with one way in which a conversion to fp16 goes wrong, and what to feed it."""
+"""Small models in ONNX's text form, each with a way in which a conversion to fp16 goes wrong, and its inputs."""
 
 from __future__ import annotations
 

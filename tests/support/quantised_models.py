@@ -1,4 +1,4 @@
-"""What tests of quantisers ask of a model: its file, its ops, what it hears, its bytes; and a step run elsewhere."""
+"""Helpers for tests of quantisers: a model's file, ops, outputs and bytes, and a step run in another process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def encode(folder: Path, features: Features) -> list[list[Array]]:
-    """Frames and lengths of each utterance, as ONNX Runtime likes to run the encoder."""
+    """Frames and lengths of each utterance, by ONNX Runtime with all optimisations."""
     session = onnxruntime.InferenceSession(onnx_file(folder), providers=["CPUExecutionProvider"])
     return [session.run(None, {"audio_signal": audio, "length": length}) for audio, length in features]
 

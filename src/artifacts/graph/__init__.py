@@ -1,1 +1,1 @@
-"""ONNX files: reading, checking, changing and writing them without holding their weights."""
+"""ONNX files: find, check, change and write them without their weights in memory."""

@@ -1,1 +1,1 @@
-"""Weights and activations in fewer bits: what is observed, smoothed, rounded and written in a graph."""
+"""Weights and activations in fewer bits: observe, smooth, round, and rewrite the graph."""
