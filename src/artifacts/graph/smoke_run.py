@@ -38,7 +38,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(stri
 
 
 def check_and_run(path: Path) -> None:
-    """Check the model file with `onnx.checker`, and run it once on the CPU. It is alone in its folder.
+    """Check the model file with `onnx.checker`, and run it once on the CPU. Its folder contains no other model.
 
     Raises StepError if the file is not valid ONNX, or as `smoke_run` does.
     """

@@ -30,6 +30,9 @@ _ZERO_POINT = 128
 # Inputs of ONNX Runtime's DynamicQuantizeLSTM: W and R, and the zero point of each.
 _WEIGHTS_AND_ZERO_POINTS = ((1, 9), (2, 11))
 
+# Attributes that a Gemm must have for the quantiser to rewrite it.
+_PLAIN_GEMM = (("alpha", 1), ("beta", 1), ("transA", 0))
+
 # A node, and which of its inputs.
 _Use = tuple[NodeProto, int]
 
@@ -85,9 +88,6 @@ def _transposed_gemms(graph: GraphProto) -> Iterator[_Use]:
                 yield node, 1
         for subgraph in subgraphs(node):
             yield from _transposed_gemms(subgraph)
-
-
-_PLAIN_GEMM = (("alpha", 1), ("beta", 1), ("transA", 0))
 
 
 def drop_weight_inputs(model: ModelProto) -> None:
