@@ -10,7 +10,7 @@ from artifacts.cli.progress import Progress
 from artifacts.errors import StoreError
 from artifacts.plan.explain import NEVER_BUILT
 from artifacts.run.build import Outcome
-from artifacts.store.status import Status
+from artifacts.store.journal import Status
 
 
 def test_each_ended_target_is_a_line_with_how_many_are_done(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from artifacts.cli.tables import print_summary, size_text
 from artifacts.run.build import Outcome
-from artifacts.store.status import Status
+from artifacts.store.journal import Status
 
 
 @pytest.mark.parametrize(

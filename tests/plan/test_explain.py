@@ -9,7 +9,7 @@ import pytest
 from artifacts.plan.explain import Change, changes, reasons
 from artifacts.plan.plan import Job, load_plan
 from artifacts.store.digest_memory import DigestMemory
-from artifacts.store.identity import Identity, read_identity
+from artifacts.store.records import Identity, read_identity
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -6,7 +6,7 @@ import pytest
 
 from artifacts.errors import RecipeError
 from artifacts.plan.plan import DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES, Job, Plan, known_steps, load_plan
-from artifacts.recipe.named_source import NamedSource
+from artifacts.recipe.recipe import NamedSource
 from artifacts.run.dry_run import dry_run
 from artifacts.run.lookup import Lookup
 from artifacts.store.digest_memory import DigestMemory

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RecipeError
-from artifacts.recipe.named_source import NamedSource
-from artifacts.recipe.recipe import LoadedRecipe, load_pipeline, load_recipe
+from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_pipeline, load_recipe
 
 BASE = """\
 sources:

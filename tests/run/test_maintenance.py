@@ -1,4 +1,4 @@
-"""Care for downloads and forgotten recipes; artifacts are tried in end_to_end/test_damage.py."""
+"""Downloads, forgotten recipes and leftovers; artifacts are tried in end_to_end/test_damage.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from artifacts.errors import StoreError
 from artifacts.plan.plan import load_plan
-from artifacts.run.maintenance import GcResult, collect_garbage, verify
+from artifacts.run.lookup import Lookup
+from artifacts.run.maintenance import GcResult, clear_leftovers, collect_garbage, verify
 from artifacts.store.store import Store
 from small_model import MODEL_RECIPE, write_pipeline
 
@@ -87,3 +88,37 @@ def test_nothing_is_dropped_while_a_build_is_at_work() -> None:
         collect_garbage(load_plan())
     user.close()
     assert collect_garbage(load_plan()) == GcResult(0, 0, 0)
+
+
+pytestmark = pytest.mark.usefixtures("here")
+
+LEFT = (
+    "cache/staging/key.abcd1234/files/a",
+    "cache/small/.target.abcd1234.unfinished/a",
+    "cache/small/.state/.target.key.abcd1234.unfinished",
+    "cache/artifacts/.content.abcd1234.unfinished/a",
+    "cache/actions/.key.json.abcd1234.unfinished",
+    "dist/small/.flat.abcd1234.unfinished/new/a",
+)
+OTHERS = ("cache/small/.target.swp", "cache/actions/key.json", "dist/small/flat/a")
+
+
+def test_what_is_unfinished_is_removed_and_nothing_else() -> None:
+    write_pipeline(MODEL_RECIPE)
+    for name in (*LEFT, *OTHERS):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("a")
+    lookup = Lookup(load_plan())
+    user = lookup.store.use()
+    with user, pytest.raises(StoreError, match="is in use by a build"):
+        clear_leftovers(lookup)
+    assert all(Path(name).exists() for name in LEFT)
+    clear_leftovers(lookup)
+    assert not [name for name in LEFT if Path(name).exists()]
+    assert all(Path(name).exists() for name in OTHERS)
+
+
+def test_where_nothing_is_left_nothing_is_made() -> None:
+    write_pipeline(MODEL_RECIPE)
+    clear_leftovers(Lookup(load_plan()))
+    assert not Path("cache/guard").exists()

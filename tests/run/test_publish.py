@@ -7,7 +7,7 @@ import pytest
 
 from artifacts.digest import digest_file
 from artifacts.run.publish import is_published, publish
-from artifacts.store.manifest import Manifest, manifest_of
+from artifacts.store.records import Manifest, manifest_of
 from artifacts.store.store import Store
 
 

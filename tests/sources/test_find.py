@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import StoreError
-from artifacts.recipe.named_source import NamedSource
-from artifacts.recipe.recipe import LoadedRecipe, load_recipe
+from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
 from artifacts.sources.find import Found, find_source, look_for_source, partial_folder
 from artifacts.sources.pins import lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RecipeError, StoreError
-from artifacts.recipe.named_source import NamedSource
-from artifacts.recipe.recipe import LoadedRecipe, load_recipe
+from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
 from artifacts.sources.pins import lock_source, pinned_digest
 
 CONTENT = hashlib.sha256(b"model").hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.files.clock import FINE_MARGIN, SECOND
+from artifacts.files.stamps import FINE_MARGIN, SECOND
 from artifacts.store import digest_memory as module
 from artifacts.store.digest_memory import DigestMemory
 

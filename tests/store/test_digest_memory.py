@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.files.clock import FINE_MARGIN, SECOND
+from artifacts.files.stamps import FINE_MARGIN, SECOND
 from artifacts.store.digest_memory import DigestMemory, file_identity
 
 SETTLED_SECONDS = FINE_MARGIN / SECOND

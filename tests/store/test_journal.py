@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import threading
 import tracemalloc
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store.journal import Entry, Journal
+from artifacts.store.journal import Entry, Journal, Status
 
 
 def test_what_was_written_is_read_oldest_first_with_its_time(tmp_path: Path) -> None:
@@ -135,3 +136,8 @@ def test_a_journal_that_is_no_file_is_empty(tmp_path: Path, kind: str) -> None:
         path.symlink_to("/dev/zero")
     assert list(Journal(path).read()) == []
     assert Journal(path).last("x:a") is None
+
+
+def test_a_status_reads_the_same_in_a_table_and_in_the_journal() -> None:
+    assert [f"{status}" for status in Status] == [json.loads(json.dumps(status)) for status in Status]
+    assert Status("built?") is Status.MAYBE_BUILT

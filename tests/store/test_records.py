@@ -1,4 +1,4 @@
-"""Records and manifests of a store that say something else than what they should: none of them is believed."""
+"""Records of a store: as they are written and read, and those that say something else than they should."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from artifacts.digest import canonical_json, digest_json
-from artifacts.store.identity import Identity
-from artifacts.store.manifest import manifest_of
-from artifacts.store.store import Action, Store
+from artifacts.store.records import SCHEMA, Action, FileRecord, Identity, manifest_of, read_identity, read_manifest
+from artifacts.store.store import Store
 
 GOOD, OTHER = (Identity(name, {}, {}, {}, {}) for name in ("one", "two"))
 KEY = GOOD.key
@@ -211,3 +210,56 @@ def test_a_file_that_the_disk_cannot_read_is_damage_and_replaced(store: Store, m
         patch.setattr(store.memory, "digest", digest)  # no disk here has bad sectors
         assert store.damage(content) == "'f' cannot be read: Input/output error"
     assert store.damage(content) is None
+
+
+IDENTITY = Identity(
+    "quantize", {"artifacts.steps.quantize": {"run": "aa"}}, {"bits": 8}, {"onnx": "1.23.2"}, {"model": "1" * 64}
+)
+
+
+def test_the_key_is_the_digest_of_all_parts() -> None:
+    assert IDENTITY.key == digest_json({"schema": SCHEMA, **asdict(IDENTITY)})
+    assert IDENTITY.key == Identity(**asdict(IDENTITY)).key
+    for part in ("code", "params", "tools", "inputs"):
+        assert Identity(**{**asdict(IDENTITY), part: {}}).key != IDENTITY.key, part
+
+
+def test_an_identity_is_read_as_it_was_recorded() -> None:
+    assert read_identity(asdict(IDENTITY)) == IDENTITY
+
+
+def test_what_a_record_of_another_schema_lacks_is_empty() -> None:
+    old = read_identity({"step": "quantize", "params": {"bits": 8}})
+    assert (old.schema, old.params, old.inputs, old.code) == (0, {"bits": 8}, {}, {})
+
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+def test_a_manifest_says_names_sizes_and_digests_and_nothing_else() -> None:
+    manifest = manifest_of({"b": (2, TWO), "a": (1, ONE)})
+    assert list(manifest.files.items()) == [("a", FileRecord(1, ONE)), ("b", FileRecord(2, TWO))]
+    assert json.loads(manifest.text) == {"files": {"a": {"bytes": 1, "sha256": ONE}, "b": {"bytes": 2, "sha256": TWO}}}
+    assert manifest.total_bytes == 3
+
+
+def test_the_content_is_the_sha256_of_the_text() -> None:
+    manifest = manifest_of({"a": (1, ONE)})
+    assert manifest.content == hashlib.sha256(manifest.text).hexdigest()
+    assert read_manifest(manifest.text, manifest.content) == manifest
+    assert read_manifest(manifest.text, ONE) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", '{"files": []}', '{"files": {}}', '{"files": {"a": 1}}', '{"files": {"a": {"bytes": 1}}}',
+        f'{{"files": {{"../a": {{"bytes": 1, "sha256": "{ONE}"}}}}}}',
+        f'{{"files": {{"a//b": {{"bytes": 1, "sha256": "{ONE}"}}}}}}',
+        f'{{"files": {{"a": {{"bytes": -1, "sha256": "{ONE}"}}}}}}',
+        f'{{"files": {{"a": {{"bytes": 1, "sha256": "{ONE[1:]}"}}}}}}',
+        "[" * 200_000,
+    ],
+)  # fmt: skip
+def test_a_text_that_lists_no_possible_files_is_none(text: str) -> None:
+    assert read_manifest(text.encode(), hashlib.sha256(text.encode()).hexdigest()) is None

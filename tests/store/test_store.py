@@ -13,9 +13,8 @@ import pytest
 from artifacts.digest import digest_file, digest_json
 from artifacts.errors import StoreError
 from artifacts.files.atomic import remove_tree
-from artifacts.store.identity import Identity
-from artifacts.store.manifest import manifest_of
-from artifacts.store.store import Action, Store
+from artifacts.store.records import Action, Identity, manifest_of
+from artifacts.store.store import Store
 
 Metrics = dict[str, float | int | str]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import StoreError
-from artifacts.store.manifest import manifest_of
+from artifacts.store.records import manifest_of
 from artifacts.store.target_link import TargetLink
 
 ONE, TWO = manifest_of({"a": (1, "1")}), manifest_of({"a": (1, "2")})

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.digest import digest_file
-from artifacts.files.clock import FINE_MARGIN, SECOND
+from artifacts.files.stamps import FINE_MARGIN, SECOND
 from artifacts.store.digest_memory import DigestMemory
 
 HERE = Path(__file__).parent

@@ -15,8 +15,7 @@ from artifacts.errors import RecipeError, StoreError, printable
 from artifacts.plan.plan import Plan, load_plan
 from artifacts.run.dry_run import dry_run
 from artifacts.run.lookup import Lookup
-from artifacts.store.journal import Journal
-from artifacts.store.status import Status
+from artifacts.store.journal import Journal, Status
 
 # In the table of `doit plan`.
 VERBS = {

@@ -13,7 +13,7 @@ from artifacts.cli.tables import size_text
 from artifacts.errors import ArtifactsError, printable
 from artifacts.plan.explain import NEVER_BUILT
 from artifacts.run.build import Outcome
-from artifacts.store.status import Status
+from artifacts.store.journal import Status
 
 if TYPE_CHECKING:
     from rich.progress import Progress as LiveDisplay

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from artifacts.errors import printable
 from artifacts.run.build import Outcome
-from artifacts.store.status import Status
+from artifacts.store.journal import Status
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,9 +18,9 @@ from artifacts.plan.plan import Job, Plan, plan_of
 from artifacts.recipe.recipe import load_pipeline
 from artifacts.run.build import Build, Outcome
 from artifacts.run.dry_run import expected_seconds
-from artifacts.run.memory_budget import free_bytes
+from artifacts.run.memory import free_bytes
 from artifacts.run.run_step import StepCrashError
-from artifacts.store.status import Status
+from artifacts.store.journal import Status
 
 LOADER = "artifacts.cli.loader"
 LAID_OUT = (Status.BUILT, Status.RESTORED, Status.UNCHANGED)

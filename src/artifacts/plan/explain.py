@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from artifacts.plan.plan import STEPS, Job
 from artifacts.recipe.recipe import PIPELINE_FILE
-from artifacts.store.identity import Identity
+from artifacts.store.records import Identity
 
 NEVER_BUILT = "it was never built"
 

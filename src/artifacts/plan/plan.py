@@ -15,12 +15,19 @@ from typing import Any
 from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
-from artifacts.recipe.named_source import NamedSource
-from artifacts.recipe.recipe import PIPELINE_FILE, LoadedRecipe, Pipeline, Target, load_pipeline, load_recipe
+from artifacts.recipe.recipe import (
+    PIPELINE_FILE,
+    LoadedRecipe,
+    NamedSource,
+    Pipeline,
+    Target,
+    load_pipeline,
+    load_recipe,
+)
 from artifacts.recipe.validate import did_you_mean, validate
 from artifacts.recipe.yaml_locations import Location
 from artifacts.store.digest_memory import DigestMemory
-from artifacts.store.identity import Identity
+from artifacts.store.records import Identity
 
 STEPS = "artifacts.steps"
 # Where neither the target nor its recipe says more. The longest step at 0.6 billion parameters takes an hour or two.

@@ -14,8 +14,8 @@ from pydantic_core import PydanticCustomError
 
 from artifacts.errors import RecipeError
 from artifacts.recipe.validate import did_you_mean, validate
-from artifacts.recipe.yaml_locations import YamlDocument, merge, read_yaml
-from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, url_fault
+from artifacts.recipe.yaml_locations import Location, YamlDocument, merge, read_yaml
+from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, shown_url, url_fault
 
 PIPELINE_FILE = Path("pipeline.yaml")
 
@@ -177,6 +177,53 @@ class LoadedRecipe:
     def lock_file(self) -> Path:
         """File with the digests of sources that the recipe itself does not pin."""
         return self.file.with_suffix(".lock.yaml")
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    """A source, as one recipe declares it under `sources.<name>`."""
+
+    loaded: LoadedRecipe
+    name: str
+
+    @property
+    def declared(self) -> Source:
+        """What the recipe declares."""
+        return self.loaded.recipe.sources[self.name]
+
+    @property
+    def full_name(self) -> str:
+        """`recipe:name`, as on the command line."""
+        return f"{self.loaded.name}:{self.name}"
+
+    @property
+    def path(self) -> Path:
+        """Path of a local source's file or folder, relative to the YAML file that declares it."""
+        kind = "file" if self.declared.file is not None else "folder"
+        declared_in = self.location(kind).file
+        return Path(os.path.normpath(declared_in.parent / (self.declared.file or self.declared.folder or "")))
+
+    @property
+    def label(self) -> str:
+        """Location and name, as an error begins."""
+        return f"{self.location()}: sources.{self.name}"
+
+    @property
+    def shown(self) -> str:
+        """Address without its secrets, or path, as the recipe writes it."""
+        declared = self.declared
+        if declared.hf is not None:
+            return f"{declared.file} of {declared.hf}"
+        return declared.file or declared.folder or shown_url(declared.url or "")
+
+    @property
+    def doc(self) -> str:
+        """The source in a few words, for `doit list`."""
+        return f"Source: {self.shown}"
+
+    def location(self, key: str = "<key>") -> Location:
+        """Return where the recipe declares the source, or one of its keys."""
+        return self.loaded.document.location(("sources", self.name, key))
 
 
 def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:

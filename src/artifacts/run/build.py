@@ -14,20 +14,16 @@ from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
 from artifacts.files.atomic import naming, remove
 from artifacts.plan.code import Code, read_code
 from artifacts.plan.plan import STEPS, Job, Plan
-from artifacts.recipe.named_source import NamedSource
+from artifacts.recipe.recipe import NamedSource
 from artifacts.run.inputs import DamagedError, hash_inputs, hold_code, hold_inputs
-from artifacts.run.leftovers import clear_leftovers
 from artifacts.run.lookup import Lookup, ResolvedTarget
-from artifacts.run.memory_budget import MemoryBudget
+from artifacts.run.memory import MemoryBudget
 from artifacts.run.publish import is_published, publish
 from artifacts.run.run_step import GIB, Limits, StepCrashError, run_step
 from artifacts.sources.find import find_source
 from artifacts.sources.pins import lock_source, pinned_digest
-from artifacts.store.identity import Identity
-from artifacts.store.journal import Entry, Journal
-from artifacts.store.manifest import Manifest, manifest_of
-from artifacts.store.status import Status
-from artifacts.store.store import Action
+from artifacts.store.journal import Entry, Journal, Status
+from artifacts.store.records import Action, Identity, Manifest, manifest_of
 
 UNKNOWN_PROCESSOR = "a processor that was not recorded"
 
@@ -135,6 +131,8 @@ class Build:
             self._in_use.close()
         # A thread of an interrupted run may still be at work; another build clears at its own end.
         if not any(outcome.status == Status.INTERRUPTED for outcome in self.outcomes.values()):
+            from artifacts.run.maintenance import clear_leftovers  # here: `doit` and `doit list` start sooner without
+
             with contextlib.suppress(ArtifactsError, OSError):
                 clear_leftovers(self.lookup)
 

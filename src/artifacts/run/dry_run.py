@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from artifacts.errors import ArtifactsError
 from artifacts.plan.explain import NEVER_BUILT, reasons
 from artifacts.plan.plan import Job, Plan
-from artifacts.recipe.named_source import NamedSource
+from artifacts.recipe.recipe import NamedSource
 from artifacts.run.lookup import Lookup, ResolvedTarget
 from artifacts.sources.find import look_for_source
 from artifacts.sources.pins import pinned_digest
-from artifacts.store.journal import Entry, Journal
-from artifacts.store.status import Status
+from artifacts.store.journal import Entry, Journal, Status
 
 MAY_STOP = "it may stop here if the bytes come out equal"
 

@@ -15,10 +15,10 @@ from artifacts.errors import StoreError
 from artifacts.files.stamps import Stamps, stamps_of
 from artifacts.plan.code import Code, forget_code, read_code
 from artifacts.plan.plan import STEPS, Job
-from artifacts.recipe.named_source import NamedSource
+from artifacts.recipe.recipe import NamedSource
 from artifacts.run.lookup import Lookup
 from artifacts.sources.find import source_content
-from artifacts.store.identity import Identity
+from artifacts.store.records import Identity
 
 
 class DamagedError(StoreError):

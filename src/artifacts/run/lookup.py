@@ -8,12 +8,11 @@ from pathlib import Path
 from artifacts.errors import ArtifactsError
 from artifacts.plan.explain import NEVER_BUILT, reasons
 from artifacts.plan.plan import Job, Plan
-from artifacts.recipe.named_source import NamedSource
+from artifacts.recipe.recipe import NamedSource
 from artifacts.run.publish import is_published
 from artifacts.sources.find import Found, look_for_source
-from artifacts.store.identity import Identity
-from artifacts.store.manifest import Manifest
-from artifacts.store.store import Action, Store
+from artifacts.store.records import Action, Identity, Manifest
+from artifacts.store.store import Store
 from artifacts.store.target_link import TargetLink
 
 

@@ -1,4 +1,4 @@
-"""Maintenance of the store: verify every byte against the manifests, and remove what no recipe needs."""
+"""Maintenance of the store: verify every byte, remove what no recipe needs, and clear what killed runs left."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from artifacts.errors import StoreError
 from artifacts.files.atomic import UNFINISHED, remove, remove_tree
 from artifacts.plan.plan import Job, Plan
-from artifacts.recipe.named_source import NamedSource
-from artifacts.recipe.recipe import RESERVED, Source
+from artifacts.recipe.recipe import RESERVED, NamedSource, Source
 from artifacts.run.lookup import Lookup, ResolvedTarget
 from artifacts.sources.find import Found, is_resumable, local_source, partial_folder
 from artifacts.sources.pins import pinned_digest
@@ -134,7 +133,7 @@ def collect_garbage(plan: Plan) -> GcResult:
             lookup.store.forget(key)
         for path in doomed:
             remove_tree(path)
-        size += _clear_leftovers(lookup)
+        size += _remove_leftovers(lookup)
         _remove_lost_links(lookup)
     return GcResult(len(doomed), len(actions), size)
 
@@ -165,8 +164,29 @@ def _remote_sources(plan: Plan) -> Iterator[Source]:
             yield job.declared
 
 
-def _clear_leftovers(lookup: Lookup) -> int:
-    """Remove what killed runs left: steps at work, and whatever was on its way to its name."""
+def clear_leftovers(lookup: Lookup) -> None:
+    """Remove the staging folders and unfinished names that killed runs left in the store and in `dist/`.
+
+    A build calls it at its end. Raises `StoreError` while another build runs, because they may be its own; OSError for
+    a file that cannot be removed.
+    """
+    if _unfinished(lookup):
+        with lookup.store.alone():
+            for path in _unfinished(lookup):
+                remove(path)
+
+
+def _unfinished(lookup: Lookup) -> list[Path]:
+    unfinished = f".*{UNFINISHED}"
+    in_cache = [path for pattern in (unfinished, f".state/{unfinished}") for path in lookup.cache.glob(f"*/{pattern}")]
+    return [*lookup.cache.glob("staging/*"), *in_cache, *lookup.dist.glob(f"*/{unfinished}")]
+
+
+def _remove_leftovers(lookup: Lookup) -> int:
+    """Remove what killed runs left: staging folders, and names with a dot, whoever made them. Return their bytes.
+
+    The caller is alone in the store, so the locks are removed too.
+    """
     ours = [path for path in lookup.cache.glob("*") if path.name in RESERVED or (path / ".state").is_dir()]
     left = [path for folder in ours for path in folder.glob(".*") if path.name != ".state"]
     left += [*lookup.cache.glob("staging/*"), *lookup.cache.glob("*/.state/.*"), *lookup.dist.glob(f"*/.*{UNFINISHED}")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from artifacts.files.atomic import sync, unfinished_folder
 from artifacts.files.copy import copy_file
-from artifacts.store.manifest import Manifest
+from artifacts.store.records import Manifest
 from artifacts.store.store import ROTTEN, Store
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)

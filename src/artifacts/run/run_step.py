@@ -24,7 +24,7 @@ from typing import Any
 
 from artifacts.errors import StepError, StoreError
 from artifacts.files.stamps import Stamps, digest_stamps
-from artifacts.run.control_groups import kernel_kills
+from artifacts.run.memory import kernel_kills
 from artifacts.run.seal import UnsealableError, seal
 
 GIB = 1 << 30

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifacts.sandbox.capabilities import drop_capabilities
 from artifacts.sandbox.landlock import landlock_version, restrict_files
 from artifacts.sandbox.namespaces import restrict_view
+from artifacts.sandbox.privileges import drop_capabilities
 from artifacts.sandbox.seccomp import restrict_calls
 
 # Programs, libraries, and what the kernel says of the machine. Of /etc, what loaders and libraries look up.

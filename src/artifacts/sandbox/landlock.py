@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from artifacts.sandbox.libc import checked, forbid_new_privileges, libc
+from artifacts.sandbox.privileges import checked, forbid_new_privileges, libc
 
 # System calls; the numbers are the same on x86-64 and ARM64.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from artifacts.sandbox.libc import checked, forbid_new_privileges, libc
+from artifacts.sandbox.privileges import checked, forbid_new_privileges, libc
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000

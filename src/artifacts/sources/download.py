@@ -19,9 +19,8 @@ from urllib.parse import urlsplit
 
 from artifacts.digest import digest_file
 from artifacts.errors import StoreError, disk_error
-from artifacts.sources.file_headers import Kept, beginning_of, length_of, validator_of
 from artifacts.sources.http_get import Answer, RefusedError, TransientError, get, login_for
-from artifacts.sources.pages import page_fault, way_to_the_file
+from artifacts.sources.http_response import Kept, beginning_of, length_of, page_fault, validator_of, way_to_the_file
 from artifacts.web_address import shown_url
 
 log = logging.getLogger(__name__)

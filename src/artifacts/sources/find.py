@@ -22,11 +22,10 @@ from artifacts.errors import StoreError
 from artifacts.files.atomic import sync
 from artifacts.files.locks import held
 from artifacts.files.stamps import raise_error
-from artifacts.recipe.named_source import NamedSource
-from artifacts.recipe.recipe import Source
+from artifacts.recipe.recipe import NamedSource, Source
 from artifacts.sources.pins import hold_to_pin, lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory
-from artifacts.store.manifest import Manifest, manifest_of
+from artifacts.store.records import Manifest, manifest_of
 
 if TYPE_CHECKING:
     from artifacts.sources.download import Progress

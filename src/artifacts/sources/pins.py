@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from artifacts.errors import StoreError
 from artifacts.files.atomic import write_atomically
 from artifacts.files.locks import lock_file
-from artifacts.recipe.named_source import NamedSource
-from artifacts.recipe.recipe import Sha256
+from artifacts.recipe.recipe import NamedSource, Sha256
 from artifacts.recipe.validate import validate
 from artifacts.recipe.yaml_locations import read_yaml
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from artifacts.digest import digest_file
 from artifacts.files.atomic import naming, remove
-from artifacts.files.clock import FINE_MARGIN, SECOND, FileClock
+from artifacts.files.stamps import FINE_MARGIN, SECOND, FileClock
 
 log = logging.getLogger(__name__)
 

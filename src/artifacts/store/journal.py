@@ -8,12 +8,26 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
-
-from artifacts.store.status import Status
 
 MOST_BYTES = 256_000_000
 LINE_BYTES = 1_000_000
+
+
+class Status(StrEnum):
+    """One word for each way in which a target can end, or would end."""
+
+    UNCHANGED = "unchanged"
+    FOUND = "found"  # a source that is on this machine
+    FETCHED = "fetched"  # a source that is not, in a dry run; a run says found
+    RESTORED = "restored"  # from the store, without its step
+    BUILT = "built"
+    MAYBE_BUILT = "built?"  # in a dry run: it depends on bytes that are not made yet
+    MISSING = "missing"  # a source, in a dry run; a run says failed
+    NOT_TRIED = "not tried"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)

@@ -21,36 +21,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
-import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from artifacts.digest import digest_json
 from artifacts.errors import StoreError
 from artifacts.files.atomic import remove, remove_tree, remove_unfinished, sync, write_atomically
 from artifacts.files.locks import held, lock_file, open_lock
 from artifacts.store.digest_memory import DigestMemory
-from artifacts.store.identity import Identity, read_identity
-from artifacts.store.manifest import Manifest, is_sha256, read_manifest
+from artifacts.store.records import Action, Manifest, is_sha256, read_action, read_manifest
 
 # What the kernel answers where a file's bytes cannot be had from the disk, or fail a checksum there.
 ROTTEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
-
-
-@dataclass(frozen=True)
-class Action:
-    """Record of one step run: identity, content, metrics, seconds, peak memory, processor."""
-
-    identity: Identity
-    content: str
-    metrics: dict[str, float | int | str]
-    seconds: float
-    peak_bytes: int
-    processor: str = ""  # unknown of a record that is older than this field
 
 
 class Store:
@@ -101,17 +84,7 @@ class Store:
     def action(self, key: str) -> Action | None:
         """Return the record of a key; None if it is missing, torn, altered, or of another key or version."""
         written = _read(self._record(key)) if is_sha256(key) else None
-        if written is None:
-            return None
-        try:
-            record = json.loads(written)
-            fields = record["action"]
-            if digest_json(fields) != record["sha256"] or digest_json(fields["identity"]) != key:
-                return None
-            action = Action(**{**fields, "identity": read_identity(fields["identity"])})
-            return action if _is_sound(action) else None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None
+        return read_action(written, key) if written is not None else None
 
     def actions(self) -> Iterator[tuple[str, Action]]:
         """Every recorded action with its key."""
@@ -177,11 +150,9 @@ class Store:
                 sync(self._artifacts)
                 for name, file in manifest.files.items():
                     self.memory.note(place / "files" / name, file.sha256)
-        record = {"action": asdict(action), "sha256": digest_json(asdict(action))}
-        # Not in its canonical spelling: metrics keep the order in which the step tells them.
         if self._record(key).is_dir():
             remove_tree(self._record(key))
-        write_atomically(self._record(key), json.dumps(record, allow_nan=False).encode())
+        write_atomically(self._record(key), action.text)
 
     def contents(self) -> list[str]:
         """The content digests of all artifacts there are."""
@@ -203,14 +174,3 @@ def _read(path: Path) -> bytes | None:
         if error.errno not in ROTTEN:
             raise
         return None
-
-
-def _is_sound(action: Action) -> bool:
-    numbers = (action.seconds, action.peak_bytes)
-    return (
-        is_sha256(action.content)
-        and isinstance(action.processor, str)
-        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
-        and isinstance(action.metrics, dict)
-        and all(isinstance(value, (int, float, str)) for value in action.metrics.values())
-    )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from artifacts.errors import StoreError
 from artifacts.files.atomic import remove_unfinished, unfinished_folder, write_atomically
-from artifacts.store.manifest import Manifest
+from artifacts.store.records import Manifest
 
 KEY_CHARACTERS = 64
 

@@ -1,13 +1,26 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from artifacts.sandbox.privileges import checked, libc
 from confined import tell_confined
 
-DROP = "from artifacts.sandbox.capabilities import drop_capabilities\nimport subprocess\ndrop_capabilities()\n"
+
+def test_the_error_of_a_call_is_an_exception_with_its_number() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        checked(libc().close(-1))
+    assert caught.value.errno == errno.EBADF
+
+
+def test_any_other_result_is_returned() -> None:
+    assert checked(libc().getpid()) > 0
+
+
+DROP = "from artifacts.sandbox.privileges import drop_capabilities\nimport subprocess\ndrop_capabilities()\n"
 EFFECTIVE = "[line.split()[1] for line in open('/proc/self/status') if line.startswith('CapEff')]"
 
 

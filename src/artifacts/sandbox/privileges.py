@@ -1,11 +1,29 @@
-"""Capabilities: what root may do beyond others, given up (`man 7 capabilities`)."""
+"""Give up privileges for good, by calls of the C library (`man 7 capabilities`)."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 
-from artifacts.sandbox.libc import checked, forbid_new_privileges, libc
+
+def libc() -> ctypes.CDLL:
+    """Return the C library of this process."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def checked(result: int) -> int:
+    """Return the result of a call. Raises OSError with the call's error number where it is negative."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def forbid_new_privileges() -> None:
+    """Forbid this process to gain privileges by what it starts; the kernel asks for it before it confines."""
+    checked(libc().prctl(38, 1, 0, 0, 0))  # PR_SET_NO_NEW_PRIVS
+
 
 _VERSION_3 = 0x20080522
 # Root reads files of every owner; which files, Landlock says.

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.recipe.named_source import NamedSource
-from artifacts.recipe.recipe import LoadedRecipe, load_recipe
+from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
 
 RECIPE = """\
 sources:
