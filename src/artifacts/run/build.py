@@ -166,7 +166,7 @@ class Build:
             elif local:
                 lock_source(job, found.content)  # no step will read it, and none refuse it
         with self.store.lock(f"target.{name}"):
-            self.lookup.link_of(name).note(found.manifest)
+            self.lookup.link_of(name).write_manifest(found.manifest)
         self.lookup.resolved[name] = ResolvedTarget(found.path, found.content)
         return Outcome(name, Status.FOUND, found.manifest.total_bytes, time.monotonic() - started)
 
@@ -187,7 +187,7 @@ class Build:
         code = read_code(f"{STEPS}.{job.step}", self.store.memory)
         identity = self.lookup.identity(job)
         if identity is None:
-            missing = next(source for source in job.inputs.values() if source not in self.lookup.resolved)
+            missing = self.lookup.unresolved_inputs(job)[0]
             raise StoreError(f"{job.full_name}: its input {missing} is not made", f"doit {missing}")
         key = identity.key
 
@@ -195,12 +195,11 @@ class Build:
             self._listener.progressed(job.full_name, "waiting: the same is being built elsewhere", None, None)
 
         with self.store.lock(key, waiting):
-            action, damage = self.lookup.kept(key)
-            if action is None or damage is not None:
-                status, action = Status.BUILT, self._build(job, identity, code, key, damage)
+            state = self.lookup.artifact(job, identity)
+            if state.action is None or state.damage is not None:
+                status, action = Status.BUILT, self._build(job, identity, code, key, state.damage)
             else:
-                is_shown = self.lookup.shown(job, key, action) is not None
-                status = Status.UNCHANGED if is_shown else Status.RESTORED
+                status, action = Status.RESTORED if state.shown is None else Status.UNCHANGED, state.action
             why = self.lookup.why_restored(job, identity)
             size = self._show(job, key, action)
         self._lock_sources(job)
@@ -220,15 +219,15 @@ class Build:
 
     def _show(self, job: Job, key: str, action: Action) -> int:
         """Let the target's path show an artifact, and lay a layout out. Returns its bytes."""
-        manifest, files = self.store.manifest(action.content), self.store.files(action.content)
+        manifest = self.store.manifest(action.content)
         if manifest is None:
             raise StoreError(f"{job.full_name}: its artifact was removed while it was in use", "run again")
         with self.store.lock(f"target.{job.full_name}"):
-            self.lookup.link_of(job.full_name).point(key, files, manifest)
+            self.lookup.link_of(job.full_name).point(key, self.store.files(action.content), manifest)
             place = self.lookup.layout_folder(job)
             if job.is_layout and not is_published(self.store, place, manifest):
                 self._publish(job, action, manifest, place)
-        self.lookup.resolved[job.full_name] = ResolvedTarget(files, action.content)
+        self.lookup.resolve(job.full_name, action)
         return manifest.total_bytes
 
     def _publish(self, job: Job, action: Action, manifest: Manifest, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Dry run: what a run would do, and why. It walks the whole plan and builds nothing."""
+"""Dry run: what a run would do, and why. It goes through the whole plan and builds nothing."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def dry_run(plan: Plan, words: list[str]) -> list[PlannedOutcome]:
     """Return what `doit <words>` would do, target by target, in building order."""
     lookup = Lookup(plan)
     journal = Journal(lookup.cache / "journal.jsonl")
-    built = {
+    last_builds = {
         entry.target: entry for entry in journal.read() if entry.outcome == Status.BUILT and entry.target in plan.jobs
     }
-    found: dict[str, PlannedOutcome] = {}
+    outcomes: dict[str, PlannedOutcome] = {}
     for name in plan.selected(words):
         job = plan.jobs[name]
-        status, why = _source(lookup, job) if isinstance(job, NamedSource) else _job(lookup, job, found)
-        found[name] = PlannedOutcome(name, status, why, built.get(name))
-    return list(found.values())
+        status, why = _source(lookup, job) if isinstance(job, NamedSource) else _job(lookup, job, outcomes)
+        outcomes[name] = PlannedOutcome(name, status, why, last_builds.get(name))
+    return list(outcomes.values())
 
 
 def expected_seconds(plan: Plan, words: list[str]) -> dict[str, float]:
@@ -61,41 +61,40 @@ def _source(lookup: Lookup, job: NamedSource) -> tuple[Status, list[str]]:
     return Status.FETCHED, []
 
 
-def _job(lookup: Lookup, job: Job, found: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
-    # Inputs come first in the walk: one that is not known now is not current, and need not be looked at again.
-    if all(source in lookup.resolved for source in job.inputs.values()) and lookup.current(job.full_name) is not None:
-        return Status.UNCHANGED, []
-    lacking = [source for source in job.inputs.values() if found[source].status in (Status.MISSING, Status.NOT_TRIED)]
+def _job(lookup: Lookup, job: Job, outcomes: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
+    inputs = [outcomes[source] for source in job.inputs.values()]
+    lacking = [row for row in inputs if row.status in (Status.MISSING, Status.NOT_TRIED)]
     if lacking:
-        return Status.NOT_TRIED, list(dict.fromkeys(cause for source in lacking for cause in found[source].why))
+        return Status.NOT_TRIED, list(dict.fromkeys(cause for row in lacking for cause in row.why))
     identity = lookup.identity(job)
     if identity is None:
-        return _job_that_waits(lookup, job, found)
-    action, damage = lookup.kept(identity.key)
-    if action is not None and damage is None:
-        lookup.resolved[job.full_name] = ResolvedTarget(lookup.store.files(action.content), action.content)
+        return _job_with_unbuilt_inputs(lookup, job, outcomes)
+    state = lookup.artifact(job, identity)
+    if state.action is None or state.damage is not None:
+        return Status.BUILT, lookup.why_built(job, identity, state.damage)
+    lookup.resolve(job.full_name, state.action)
+    if state.shown is None:
         return Status.RESTORED, lookup.why_restored(job, identity)
-    return Status.BUILT, lookup.why_built(job, identity, damage)
+    return Status.UNCHANGED, []
 
 
-def _job_that_waits(lookup: Lookup, job: Job, found: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
-    """Judge a job some of whose inputs have no content yet: it is built if their last contents would have it built."""
-    waiting = [source for source in job.inputs.values() if source not in lookup.resolved]
+def _job_with_unbuilt_inputs(lookup: Lookup, job: Job, outcomes: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
+    """Predict the outcome of a job some of whose inputs have no content yet, by the contents that they had last."""
     first = []
-    for source in waiting:
-        status = found[source].status
+    for source in lookup.unresolved_inputs(job):
+        status = outcomes[source].status
         first.append(f"{source} {'may be' if status == Status.MAYBE_BUILT else 'is'} {status.rstrip('?')} first")
     last = lookup.last_identity(job)
     if last is None:
         return Status.BUILT, [NEVER_BUILT, *first]
     contents = {
-        source: lookup.resolved[source].content if source in lookup.resolved else last.inputs.get(given, "")
-        for given, source in job.inputs.items()
+        source: lookup.resolved[source].content if source in lookup.resolved else last.inputs.get(name, "")
+        for name, source in job.inputs.items()
     }
     certain = reasons(job, last, job.identity(contents, lookup.store.memory))
     if certain:
         return Status.BUILT, [*certain, *first]
-    _, damage = lookup.kept(last.key)
+    damage = lookup.artifact(job, last).damage
     if damage is not None:
         return Status.BUILT, [f"its artifact was damaged: {damage}", *first]
     return Status.MAYBE_BUILT, [f"{', '.join(first)}; {MAY_STOP}"]

@@ -1,4 +1,4 @@
-"""Look at sources, artifacts and layouts, and tell which targets are current. Nothing is changed."""
+"""Look up sources, artifacts and layouts, and decide which targets are current. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,18 @@ class ResolvedTarget:
     content: str
 
 
+@dataclass(frozen=True)
+class ArtifactState:
+    """State of the artifact of one identity: its action and its damage in words, if any, and its manifest if the
+    target's path (and the layout's folder) show it. An artifact that is damaged is not shown."""
+
+    action: Action | None = None
+    damage: str | None = None
+    shown: Manifest | None = None
+
+
 class Lookup:
-    """State of a plan's targets. `resolved` holds those that are current or were made, by full name."""
+    """State of a plan's targets. `resolved` contains those that are current or were built, by full name."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -41,39 +51,47 @@ class Lookup:
         return TargetLink(self.cache, recipe, name)
 
     def layout_folder(self, job: Job) -> Path:
-        """Folder of a layout under `dist/`."""
+        """Return the folder of a layout under `dist/`."""
         return self.dist / job.loaded.name / job.name
 
     def source(self, job: NamedSource) -> Found | None:
-        """A source that is there and in order, else None."""
+        """Return a source that is on this machine and matches its pin, and resolve it; None for any other."""
         try:
             found = look_for_source(job, self.store.memory, self.downloads)
         except ArtifactsError:
-            return None  # who makes the target meets the same error, and reports it
+            return None  # a build of the target meets the same error, and reports it
         if found is not None:
             self.resolved[job.full_name] = ResolvedTarget(found.path, found.content)
         return found
 
+    def resolve(self, full_name: str, action: Action) -> None:
+        """Note that a target has the artifact of an action."""
+        self.resolved[full_name] = ResolvedTarget(self.store.files(action.content), action.content)
+
+    def unresolved_inputs(self, job: Job) -> list[str]:
+        """Return the full names of the inputs whose content is not known yet."""
+        return [source for source in job.inputs.values() if source not in self.resolved]
+
     def identity(self, job: Job) -> Identity | None:
-        """A job's identity, once the content of each of its inputs is known."""
-        if any(source not in self.resolved for source in job.inputs.values()):
+        """Return a job's identity; None as long as the content of an input is not known."""
+        if self.unresolved_inputs(job):
             return None
         contents = {source: self.resolved[source].content for source in job.inputs.values()}
         return job.identity(contents, self.store.memory)
 
     def last_identity(self, job: Job) -> Identity | None:
-        """The identity that the target was last built or restored by."""
+        """Return the identity that the target was last built or restored by."""
         key = self.link_of(job.full_name).key
         action = self.store.action(key) if key else None
         return action.identity if action else None
 
     def why_restored(self, job: Job, identity: Identity) -> list[str]:
-        """Why a target that the store has is not what its path shows."""
+        """Return why a target's path does not show the artifact that the store has for it."""
         last = self.last_identity(job)
         return (reasons(job, last, identity) if last else []) or ["its path or its layout was not in place"]
 
     def why_built(self, job: Job, identity: Identity, damage: str | None) -> list[str]:
-        """Why a target's step has to run."""
+        """Return why a target's step has to run."""
         if damage is not None:
             return [f"its artifact was damaged: {damage}"]
         last = self.last_identity(job)
@@ -82,13 +100,15 @@ class Lookup:
         never = self.link_of(job.full_name).key is None
         return [NEVER_BUILT if never else "the store's record of its last build is lost or damaged"]
 
-    def kept(self, key: str) -> tuple[Action | None, str | None]:
-        """What the store has for a key, and what is wrong with it."""
-        action = self.store.action(key)
-        return action, self.store.damage(action.content) if action else None
+    def artifact(self, job: Job, identity: Identity) -> ArtifactState:
+        """Return the state of the artifact that a job has by an identity."""
+        action = self.store.action(identity.key)
+        if action is None:
+            return ArtifactState()
+        damage = self.store.damage(action.content)
+        return ArtifactState(action, damage, self._shown(job, identity.key, action) if damage is None else None)
 
-    def shown(self, job: Job, key: str, action: Action) -> Manifest | None:
-        """The manifest of an intact artifact, if the target's path (and the layout's folder) show it already."""
+    def _shown(self, job: Job, key: str, action: Action) -> Manifest | None:
         manifest, files = self.store.manifest(action.content), self.store.files(action.content)
         link = self.link_of(job.full_name)
         if manifest is None or link.key != key or not link.shows(files, manifest):
@@ -98,38 +118,24 @@ class Lookup:
         return manifest
 
     def current(self, full_name: str) -> Manifest | None:
-        """The manifest of a target that is as its recipe wants it; None if anything is left to do for it.
+        """Return the manifest of a target if it is current, and resolve it; None if a build has work to do for it.
 
-        Its inputs are looked at first where they are not known yet.
+        Unresolved inputs are looked up first.
         """
-        unknown = self._unknown_inputs(full_name)
-        for name in self.plan.jobs if unknown else ():  # inputs come first there
-            if name in unknown and self._current(name) is None:
-                return None
+        job = self.plan.jobs[full_name]
+        if isinstance(job, Job) and self.unresolved_inputs(job):
+            for name in self.plan.selected([full_name]):  # inputs come first
+                if name != full_name and name not in self.resolved and self._current(name) is None:
+                    return None
         return self._current(full_name)
-
-    def _unknown_inputs(self, full_name: str) -> set[str]:
-        """Inputs of a target, and theirs, that are not known yet."""
-        unknown: set[str] = set()
-        waiting = [full_name]
-        while waiting:
-            job = self.plan.jobs[waiting.pop()]
-            new = {name for name in job.inputs.values() if name not in self.resolved} if isinstance(job, Job) else set()
-            waiting += new - unknown
-            unknown |= new
-        return unknown
 
     def _current(self, full_name: str) -> Manifest | None:
         job = self.plan.jobs[full_name]
         if isinstance(job, NamedSource):
             found = self.source(job)
-            return found.manifest if found and self.link_of(full_name).notes(found.manifest) else None
+            return found.manifest if found and self.link_of(full_name).has_manifest(found.manifest) else None
         identity = self.identity(job)
-        if identity is None:
-            return None
-        key = identity.key
-        action, damage = self.kept(key)
-        manifest = self.shown(job, key, action) if action is not None and damage is None else None
-        if action is not None and manifest is not None:
-            self.resolved[full_name] = ResolvedTarget(self.store.files(action.content), action.content)
-        return manifest
+        state = self.artifact(job, identity) if identity is not None else ArtifactState()
+        if state.action is not None and state.shown is not None:
+            self.resolve(full_name, state.action)
+        return state.shown

@@ -11,7 +11,7 @@ from artifacts.errors import StoreError
 from artifacts.files.atomic import UNFINISHED, remove, remove_tree
 from artifacts.plan.plan import Job, Plan
 from artifacts.recipe.recipe import RESERVED, NamedSource, Source
-from artifacts.run.lookup import Lookup, ResolvedTarget
+from artifacts.run.lookup import Lookup
 from artifacts.sources.find import Found, is_resumable, local_source, partial_folder
 from artifacts.sources.pins import pinned_digest
 
@@ -40,7 +40,7 @@ def verify(plan: Plan, words: list[str]) -> Iterator[VerifyResult]:
     lookup = Lookup(plan)
     lookup.store.memory.forget_all()
     for name in plan.selected(words):
-        if lookup.link_of(name).is_known:
+        if lookup.link_of(name).exists:
             yield _settled(lookup, plan.jobs[name])
 
 
@@ -73,7 +73,7 @@ def _read_source(lookup: Lookup, job: NamedSource) -> VerifyResult:
     size = found.manifest.total_bytes if found else 0
     if pin is None:
         return VerifyResult(name, size, is_unlocked=True)
-    if found is not None and not lookup.link_of(name).notes(found.manifest):
+    if found is not None and not lookup.link_of(name).has_manifest(found.manifest):
         return VerifyResult(name, size, f"'{lookup.link_of(name).manifest_file}' is not its manifest", fix)
     return VerifyResult(name, size)
 
@@ -93,7 +93,7 @@ def _read_artifact(lookup: Lookup, job: Job) -> VerifyResult:
         fix = f"move it away, then: doit {name}"
         return VerifyResult(name, size, f"'{link.path}' is a folder where a link belongs", fix)
     if not link.shows(lookup.store.files(action.content), manifest):
-        shown = link.path if link.notes(manifest) else link.manifest_file
+        shown = link.path if link.has_manifest(manifest) else link.manifest_file
         return VerifyResult(name, size, f"'{shown}' does not show its artifact", fix)
     place = lookup.layout_folder(job)
     if job.is_layout and not place.is_dir():
@@ -154,7 +154,7 @@ def _needed(lookup: Lookup) -> tuple[set[str], set[str]]:
             action = lookup.store.action(identity.key)
             keys.add(identity.key)
             if action is not None:
-                lookup.resolved[name] = ResolvedTarget(lookup.store.files(action.content), action.content)
+                lookup.resolve(name, action)
     return keys, pins
 
 

@@ -48,7 +48,7 @@ class TargetLink:
         return key if key.isalnum() and len(key) <= KEY_CHARACTERS else None
 
     @property
-    def is_known(self) -> bool:
+    def exists(self) -> bool:
         """Whether the link, the manifest or the key exists."""
         return any(path.is_symlink() or path.exists() for path in (self.path, self.manifest_file, self._key_file))
 
@@ -63,11 +63,11 @@ class TargetLink:
         return self.manifest_file.with_name(f"{self.name}.key")
 
     def shows(self, files: Path, manifest: Manifest) -> bool:
-        """Whether the link and the manifest say what they should."""
-        return self.notes(manifest) and self.path.is_symlink() and self.path.readlink() == self._relative(files)
+        """Return whether the link leads to these files, and the manifest is theirs."""
+        return self.has_manifest(manifest) and self.path.is_symlink() and self.path.readlink() == self._relative(files)
 
-    def notes(self, manifest: Manifest) -> bool:
-        """Whether the manifest that doit watches is this one."""
+    def has_manifest(self, manifest: Manifest) -> bool:
+        """Return whether the manifest that doit watches is this one."""
         return self.manifest_file.is_file() and self.manifest_file.read_bytes() == manifest.text
 
     def point(self, key: str, files: Path, manifest: Manifest) -> None:
@@ -77,7 +77,7 @@ class TargetLink:
         """
         for path in (self.path, self.manifest_file, self._key_file):
             remove_unfinished(path)
-        self.note(manifest)
+        self.write_manifest(manifest)
         if not self.shows(files, manifest):
             if self.path.is_dir() and not self.path.is_symlink():
                 raise StoreError(f"'{self.path}' is a folder where a link belongs", "move it away, then run again")
@@ -88,9 +88,9 @@ class TargetLink:
                 link.replace(self.path)
         write_atomically(self._key_file, key.encode())
 
-    def note(self, manifest: Manifest) -> None:
-        """Write the manifest, for a source that has no link, unless it says so already. The lock as for `point`."""
-        if not self.notes(manifest):
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest, unless it is there already; a source has no link. The caller holds the target's lock."""
+        if not self.has_manifest(manifest):
             write_atomically(self.manifest_file, manifest.text)
 
     def remove(self) -> None:
