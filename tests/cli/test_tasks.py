@@ -54,7 +54,7 @@ def test_a_task_s_action_fails_with_the_two_lines() -> None:
     make, _ = tasks["again"]["actions"][0]
     failed = make()
     assert isinstance(failed, TaskFailed)
-    assert failed.message == "small:again: its input small:shards is not made\n  fix: doit small:shards"
+    assert failed.message == "small:again: its input small:shards is not built\n  fix: doit small:shards"
     assert not tasks["again"]["uptodate"][0]()
     session.build.close()
 

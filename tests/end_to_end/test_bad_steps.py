@@ -14,8 +14,8 @@ MISBEHAVIOUR = {
     "raise": r"small:bad: its step crashed, which is a bug\n.*ValueError: a bug in a step",
     "exit": r"small:bad: its step crashed, which is a bug\n",
     "nothing": r"small:bad: its step crashed, which is a bug\n.*the step wrote no file",
-    "link": r"small:bad: its step crashed, which is a bug\n.*the step left 'link', which is a link or no regular file",
-    "not a number": r"small:bad: its step crashed, which is a bug\n.*metric 'metric' is nan",
+    "link": r"small:bad: its step crashed, which is a bug\n.*the step left 'link', which is not a regular file, ",
+    "not a number": r"small:bad: its step crashed, which is a bug\n.*metric 'metric': must be a finite number",
     "segfault": r"small:bad: ended by SIGSEGV at 0.\d GiB while misbehaving\n  fix: read 'cache/logs/small/bad.log', ",
     "eat memory": r"small:bad: memory ran out\n  fix: run fewer jobs at once ",
 }
@@ -82,8 +82,8 @@ def test_a_file_beside_the_input_that_a_step_needs_is_asked_for(project: Project
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ("{step: change_text, inputs: {text: notes}}", "input 'text' holds no file 'text.txt'"),
-        ("{step: change_text, inputs: {text: first, more: folder}}", "input 'more' holds no file 'text.txt'"),
+        ("{step: change_text, inputs: {text: notes}}", "input 'text' contains no file 'text.txt'"),
+        ("{step: change_text, inputs: {text: first, more: folder}}", "input 'more' contains no file 'text.txt'"),
         ("{step: misbehave, inputs: {source: folder}, params: {how: edit the source}}",
          "input 'source' is a folder, and a file is expected"),
     ],
@@ -95,7 +95,8 @@ def test_an_input_that_is_not_what_its_step_reads_is_told_from_a_bug(project: Pr
     (project.root / "recipes" / "some" / "other.txt").write_text("other")
     ended = project.doit("bad")
     assert ended.code == 1
-    assert ended.err == f"small:bad: {said}\n  fix: see in the recipe what this input is, and name what fits\n"
+    name = said.split("'")[1]
+    assert ended.err == f"small:bad: {said}\n  fix: check the input '{name}' of this target in the recipe\n"
 
 
 def test_code_that_is_edited_while_its_step_runs_is_not_taken_for_what_ran(own_project: Project) -> None:

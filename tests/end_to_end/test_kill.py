@@ -215,7 +215,7 @@ def test_a_run_that_waits_for_another_says_so(project: Project) -> None:
     os.kill(step, signal.SIGSTOP)
     second = project.start()
     assert second.stdout is not None
-    waiting = "        small:slow: waiting: the same is being built elsewhere\n"
+    waiting = "        small:slow: waiting: another process builds the same artifact\n"
     assert second.stdout.readline() == waiting
     os.kill(step, signal.SIGCONT)
     out, err = first.communicate(timeout=60)

@@ -148,7 +148,7 @@ def test_a_changed_pin_makes_its_steps_stale_and_the_environment_is_held_to_it(b
     ended = built_project.doit("first")
     assert ended.code == 1
     assert ended.err == (
-        f"small:first: 'PyYAML' is {version} here, pinned is 5.0.1\n"
+        f"small:first: 'PyYAML' has version {version}, and pipeline.yaml pins 5.0.1\n"
         "  fix: pip install PyYAML==5.0.1, or change the pin in pipeline.yaml\n"
     )
     built_project.replace("'5.0.1'", f"'{version}'", path=built_project.root / "pipeline.yaml")
@@ -164,7 +164,7 @@ def test_artifacts_can_be_used_where_their_tools_are_missing_or_others(own_proje
     own_project.replace("suffix: .", "suffix: '!'")
     ended = own_project.doit()
     assert ended.code == 1
-    assert ended.err.startswith("small:third: 'PyYAML' is 99.9 here, pinned is ")
+    assert ended.err.startswith("small:third: 'PyYAML' has version 99.9, and pipeline.yaml pins ")
     assert own_project.text("first") == "one\n" * 3
 
 

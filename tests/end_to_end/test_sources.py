@@ -187,7 +187,7 @@ def test_two_runs_at_once_fetch_it_once(project: Project, server: FileServer) ->
         time.sleep(0.01)
     both.append(project.start("small:notes"))
     assert both[1].stdout is not None
-    waiting = "small:notes: waiting: it is being fetched elsewhere\n"
+    waiting = "small:notes: waiting: another process fetches it\n"
     assert both[1].stdout.readline().strip() == waiting.strip()
     server.pause_seconds = 0.0
     for process in both:

@@ -86,7 +86,7 @@ def test_what_the_store_has_is_restored_and_the_journal_says_why(heard: Heard) -
 def test_an_input_that_is_not_made_is_asked_for(heard: Heard) -> None:
     with pytest.raises(StoreError) as caught:
         start(heard).make("small:again")
-    assert caught.value.fact == "small:again: its input small:shards is not made"
+    assert caught.value.fact == "small:again: its input small:shards is not built"
     assert caught.value.fix == "doit small:shards"
 
 

@@ -10,7 +10,7 @@ import pytest
 from artifacts.errors import StoreError
 from artifacts.plan.code import Code, read_code
 from artifacts.plan.plan import STEPS, Job, load_plan
-from artifacts.run.inputs import DamagedError, hash_inputs, hold_code, hold_inputs
+from artifacts.run.inputs import DamagedError, check_code, check_inputs, hash_inputs
 from artifacts.run.lookup import Lookup
 
 
@@ -52,7 +52,7 @@ def test_inputs_that_are_as_their_identity_says_are_held(lookup: Lookup, name: s
     [(given, files)] = stamps.items()
     assert given == "model"
     assert {path.name for path in files} >= {"encoder-model.onnx"}
-    hold_inputs(lookup, job, stamps)
+    check_inputs(lookup, job, stamps)
 
 
 def test_a_source_whose_bytes_rotted_is_told_by_its_name(lookup: Lookup) -> None:
@@ -98,7 +98,7 @@ def test_an_input_that_was_touched_since_is_told(lookup: Lookup, change: Callabl
     time.sleep(0.02)
     change(Path("recipes/model"))
     with pytest.raises(StoreError) as caught:
-        hold_inputs(lookup, job, stamps)
+        check_inputs(lookup, job, stamps)
     assert caught.value.fact == "input 'model' (small:model) changed while the step read it"
 
 
@@ -119,10 +119,10 @@ def test_code_that_ran_as_its_identity_says_is_held(lookup: Lookup) -> None:
     job = job_of(lookup, "small:shards")
     identity, code = lookup.identity(job), read_code(f"{STEPS}.{job.step}", lookup.store.memory)
     assert identity is not None
-    hold_code(lookup, job, identity, code, {MODULE: code.files[MODULE], "artifacts.not_reached": "x"})
+    check_code(lookup, job, identity, code, {MODULE: code.files[MODULE], "artifacts.not_reached": "x"})
     earlier = Code(code.definitions, code.files | {MODULE: "of a comment that was reworded meanwhile"})
-    hold_code(lookup, job, identity, earlier, {MODULE: earlier.files[MODULE]})
-    hold_code(lookup, job, identity, earlier, {MODULE: code.files[MODULE]})
+    check_code(lookup, job, identity, earlier, {MODULE: earlier.files[MODULE]})
+    check_code(lookup, job, identity, earlier, {MODULE: code.files[MODULE]})
 
 
 def test_code_that_ran_and_is_not_that_of_the_identity_is_told(lookup: Lookup) -> None:
@@ -132,6 +132,6 @@ def test_code_that_ran_and_is_not_that_of_the_identity_is_told(lookup: Lookup) -
     others = Code(code.definitions | {MODULE: {"run": "another"}}, code.files | {MODULE: "edited"})
     for before, compiled in ((code, "of neither"), (others, "edited")):
         with pytest.raises(StoreError, match=f"{MODULE} changed while step 'shard_weights' ran"):
-            hold_code(lookup, job, identity, before, {MODULE: compiled})
+            check_code(lookup, job, identity, before, {MODULE: compiled})
     with pytest.raises(StoreError, match="the code of step 'shard_weights' changed while it ran"):
-        hold_code(lookup, job, replace(identity, code=code.definitions | {"artifacts.gone": {"x": "y"}}), code, {})
+        check_code(lookup, job, replace(identity, code=code.definitions | {"artifacts.gone": {"x": "y"}}), code, {})

@@ -105,15 +105,15 @@ def test_a_step_sees_a_fixed_environment_and_an_empty_folder_of_its_own(
         ("segfault", StepError, r"ended by SIGSEGV at \d+\.\d GiB while misbehaving"),
         ("raise", StepCrashError, "ValueError: a bug in a step"),
         ("nothing", StepCrashError, "the step wrote no file"),
-        ("link", StepCrashError, "'link', which is a link or no regular file"),
-        ("not a number", StepCrashError, "metric 'metric' is nan"),
+        ("link", StepCrashError, "'link', which is not a regular file, or has two names"),
+        ("not a number", StepCrashError, "metric 'metric': must be a finite number or a text, got nan"),
         ("exit", StepCrashError, "^$"),
         ("answer by a pipe", StepCrashError, "^$"),
         ("answer by a link", StepCrashError, "^$"),
         ("answer without end", StepCrashError, "^$"),
         ("answer too deep", StepCrashError, "^$"),
         ("answer nonsense", StepCrashError, "the step's answer is malformed: TypeError"),
-        ("link its folder", StepCrashError, "something else in the place of its folder"),
+        ("link its folder", StepCrashError, "replaced its folder by something else"),
     ],
 )
 def test_a_step_that_ends_badly_is_told_by_what_it_did(run: Run, how: str, kind: type[Exception], fact: str) -> None:
@@ -125,7 +125,7 @@ def test_a_step_that_never_ends_is_stopped_at_its_limit(run: Run) -> None:
     run.limits = Limits(minutes=0.03, silent_minutes=5)
     with pytest.raises(StepError, match=r"^stopped after 0\.03 minutes, its limit, while writing\n") as told:
         run("write_text", {"lines": 600, "seconds": 60})
-    assert told.value.fix.startswith("raise resources.minutes of this target, or see in '")
+    assert told.value.fix.startswith("raise resources.minutes of this target, or read '")
 
 
 def test_a_step_that_falls_silent_is_stopped_and_one_that_reports_is_not(run: Run) -> None:
@@ -170,9 +170,9 @@ def test_a_step_gets_no_secret_no_file_of_others_and_no_socket(run: Run) -> None
 
 
 def test_a_tool_of_another_version_or_none_stops_the_step_before_it_begins(run: Run) -> None:
-    with pytest.raises(StepError, match=r"'pydantic' is .* here, pinned is 0.1"):
+    with pytest.raises(StepError, match=r"'pydantic' has version .*, and pipeline.yaml pins 0.1"):
         run("write_text", {}, {"pydantic": "0.1"})
-    with pytest.raises(StepError, match=r"'no-such-tool' is not installed, pinned is 1.0"):
+    with pytest.raises(StepError, match=r"'no-such-tool' is not installed, and pipeline.yaml pins 1.0"):
         run("write_text", {}, {"no-such-tool": "1.0"})
     assert not list(run.folder.glob("staging*/files/*"))
 
@@ -183,7 +183,7 @@ def test_a_local_version_is_the_version(run: Run, package: Path) -> None:
     metadata.write_text("Metadata-Version: 2.1\nName: torchlike\nVersion: 2.13.0+cpu\n")
     assert run("write_text", {}, {"torchlike": "2.13.0"}).files
     assert run("write_text", {}, {"torchlike": "2.13.0+cpu"}).files
-    with pytest.raises(StepError, match=r"pinned is 2\.13"):
+    with pytest.raises(StepError, match=r"pins 2\.13"):
         run("write_text", {}, {"torchlike": "2.13"})
 
 
@@ -222,15 +222,15 @@ def test_an_answer_that_no_record_can_hold_is_a_crash_of_the_step(change: dict[s
         "metrics": {"a": 1, "b": -1.5, "c": "x"}, "sources": {}, "seconds": 1.0, "peak_bytes": 10, "processor": "x",
         "confined": {"files": "Landlock", "network": "seccomp"},
     }  # fmt: skip
-    assert module._accepted(good, {}).metrics == good["metrics"]
+    assert module._checked(good, {}).metrics == good["metrics"]
     with pytest.raises(StepCrashError, match="the step's answer is malformed: "):
-        module._accepted(good | change, {})
+        module._checked(good | change, {})
 
 
 @pytest.mark.parametrize("answer", [b"[" * 100_000, b'{"files":' * 100_000, b"\xff", b""])
 def test_an_answer_that_is_none_is_a_crash_of_the_step(tmp_path: Path, answer: bytes) -> None:
     (tmp_path / "result.json").write_bytes(answer)
     (tmp_path / "log").write_text("what the step printed")
-    last = module._Last(lambda *_words: None)
+    last = module._LastProgress(lambda *_words: None)
     with pytest.raises(StepCrashError, match="what the step printed"):
-        module._judge(0, 0, tmp_path, tmp_path / "log", last, False)
+        module._result(0, 0, tmp_path, tmp_path / "log", last, False)

@@ -15,7 +15,7 @@ from artifacts.files.atomic import naming, remove
 from artifacts.plan.code import Code, read_code
 from artifacts.plan.plan import STEPS, Job, Plan
 from artifacts.recipe.recipe import NamedSource
-from artifacts.run.inputs import DamagedError, hash_inputs, hold_code, hold_inputs
+from artifacts.run.inputs import DamagedError, check_code, check_inputs, hash_inputs
 from artifacts.run.lookup import Lookup, ResolvedTarget
 from artifacts.run.memory import MemoryBudget
 from artifacts.run.publish import is_published, publish
@@ -30,8 +30,11 @@ UNKNOWN_PROCESSOR = "a processor that was not recorded"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of one target: its status, size, seconds, peak memory and metrics; the processor, for steps that measure;
-    the sources that it trusts; and which of `files` and `network` the sandbox could not keep from its step."""
+    """Outcome of one target: status, size, seconds, peak memory and metrics.
+
+    `measured_on` is the processor, for steps that measure. `trusts` are the sources that it trusts. `unconfined` says
+    which of `files` and `network` the sandbox could not keep from its step.
+    """
 
     target: str
     status: Status
@@ -48,19 +51,19 @@ class Listener(Protocol):
     """Receives the events of a build, from several threads."""
 
     def started(self, target: str, why: list[str]) -> None:
-        """A step is about to run; `why` has the reasons, none for a target that was never built."""
+        """Handle the start of a step; `why` has the reasons."""
 
     def progressed(self, target: str, message: str, done: int | None, total: int | None) -> None:
-        """The step reports progress."""
+        """Handle a step's report of progress."""
 
     def ended(self, outcome: Outcome) -> None:
-        """A target has its outcome."""
+        """Handle the outcome of a target."""
 
 
 class Build:
-    """Builds the targets of a plan. The caller builds, or finds current, the inputs of a target before the target.
+    """A build of a plan's targets. The caller asks for a target's inputs before the target.
 
-    `free_bytes` is called once, before the first step runs: the steps may use that much memory together.
+    `free_bytes` is called once, before the first step runs: it returns the memory that the steps may use together.
     """
 
     def __init__(self, plan: Plan, listener: Listener, free_bytes: Callable[[], int]) -> None:
@@ -88,7 +91,7 @@ class Build:
             if isinstance(job, Job):
                 self._lock_sources(job)
         except (OSError, ArtifactsError):
-            return False  # `make` meets the same error, and reports it
+            return False  # `make` raises the same error
         key = self.lookup.link_of(full_name).key
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
@@ -110,12 +113,12 @@ class Build:
             outcome = self._find(job) if isinstance(job, NamedSource) else self._build_or_restore_from_sound_inputs(job)
         except Exception as error:
             self._end(Outcome(full_name, Status.FAILED))
-            by_disk = isinstance(error, (OSError, StepCrashError))  # a step may not even have room to say so
+            by_disk = isinstance(error, (OSError, StepCrashError))  # on a full disk, a step cannot write its error
             cause = disk_error(error, self.lookup.cache) if by_disk else None
             if cause is not None:
                 raise StoreError(f"{full_name}: {cause.fact}", cause.fix) from None
             fact = error.fact if isinstance(error, ArtifactsError) else f"a bug: {type(error).__name__}"
-            with contextlib.suppress(OSError):  # what went wrong matters more than that it cannot be noted
+            with contextlib.suppress(OSError):  # the first error is the one to report
                 self.journal.write(Entry(full_name, Status.FAILED, "", error=fact))
             raise
         self._end(outcome)
@@ -123,13 +126,13 @@ class Build:
 
     def close(self) -> None:
         """Write interrupted targets to the journal, and release the store, so that it may be cleaned up."""
-        with contextlib.suppress(OSError):  # a full disk does not keep a run from ending
+        with contextlib.suppress(OSError):  # a run ends on a full disk too
             for outcome in list(self.outcomes.values()):
                 if outcome.status == Status.INTERRUPTED:
                     self.journal.write(Entry(outcome.target, Status.INTERRUPTED, ""))
         if self._in_use is not None:
             self._in_use.close()
-        # A thread of an interrupted run may still be at work; another build clears at its own end.
+        # A thread of an interrupted run may still work in its staging folder; a later build clears it.
         if not any(outcome.status == Status.INTERRUPTED for outcome in self.outcomes.values()):
             from artifacts.run.maintenance import clear_leftovers  # here: `doit` and `doit list` start sooner without
 
@@ -137,8 +140,10 @@ class Build:
                 clear_leftovers(self.lookup)
 
     def needed_bytes(self, job: Job) -> int | None:
-        """The memory that a job is expected to need: as its target declares, else the most it took before, else as its
-        recipe declares for all, else unknown (None)."""
+        """Return the memory that a job is expected to need; None if it is unknown.
+
+        The target's declaration decides, else the most that it took before, else its recipe's declaration for all.
+        """
         if job.memory_gib is not None:
             return int(job.memory_gib * GIB)
         for_all = job.loaded.recipe.resources.memory_gib
@@ -155,7 +160,7 @@ class Build:
             self._listener.progressed(name, message, done, total)
 
         def waiting() -> None:
-            progress("waiting: it is being fetched elsewhere", None, None)
+            progress("waiting: another process fetches it", None, None)
 
         local = job.declared.is_local
         with contextlib.nullcontext() if local else naming(self.lookup.downloads):
@@ -164,7 +169,7 @@ class Build:
             if any(name in other.inputs.values() for other in self.plan.jobs.values() if isinstance(other, Job)):
                 self._unlocked.add(name)
             elif local:
-                lock_source(job, found.content)  # no step will read it, and none refuse it
+                lock_source(job, found.content)  # no step reads it, so none can refuse it
         with self.store.lock(f"target.{name}"):
             self.lookup.link_of(name).write_manifest(found.manifest)
         self.lookup.resolved[name] = ResolvedTarget(found.path, found.content)
@@ -177,7 +182,7 @@ class Build:
                 return self._build_or_restore(job)
             except DamagedError as error:
                 damaged = error.target
-            # No key is held here: of two jobs with one key, one could wait for a repair that needs the other's.
+            # No key is locked here: of two jobs with one key, one could wait for a repair that needs the other's lock.
             with self._repair_lock:
                 if damaged != job.full_name and self.lookup.current(damaged) is None:
                     self.make(damaged)
@@ -188,11 +193,11 @@ class Build:
         identity = self.lookup.identity(job)
         if identity is None:
             missing = self.lookup.unresolved_inputs(job)[0]
-            raise StoreError(f"{job.full_name}: its input {missing} is not made", f"doit {missing}")
+            raise StoreError(f"{job.full_name}: its input {missing} is not built", f"doit {missing}")
         key = identity.key
 
         def waiting() -> None:
-            self._listener.progressed(job.full_name, "waiting: the same is being built elsewhere", None, None)
+            self._listener.progressed(job.full_name, "waiting: another process builds the same artifact", None, None)
 
         with self.store.lock(key, waiting):
             state = self.lookup.artifact(job, identity)
@@ -211,38 +216,40 @@ class Build:
         return Outcome(job.full_name, status, size, seconds, peak, action.metrics, measured_on, trusts, unconfined)
 
     def _lock_sources(self, job: Job) -> None:
-        """A step could use these bytes: from now on the sources that no pin holds are held to them."""
+        """Lock the sources of a job that are not pinned: a step has accepted their bytes."""
         for name in job.inputs.values():
             source = self.plan.jobs[name]
             if isinstance(source, NamedSource) and name in self._unlocked:
                 lock_source(source, self.lookup.resolved[name].content)
 
     def _show(self, job: Job, key: str, action: Action) -> int:
-        """Let the target's path show an artifact, and lay a layout out. Returns its bytes."""
+        """Point the target's path at an artifact, and lay out a layout. Return the artifact's bytes."""
         manifest = self.store.manifest(action.content)
         if manifest is None:
-            raise StoreError(f"{job.full_name}: its artifact was removed while it was in use", "run again")
+            raise StoreError(f"{job.full_name}: its artifact was removed during the build", "run again")
         with self.store.lock(f"target.{job.full_name}"):
             self.lookup.link_of(job.full_name).point(key, self.store.files(action.content), manifest)
-            place = self.lookup.layout_folder(job)
-            if job.is_layout and not is_published(self.store, place, manifest):
-                self._publish(job, action, manifest, place)
+            folder = self.lookup.layout_folder(job)
+            if job.is_layout and not is_published(self.store, folder, manifest):
+                self._publish(job, action, manifest, folder)
         self.lookup.resolve(job.full_name, action)
         return manifest.total_bytes
 
-    def _publish(self, job: Job, action: Action, manifest: Manifest, place: Path) -> None:
-        difference = publish(self.store, self.store.files(action.content), manifest, place)
+    def _publish(self, job: Job, action: Action, manifest: Manifest, folder: Path) -> None:
+        difference = publish(self.store, self.store.files(action.content), manifest, folder)
         if difference is None:
             return
         damage = self.store.damage(action.content, anew=True)
         if damage is not None:
             raise DamagedError(job.full_name, f"its artifact is damaged: {damage}")
-        raise StoreError(f"'{place}': of its copy, {difference}", "see to the disk lookup, then run again")
+        raise StoreError(
+            f"'{folder}': its copy differs from the artifact: {difference}", "check the disk, then run again"
+        )
 
     def _build(self, job: Job, identity: Identity, code: Code, key: str, damage: str | None) -> Action:
         name = job.full_name
         why = self.lookup.why_built(job, identity, damage)
-        inputs = {given: self.lookup.resolved[source].path for given, source in job.inputs.items()}
+        inputs = {input_name: self.lookup.resolved[source].path for input_name, source in job.inputs.items()}
         log = self.lookup.cache / "logs" / job.loaded.name / f"{job.name}.log"
 
         def progress(message: str, done: int | None, total: int | None) -> None:
@@ -261,11 +268,11 @@ class Build:
                             staging, log, job.step, job.params, inputs, job.tools, progress, limits, job.trusted, stamps
                         )
                 except (StepError, StepCrashError):
-                    hold_inputs(self.lookup, job, stamps)  # one that was replaced meanwhile is shut to the step
+                    check_inputs(self.lookup, job, stamps)  # the sandbox keeps a replaced one from the step
                     raise
                 self._unconfined[name] = result.unconfined
-                hold_inputs(self.lookup, job, stamps)
-                hold_code(self.lookup, job, identity, code, result.sources)
+                check_inputs(self.lookup, job, stamps)
+                check_code(self.lookup, job, identity, code, result.sources)
                 manifest = manifest_of(result.files)
                 took = (result.seconds, result.peak_bytes, result.processor)
                 action = Action(identity, manifest.content, result.metrics, *took)
@@ -289,5 +296,5 @@ class Build:
 
 
 def _measured_on(action: Action, job: Job) -> str:
-    """The processor that a measurement was made on; nothing for steps whose bytes do not depend on it."""
+    """Return the processor that a measurement was made on; an empty text where bytes do not depend on it."""
     return (action.processor or UNKNOWN_PROCESSOR) if job.depends_on_processor else ""

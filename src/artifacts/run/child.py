@@ -1,9 +1,9 @@
-"""The process that a step runs in: `python -m artifacts.run.child <folder>`, with `spec.json` in that folder.
+"""Process of a step: `python -m artifacts.run.child <folder>`, with `spec.json` in that folder.
 
-The spec says which step, its parameters, the inputs' paths, which of them are trusted, and the tools' pinned versions.
-The process is confined first: it reads its inputs and writes the folder, and no more. `result.json` answers with
-metrics, seconds, peak memory, the processor and what confined it, or with the error. Nothing else crosses, but for
-progress: one JSON line for each log record of this package on the descriptor the spec names.
+The spec names the step, its parameters, the inputs' paths, which of them are trusted, and the tools' pinned versions.
+The process is confined first: it can read its inputs and write the folder, and no more. Its answer, `result.json`,
+contains metrics, seconds, peak memory, the processor and the confinement, or the error. Progress is one JSON line for
+each log record of this package, on the descriptor that the spec names. Nothing else crosses.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path) -> int:
-    """Run the step that `spec.json` describes and write `result.json`: done, or why not. 1 for a bug of ours."""
+    """Run the step of `spec.json` and write `result.json`. Return the exit code: 1 for a bug of ours."""
     spec = json.loads((folder / "spec.json").read_bytes())
     _die_with(spec["parent"])
     _be_killed_first()
@@ -49,54 +49,54 @@ def main(folder: Path) -> int:
     _send_progress(spec["progress"])
     started = time.monotonic()
     try:
-        _hold_to_stamps(spec["inputs"], spec["stamps"])
+        _check_stamps(spec["inputs"], spec["stamps"])
         result: dict[str, Any] = {"metrics": _run(spec, folder / "files"), "sources": compiled_sources}
         result |= {"seconds": time.monotonic() - started, "peak_bytes": peak_bytes(), "processor": processor()}
         _answer(folder, result | {"confined": asdict(confinement)})
     except ArtifactsError as error:
-        _answer(folder, _refusal(error))
+        _answer(folder, _error_answer(error))
     except Exception as error:
         cause: ArtifactsError | None = _unfit_input(error, spec["inputs"]) or _undeclared_input(error, spec["inputs"])
-        # What a step may not touch, or takes for what it is not, is not the disk's fault: inputs are read-only.
+        # These errors are the step's own and not the disk's: its inputs are read-only.
         if cause is None and not isinstance(
             error, (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
         ):
             cause = disk_error(error, folder.parent)
         if cause is None and isinstance(error, MemoryError):
-            cause = StepError("memory ran out", "run fewer jobs at once (-n 1), or on a machine with more memory")
+            cause = StepError("memory ran out", "run fewer jobs at once (-n 1), or use a machine with more memory")
         for used in ("files", "work", "tmp"):
-            shutil.rmtree(folder / used, ignore_errors=True)  # room for the answer, and for the traceback in the log
+            shutil.rmtree(folder / used, ignore_errors=True)  # frees space for the answer and the log
         if cause is not None:
-            _answer(folder, _refusal(cause))
+            _answer(folder, _error_answer(cause))
         traceback.print_exc()
         return 1 if cause is None else 0
     return 0
 
 
-def _refusal(error: ArtifactsError) -> dict[str, Any]:
+def _error_answer(error: ArtifactsError) -> dict[str, Any]:
     return {"error": {"kind": type(error).__name__, "fact": error.fact, "fix": error.fix}}
 
 
 def _unfit_input(error: Exception, inputs: dict[str, str]) -> StepError | None:
-    """The error to raise for a file that a step looked for in an input in vain: the recipe gives it something else."""
-    named = error.filename if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) else None
-    looked = Path(named) if isinstance(named, str) else Path()
-    for name, place in inputs.items():
-        if looked.is_relative_to(place) and Path(place).exists():
-            wanted = looked.relative_to(place)
-            what = f"holds no file '{wanted}'" if wanted.parts else "is a folder, and a file is expected"
-            return StepError(f"input '{name}' {what}", "see in the recipe what this input is, and name what fits")
+    """Return the error for a file that a step expects in an input and that is missing there."""
+    filename = error.filename if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) else None
+    expected = Path(filename) if isinstance(filename, str) else Path()
+    for name, path in inputs.items():
+        if expected.is_relative_to(path) and Path(path).exists():
+            inside = expected.relative_to(path)
+            what = f"contains no file '{inside}'" if inside.parts else "is a folder, and a file is expected"
+            return StepError(f"input '{name}' {what}", f"check the input '{name}' of this target in the recipe")
     return None
 
 
 def _undeclared_input(error: Exception, inputs: dict[str, str]) -> StepError | None:
-    """Return the error for a file beside an input's that the sandbox keeps from the step, as it is not an input."""
+    """Return the error for a file beside an input's file: it is not an input, so the sandbox keeps it from the step."""
     if not isinstance(error, PermissionError) or not isinstance(error.filename, str):
         return None
-    path = Path(error.filename).absolute()
-    for name, place in inputs.items():
-        if Path(place).is_file() and path.parent == Path(place).parent and str(path) not in inputs.values():
-            fact = f"input '{name}' needs '{path.name}' beside it, which is not an input"
+    beside = Path(error.filename).absolute()
+    for name, path in inputs.items():
+        if Path(path).is_file() and beside.parent == Path(path).parent and str(beside) not in inputs.values():
+            fact = f"input '{name}' needs '{beside.name}' beside it, which is not an input"
             return StepError(fact, "declare the source as a 'folder' that contains both files")
     return None
 
@@ -106,22 +106,22 @@ def _answer(folder: Path, result: dict[str, Any]) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held: its own high-water mark, not the one inherited before exec."""
+    """Return the peak memory of this process: its own high-water mark, not the one inherited before exec."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-# The sha256 of each of this package's modules that was compiled here.
+# The sha256 of each module of this package that this process compiled.
 compiled_sources: dict[str, str] = {}
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
-    """Runs the source text, which is what an identity has hashed.
+    """Loader that compiles the source text, whose digest is in the identity, and ignores bytecode on the disk.
 
-    Bytecode on the disk is taken for current by the second of the source's time and by its size: of two quick edits, or
-    behind a copy that keeps times, the old one would run.
+    Python compares bytecode with its source by size and by the second of its time. After two quick edits, or a copy
+    that keeps times, old bytecode would run.
     """
 
     def get_code(self, fullname: str) -> CodeType:
@@ -132,7 +132,7 @@ class _FromSource(importlib.machinery.SourceFileLoader):
 
 
 class _OwnModules(importlib.abc.MetaPathFinder):
-    """Finds this package's modules for `_FromSource`."""
+    """Finder of this package's modules for `_FromSource`."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         spec = None
@@ -144,7 +144,7 @@ class _OwnModules(importlib.abc.MetaPathFinder):
 
 
 def _run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
-    _hold_to_pins(spec["tools"])
+    _check_tools(spec["tools"])
     sys.meta_path.insert(0, _OwnModules())
     step = importlib.import_module(f"artifacts.steps.{spec['step']}")
     params = step.Params.model_validate_json(json.dumps(spec["params"]))
@@ -152,38 +152,39 @@ def _run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
     return metrics
 
 
-def _hold_to_stamps(inputs: dict[str, str], stamps: dict[str, str]) -> None:
-    """Raise StepError for an input that is not the one that was hashed: this process can open no other later."""
+def _check_stamps(inputs: dict[str, str], stamps: dict[str, str]) -> None:
+    """Raise StepError for an input that is not the one that was hashed. This process can open no other file later."""
     for name, digest in stamps.items():
         try:
-            found = digest_stamps(stamps_of(Path(inputs[name]), opened=False))
+            now = digest_stamps(stamps_of(Path(inputs[name]), opened=False))
         except FileNotFoundError:
-            found = ""
-        if found != digest:
+            now = ""
+        if now != digest:
             raise StepError(f"input '{name}' changed before the step read it", "run again")
 
 
-def _hold_to_pins(tools: dict[str, str]) -> None:
+def _check_tools(tools: dict[str, str]) -> None:
     for tool, pinned in tools.items():
         try:
-            found = importlib.metadata.version(tool)
+            version = importlib.metadata.version(tool)
         except importlib.metadata.PackageNotFoundError:
-            raise StepError(f"'{tool}' is not installed, pinned is {pinned}", f"pip install {tool}=={pinned}") from None
-        if pinned not in (found, found.partition("+")[0]):  # 2.13.0 admits every 2.13.0+cpu
+            fact = f"'{tool}' is not installed, and pipeline.yaml pins {pinned}"
+            raise StepError(fact, f"pip install {tool}=={pinned}") from None
+        if pinned not in (version, version.partition("+")[0]):  # 2.13.0 admits every 2.13.0+cpu
             fix = f"pip install {tool}=={pinned}, or change the pin in pipeline.yaml"
-            raise StepError(f"'{tool}' is {found} here, pinned is {pinned}", fix)
+            raise StepError(f"'{tool}' has version {version}, and pipeline.yaml pins {pinned}", fix)
 
 
 def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the one that started it is gone: nothing may go on building unseen."""
+    """Ask the kernel to kill this process when its parent ends, so that no step runs on unseen."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the process that started this step is gone")
 
 
 def _be_killed_first() -> None:
-    """Ask the kernel to choose this process where memory runs out, and not the one that started it."""
-    with contextlib.suppress(OSError):  # where /proc cannot be written, the kernel chooses by size alone
+    """Ask the kernel to kill this process before its parent when memory runs out."""
+    with contextlib.suppress(OSError):  # if /proc cannot be written, the kernel chooses by size alone
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
@@ -194,7 +195,7 @@ def _send_progress(descriptor: int) -> None:
             for key in ("done", "total"):
                 if (count := getattr(record, key, None)) is not None:
                     line[key] = int(count)
-            # One write of a line this short is whole, whoever else writes; a reader that is gone is no error here.
+            # One write of a line this short is atomic. That the parent has closed the pipe is not an error here.
             with contextlib.suppress(BrokenPipeError):
                 os.write(descriptor, json.dumps(line).encode() + b"\n")
 

@@ -15,13 +15,13 @@ from artifacts.run.lookup import Lookup
 from artifacts.sources.find import Found, is_resumable, local_source, partial_folder
 from artifacts.sources.pins import pinned_digest
 
-# Between two looks at a target that a build may be pointing elsewhere at this moment.
+# Between two checks of a target that a build may point elsewhere at this moment.
 PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """Result for one target: bytes read, damage if any and its fix, and whether it is a source without a pin."""
+    """Result for one target: bytes read, damage in words with its fix, and whether it is a source without a pin."""
 
     target: str
     bytes: int
@@ -31,33 +31,32 @@ class VerifyResult:
 
 
 def verify(plan: Plan, words: list[str]) -> Iterator[VerifyResult]:
-    """Read every byte of what the targets are now, in the store and under `dist/`, look at what their paths show, and
-    change nothing.
+    """Read every byte of the targets' artifacts, in the store and under `dist/`, and check their paths. Change nothing.
 
-    What is remembered about files is forgotten first, and what is read is remembered: a run after this one finds the
-    same damage, however well it was hidden, and repairs it.
+    Remembered digests are dropped first, and the new ones are remembered. So the next run meets the same damage,
+    however well it was hidden, and repairs it.
     """
     lookup = Lookup(plan)
     lookup.store.memory.forget_all()
     for name in plan.selected(words):
         if lookup.link_of(name).exists:
-            yield _settled(lookup, plan.jobs[name])
+            yield _verify_twice(lookup, plan.jobs[name])
 
 
-def _settled(lookup: Lookup, job: Job | NamedSource) -> VerifyResult:
-    """Return a finding that two looks agree on: a build may point the target elsewhere meanwhile."""
+def _verify_twice(lookup: Lookup, job: Job | NamedSource) -> VerifyResult:
+    """Return a result during which the target's link did not change: a build may point it elsewhere meanwhile."""
     link = lookup.link_of(job.full_name)
     while True:
         before = link.state
-        finding = _read_source(lookup, job) if isinstance(job, NamedSource) else _read_artifact(lookup, job)
-        if finding.damage is None:
-            return finding
+        result = _verify_source(lookup, job) if isinstance(job, NamedSource) else _verify_artifact(lookup, job)
+        if result.damage is None:
+            return result
         time.sleep(PAUSE_SECONDS)
         if link.state == before:
-            return finding
+            return result
 
 
-def _read_source(lookup: Lookup, job: NamedSource) -> VerifyResult:
+def _verify_source(lookup: Lookup, job: NamedSource) -> VerifyResult:
     name, fix = job.full_name, f"doit {job.full_name}"
     source = job.declared
     pin, pinned_by = pinned_digest(job)
@@ -69,7 +68,7 @@ def _read_source(lookup: Lookup, job: NamedSource) -> VerifyResult:
     else:
         found = lookup.source(job)
     if found is None and pin is not None:
-        return VerifyResult(name, 0, f"its download is missing, or is not what {pinned_by} pins", fix)
+        return VerifyResult(name, 0, f"its download is missing, or is not the file that {pinned_by} pins", fix)
     size = found.manifest.total_bytes if found else 0
     if pin is None:
         return VerifyResult(name, size, is_unlocked=True)
@@ -78,7 +77,7 @@ def _read_source(lookup: Lookup, job: NamedSource) -> VerifyResult:
     return VerifyResult(name, size)
 
 
-def _read_artifact(lookup: Lookup, job: Job) -> VerifyResult:
+def _verify_artifact(lookup: Lookup, job: Job) -> VerifyResult:
     name, fix = job.full_name, f"doit {job.full_name}"
     link = lookup.link_of(name)
     action = lookup.store.action(link.key) if link.key else None
@@ -95,18 +94,20 @@ def _read_artifact(lookup: Lookup, job: Job) -> VerifyResult:
     if not link.shows(lookup.store.files(action.content), manifest):
         shown = link.path if link.has_manifest(manifest) else link.manifest_file
         return VerifyResult(name, size, f"'{shown}' does not show its artifact", fix)
-    place = lookup.layout_folder(job)
-    if job.is_layout and not place.is_dir():
-        return VerifyResult(name, size, f"it is not laid out: no folder at '{place}'", fix)
-    damage = lookup.store.difference(place, manifest) if job.is_layout else None
-    return (
-        VerifyResult(name, size, f"under '{place}', {damage}", fix) if damage is not None else VerifyResult(name, size)
-    )
+    if not job.is_layout:
+        return VerifyResult(name, size)
+    folder = lookup.layout_folder(job)
+    if not folder.is_dir():
+        return VerifyResult(name, size, f"it is not laid out: no folder at '{folder}'", fix)
+    difference = lookup.store.difference(folder, manifest)
+    if difference is not None:
+        return VerifyResult(name, size, f"under '{folder}', {difference}", fix)
+    return VerifyResult(name, size)
 
 
 @dataclass(frozen=True)
 class GcResult:
-    """Counts of what was removed: artifacts and downloads, records of actions, and bytes."""
+    """Counts of removals: folders of artifacts and downloads, records of actions, and bytes."""
 
     folders: int
     actions: int
@@ -114,8 +115,11 @@ class GcResult:
 
 
 def collect_garbage(plan: Plan) -> GcResult:
-    """Remove what no recipe needs: artifacts that no target is now or would be by its recipe, downloads that no source
-    is pinned to, and what killed runs left behind. Raises `StoreError` while a build is at work."""
+    """Remove what no recipe needs, and all leftovers of killed runs.
+
+    An artifact is needed if a target shows it, or would have it by its recipe; a download if a source is pinned to it.
+    Raises `StoreError` while a build runs.
+    """
     lookup = Lookup(plan)
     with lookup.store.alone():
         keys, pins = _needed(lookup)
@@ -123,10 +127,8 @@ def collect_garbage(plan: Plan) -> GcResult:
         doomed = [lookup.store.folder(content) for content in lookup.store.contents() if content not in contents]
         if lookup.downloads.is_dir():
             doomed += [path for path in sorted(lookup.downloads.iterdir()) if path.name not in pins | {"partial"}]
-            under_way = {partial_folder(source, lookup.downloads) for source in _remote_sources(lookup.plan)}
-            doomed += sorted(
-                set(lookup.downloads.glob("partial/*")) - {path for path in under_way if is_resumable(path)}
-            )
+            partial = {partial_folder(source, lookup.downloads) for source in _remote_sources(lookup.plan)}
+            doomed += sorted(set(lookup.downloads.glob("partial/*")) - {path for path in partial if is_resumable(path)})
         size = sum(_bytes_below(path) for path in doomed)
         actions = [key for key, _ in lookup.store.actions() if key not in keys]
         for key in actions:
@@ -139,6 +141,7 @@ def collect_garbage(plan: Plan) -> GcResult:
 
 
 def _needed(lookup: Lookup) -> tuple[set[str], set[str]]:
+    """Return the keys of actions and the pins of downloads that the recipes need; damage does not matter here."""
     keys: set[str] = set()
     pins: set[str] = set()
     for name, job in lookup.plan.jobs.items():
@@ -183,9 +186,9 @@ def _unfinished(lookup: Lookup) -> list[Path]:
 
 
 def _remove_leftovers(lookup: Lookup) -> int:
-    """Remove what killed runs left: staging folders, and names with a dot, whoever made them. Return their bytes.
+    """Remove what killed runs left in the store's folders and in `dist/`, and the locks. Return the bytes.
 
-    The caller is alone in the store, so the locks are removed too.
+    The caller is alone in the store.
     """
     ours = [path for path in lookup.cache.glob("*") if path.name in RESERVED or (path / ".state").is_dir()]
     left = [path for folder in ours for path in folder.glob(".*") if path.name != ".state"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class MemoryBudget:
-    """So many bytes, lent to jobs. What does not fit waits; what is larger than everything runs alone."""
+    """Memory that jobs reserve while they run. A job that does not fit waits; one larger than all of it runs alone."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = max(1, total_bytes)  # where nothing is free, jobs still run, one by one
@@ -24,7 +24,7 @@ class MemoryBudget:
 
     @contextlib.contextmanager
     def reserve(self, needed_bytes: int | None) -> Iterator[None]:
-        """Hold `needed_bytes` while the body runs; a job of unknown need (None) takes all, and so runs alone."""
+        """Reserve `needed_bytes` while the block runs. A job of unknown need (None) reserves all, and so runs alone."""
         share = self.total_bytes if needed_bytes is None else min(needed_bytes, self.total_bytes)
         with self._changed:
             self._changed.wait_for(lambda: self._running == 0 or self._reserved + share <= self.total_bytes)
@@ -40,7 +40,7 @@ class MemoryBudget:
 
 
 def free_bytes() -> int:
-    """Return what this machine can give now without swapping, and no more than the control groups around us allow."""
+    """Return the bytes that are free without swapping, but no more than the control groups of this process allow."""
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
@@ -74,20 +74,20 @@ def free_in_groups(proc: Path = PROC) -> int | None:
     for folder, names in _groups(proc):
         with contextlib.suppress(OSError, ValueError):  # the root has no limit, and `max` is not a number
             limit, usage = (int((folder / name).read_text()) for name in (names.limit, names.usage))
-            # Pages of files that nobody has used lately count as used, and are given up first.
+            # Pages of files that were not used lately count as used, and the kernel frees them first.
             left = limit - usage + _counters(folder / "memory.stat").get(names.inactive, 0)
             free = left if free is None else min(free, left)
     return free
 
 
 def kernel_kills(proc: Path = PROC) -> int:
-    """Return how often the kernel has killed a process for want of memory: on this machine and in our groups."""
+    """Return how often the kernel killed a process because memory ran out: on this machine and in our groups."""
     counters = [_counters(proc / "vmstat"), *(_counters(folder / names.kills) for folder, names in _groups(proc))]
     return sum(found.get("oom_kill", 0) for found in counters)
 
 
 def _groups(proc: Path) -> Iterator[tuple[Path, _Names]]:
-    """Yield the folders of this process's memory groups, its own first, then those around it."""
+    """Yield the folder of this process's own memory group, then those of the groups above it."""
     try:
         mounts = [line.split() for line in (proc / "self/mountinfo").read_text().splitlines()]
         memberships = [line.split(":", 2) for line in (proc / "self/cgroup").read_text().splitlines()]
@@ -101,7 +101,7 @@ def _groups(proc: Path) -> Iterator[tuple[Path, _Names]]:
         wanted = "memory" if kind == "cgroup" else ""
         for _, controllers, path in memberships:
             if wanted in controllers.split(","):
-                # A container sees its own group mounted as the root; its path from outside is then not below it.
+                # A container's own group is mounted as the root. Its path, as seen from outside, is not below that.
                 root, mounted = Path(fields[3]), Path(fields[4])
                 inside = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
                 folder = mounted / inside

@@ -1,4 +1,4 @@
-"""Lays out a finished artifact under `dist/<recipe>/<layout>/`: whole or not at all, and without links."""
+"""Copy a finished artifact to `dist/<recipe>/<layout>/`: whole or not at all, and without links."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from artifacts.store.store import ROTTEN, Store
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
-def is_published(store: Store, place: Path, manifest: Manifest) -> bool:
-    """Whether `place` holds just what the manifest lists."""
-    return place.is_dir() and store.difference(place, manifest) is None
+def is_published(store: Store, folder: Path, manifest: Manifest) -> bool:
+    """Return whether a folder contains exactly the files of the manifest."""
+    return folder.is_dir() and store.difference(folder, manifest) is None
 
 
-def publish(store: Store, files: Path, manifest: Manifest, place: Path) -> str | None:
-    """Replace the folder `place` by a copy of an artifact's files. Until the copy is whole, `place` stays as it is.
+def publish(store: Store, files: Path, manifest: Manifest, folder: Path) -> str | None:
+    """Replace a folder by a copy of an artifact's files. Until the copy is whole, the folder stays as it is.
 
-    The copy is hashed. Where it differs from the manifest, `place` stays as it is, and what differs is returned.
-    The caller holds the layout's lock: what a killed run left beside `place` is removed. Raises OSError.
+    The copy is hashed. If it differs from the manifest, the folder stays as it is, and the difference is returned.
+    The caller holds the layout's lock: leftovers of a killed run beside the folder are removed. Raises OSError.
     """
-    with unfinished_folder(place) as folder:
-        copy = folder / "new"
+    with unfinished_folder(folder) as unfinished:
+        copy = unfinished / "new"
         for name in manifest.files:
             target = copy / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,16 +40,16 @@ def publish(store: Store, files: Path, manifest: Manifest, place: Path) -> str |
             return difference
         for written in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
             sync(written)
-        if not (place.exists() or place.is_symlink()):
-            copy.rename(place)
-        elif not _exchange(copy, place):
-            place.rename(folder / "old")
-            copy.rename(place)
-        sync(place.parent)
+        if not (folder.exists() or folder.is_symlink()):
+            copy.rename(folder)
+        elif not _exchange(copy, folder):
+            folder.rename(unfinished / "old")
+            copy.rename(folder)
+        sync(folder.parent)
     return None
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Give two paths each other's names in one move; False where the kernel or the file system cannot."""
+    """Exchange the names of two paths in one move; False where the kernel or the file system cannot."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     return rename is not None and rename(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE) == 0

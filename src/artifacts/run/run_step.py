@@ -1,6 +1,6 @@
-"""Runs one step in a process of its own, watches it, and says how it ended. Nothing here can hang on a dead process.
+"""Run one step in its own process, watch it, and return its result. A dead process cannot block anything here.
 
-What the process says and leaves is not trusted: a step reads what strangers made.
+The process's messages and files are not trusted: a step reads files of strangers.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from artifacts.run.seal import UnsealableError, seal
 GIB = 1 << 30
 MAX_RESULT_BYTES = 1 << 24
 MAX_PROGRESS_CHARACTERS = 10_000
-# Python's numbers have no end; those that are shown, and divided, have.
+# Bound on a number that a step reports: Python's integers have none, and these are divided and shown.
 MOST_OF_A_NUMBER = 1 << 63
 
-# Called with a step's message and, where it counts, how many are done of how many.
+# Progress callback: message, number done, number in all; None for an unknown number.
 Progress = Callable[[str, int | None, int | None], None]
 
-# What a step may see of the environment. How many threads there are decides no bytes, and tests hold to that.
+# Environment variables that a step gets. The number of threads decides no bytes; tests check that.
 PASSED_ON = ("PATH", "OMP_NUM_THREADS")
 FIXED = {
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",
     "CUDA_VISIBLE_DEVICES": "",
-    "ORT_DISABLE_TELEMETRY": "1",  # else it leaves a file of its own in the folder for temporary ones
-    "PYTHONPATH": str(Path(__file__).parents[2]),  # the child runs the very code whose digest is in the identity
+    "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime leaves a file in the temporary folder
+    "PYTHONPATH": str(Path(__file__).parents[2]),  # the child runs the code whose digest is in the identity
 }
 
 
@@ -58,8 +58,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result of a step: files as {name: (bytes, sha256)}, metrics, what it took, the sha256 of the sources that it was
-    compiled from as {module: sha256}, and which of `files` and `network` the kernel could not keep from it."""
+    """Result of a step.
+
+    `files` are {name: (bytes, sha256)}. `sources` are the modules that its process compiled, as {module: sha256}.
+    `unconfined` says which of `files` and `network` the kernel could not keep from it.
+    """
 
     files: dict[str, tuple[int, str]]
     metrics: dict[str, float | int | str]
@@ -71,7 +74,7 @@ class StepResult:
 
 
 class StepCrashError(Exception):
-    """A step ended with an exception that is a bug of ours, not a mistake of its user. Carries the traceback."""
+    """End of a step by a bug of ours, not by its user's mistake. Contains the traceback."""
 
 
 def run_step(
@@ -86,11 +89,11 @@ def run_step(
     trusted: Collection[str] = (),
     stamps: Mapping[str, Stamps] = {},
 ) -> StepResult:
-    """Run a step in `staging`; its files are then in `staging/files`, hashed, read-only and on the disk.
+    """Run a step in `staging`. Its files are then in `staging/files`: hashed, read-only and on the disk.
 
-    `trusted` names the inputs whose source says `trust: true`; `stamps` are those that its process must find. What
-    the step and its libraries print goes to `log`. Raises the step's own `ArtifactsError`; `StepError` when it was
-    killed or reached a limit; `StepCrashError` for anything unforeseen.
+    `trusted` names the inputs whose source says `trust: true`. `stamps` are those that its process compares. `log`
+    gets what the step and its libraries print. Raises the step's own `ArtifactsError`; `StepError` if it was killed or
+    reached a limit; `StepCrashError` for any other end.
     """
     for folder in ("files", "work", "tmp"):
         (staging / folder).mkdir()
@@ -107,9 +110,9 @@ def run_step(
     }
     (staging / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    own = str(staging.absolute() / "tmp")
-    # A step has no home; what pip installed for this user alone is found all the same.
-    environment |= FIXED | {"TMPDIR": own, "HOME": own, "PYTHONUSERBASE": site.getuserbase()}
+    temporary = str(staging.absolute() / "tmp")
+    # A step has no home; packages that pip installed for this user alone are importable all the same.
+    environment |= FIXED | {"TMPDIR": temporary, "HOME": temporary, "PYTHONUSERBASE": site.getuserbase()}
     kills_before = kernel_kills()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as log_file:
@@ -124,33 +127,33 @@ def run_step(
             start_new_session=True,
         )
     os.close(write_end)
-    last = _Last(progress)
-    # A daemon: a grandchild that keeps the pipe open must not keep us.
+    last = _LastProgress(progress)
+    # A daemon thread: a grandchild that keeps the pipe open must not keep this process alive.
     reader = threading.Thread(target=last.read, args=(read_end,), daemon=True)
     watchdog = _Watchdog(process.pid, limits, last)
-    try:  # a thread may not start; the step must end then too
+    try:  # if a thread cannot start, the step must end too
         reader.start()
         watchdog.start()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     finally:
-        # It is not reaped yet, so its number is still its own: nothing of another's is killed.
+        # The process is not reaped yet, so its number is still its own, and no other process is killed.
         watchdog.stop()
         _kill_session(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     reader.join(timeout=1)
     if watchdog.reached:
-        raise StepError(f"{watchdog.reached}{last.doing}", f"{watchdog.fix}, or see in '{log}' what it does")
+        raise StepError(f"{watchdog.reached}{last.doing}", f"{watchdog.fix}, or read '{log}'")
     by_kernel = kernel_kills() > kills_before
-    result = _judge(process.returncode, usage.ru_maxrss * 1024, staging, log, last, by_kernel)
+    result = _result(process.returncode, usage.ru_maxrss * 1024, staging, log, last, by_kernel)
     try:
-        return _accepted(result, seal(staging / "files"))
+        return _checked(result, seal(staging / "files"))
     except UnsealableError as error:
         raise StepCrashError(str(error)) from None
 
 
-class _Last:
-    """Passes progress on, and remembers what was said last, and when."""
+class _LastProgress:
+    """Last message of a step, and its time. Passes each message on to the callback."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -166,10 +169,10 @@ class _Last:
         with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
             while line := lines.readline(MAX_PROGRESS_CHARACTERS):
                 try:
-                    said = json.loads(line)
-                    message, counts = str(said["message"])[:300], [said.get("done"), said.get("total")]
+                    record = json.loads(line)
+                    message, counts = str(record["message"])[:300], [record.get("done"), record.get("total")]
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                    continue  # not a line of ours: a library wrote to the descriptor, or a hostile input's code did
+                    continue  # a library, or a hostile input's code, wrote to the descriptor
                 self.message, self.at = message, time.monotonic()
                 done, total = (
                     count if isinstance(count, int) and 0 <= count < MOST_OF_A_NUMBER else None for count in counts
@@ -178,9 +181,9 @@ class _Last:
 
 
 class _Watchdog:
-    """Kills a step that reaches a limit of its time; `reached` then says which, and `fix` what raises it."""
+    """Kill a step that reaches a limit of its time. `reached` then says which limit, and `fix` how to raise it."""
 
-    def __init__(self, leader: int, limits: Limits, last: _Last) -> None:
+    def __init__(self, leader: int, limits: Limits, last: _LastProgress) -> None:
         self.reached = self.fix = ""
         self._leader, self._limits, self._last = leader, limits, last
         self._started = time.monotonic()
@@ -188,7 +191,7 @@ class _Watchdog:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def start(self) -> None:
-        """Begin the watch. Raises RuntimeError where no thread can be had."""
+        """Begin the watch. Raises RuntimeError if no thread can start."""
         self._thread.start()
 
     def _watch(self) -> None:
@@ -209,20 +212,21 @@ class _Watchdog:
                 return
 
     def stop(self) -> None:
-        """End the watch: afterwards nothing is killed any more."""
+        """End the watch; nothing is killed afterwards."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
 
 
-def _judge(code: int, peak_bytes: int, staging: Path, log: Path, last: _Last, by_kernel: bool) -> Any:
+def _result(code: int, peak_bytes: int, staging: Path, log: Path, last: _LastProgress, by_kernel: bool) -> Any:
+    """Return the content of result.json. Raises StepError if a signal ended the step, or its own error."""
     if code < 0:
-        held = f"at {peak_bytes / GIB:.1f} GiB{last.doing}"
+        where = f"at {peak_bytes / GIB:.1f} GiB{last.doing}"
         if code == -signal.SIGKILL:
             killer = "killed by the kernel, which ran out of memory," if by_kernel else "killed (SIGKILL)"
-            raise StepError(f"{killer} {held}", "raise resources.memory_gib or run fewer jobs at once (-n 1)")
-        name = {known.value: known.name for known in signal.Signals}.get(-code, f"signal {-code}")
-        raise StepError(f"ended by {name} {held}", f"read '{log}', then run again")
+            raise StepError(f"{killer} {where}", "raise resources.memory_gib or run fewer jobs at once (-n 1)")
+        name = {one.value: one.name for one in signal.Signals}.get(-code, f"signal {-code}")
+        raise StepError(f"ended by {name} {where}", f"read '{log}', then run again")
     try:
         result = json.loads(_read_regular(staging / "result.json"))
         if "error" in result:
@@ -233,13 +237,13 @@ def _judge(code: int, peak_bytes: int, staging: Path, log: Path, last: _Last, by
     return result
 
 
-def _accepted(result: Any, files: dict[str, tuple[int, str]]) -> StepResult:
-    """Return the answer of a step as a result, each value of its type. Raises StepCrashError for any other answer."""
+def _checked(result: Any, files: dict[str, tuple[int, str]]) -> StepResult:
+    """Return the answer of a step with each value in its type. Raises StepCrashError for a malformed answer."""
     try:
         metrics = {_text(name): value for name, value in result["metrics"].items()}
         for name, value in metrics.items():
             if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
-                raise StepCrashError(f"metric '{name}' is {value!r}: not a finite number or a text")
+                raise StepCrashError(f"metric '{name}': must be a finite number or a text, got {value!r}")
             if isinstance(value, str):
                 _text(value)
             elif isinstance(value, int):
@@ -260,12 +264,12 @@ def _within(number: float) -> float:
 
 def _text(value: Any) -> str:
     text = str(value)
-    text.encode()  # raises for half a surrogate pair, which no record can hold
+    text.encode()  # raises for half a surrogate pair, which no record can contain
     return text
 
 
 def _read_regular(path: Path) -> bytes:
-    """Return the bytes of a file that a step left. Raises OSError for a link, a pipe, or one beyond the bound."""
+    """Return the bytes of a file that a step left. Raises OSError for a link, a pipe, or a file beyond the bound."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode) or os.fstat(handle).st_size > MAX_RESULT_BYTES:
@@ -281,6 +285,6 @@ def _end_of(log: Path) -> str:
 
 
 def _kill_session(leader: int) -> None:
-    """End whatever the step left running, or the step itself if we are leaving early."""
+    """Kill all processes of a step, also the step itself if this run ends early."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""Seals what a step wrote: its files are checked, hashed, made read-only and forced to the disk.
+"""Seal the files that a step wrote: check and hash them, make them read-only, and force them to the disk.
 
-The step has ended and nothing of it runs any more: what is hashed here is what is kept.
+The step and all its processes have ended, so that nothing can change a file after it is hashed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ MOST_FOLDERS_DEEP = 20
 
 
 class UnsealableError(Exception):
-    """The step left something that is not a regular file of its own, or nothing."""
+    """A step's output that cannot be sealed: no file, or something that is not a regular file of its own."""
 
 
 def seal(out: Path) -> dict[str, tuple[int, str]]:
     """Return the files below `out` as {name: (bytes, sha256)}, read-only and on the disk.
 
-    Raises UnsealableError for links, for files that have a second name, for other kinds of file, for names that are not
-    UTF-8, where there is no file, and beyond the bounds. Raises OSError.
+    Raises UnsealableError for links, for files that have a second name, for other kinds of file, and for names that are
+    not UTF-8; also if there is no file, or if a bound is exceeded. Raises OSError.
     """
     if out.is_symlink() or not out.is_dir():
-        raise UnsealableError("the step left something else in the place of its folder")
+        raise UnsealableError("the step replaced its folder by something else")
     files: dict[str, tuple[int, str]] = {}
     folders, total = [out], 0
     bytes_of_disk = shutil.disk_usage(out).total
@@ -40,22 +40,22 @@ def seal(out: Path) -> dict[str, tuple[int, str]]:
         for name in (*inner, *names):
             path = Path(parent, name)
             shown = str(path.relative_to(out))
-            found = path.lstat()
+            status = path.lstat()
             if len(files) + len(folders) > MOST_FILES:
                 raise UnsealableError(f"the step left more than {MOST_FILES} files and folders")
             if not shown.isprintable() or "\\" in shown:
                 raise UnsealableError(f"the step left {shown!a}, whose name is not printable or has a backslash")
-            if stat.S_ISDIR(found.st_mode):
+            if stat.S_ISDIR(status.st_mode):
                 folders.append(path)
                 _open_to_its_owner(path)
-            elif not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                raise UnsealableError(f"the step left '{shown}', which is a link or no regular file")
-            elif (total := total + found.st_size) > bytes_of_disk:  # a file of holes; to hash it takes days
-                raise UnsealableError(f"the step left '{shown}', and with it more bytes than the disk has")
+            elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise UnsealableError(f"the step left '{shown}', which is not a regular file, or has two names")
+            elif (total := total + status.st_size) > bytes_of_disk:  # a sparse file; to hash it takes days
+                raise UnsealableError(f"the step left '{shown}', and its files have more bytes than the disk")
             else:
                 path.chmod(0o444)
                 sync(path)
-                files[shown] = (found.st_size, digest_file(path))
+                files[shown] = (status.st_size, digest_file(path))
     if not files:
         raise UnsealableError("the step wrote no file")
     for folder in folders:
@@ -64,5 +64,5 @@ def seal(out: Path) -> dict[str, tuple[int, str]]:
 
 
 def _open_to_its_owner(folder: Path) -> None:
-    """Let the owner list the folder, and nobody else write in it, whatever mode the step gave it."""
+    """Set the folder's mode so that its owner can list it and nobody else can write in it."""
     folder.chmod(stat.S_IMODE(folder.lstat().st_mode) & 0o755 | 0o700)

@@ -23,7 +23,7 @@ from artifacts.files.atomic import sync
 from artifacts.files.locks import held
 from artifacts.files.stamps import raise_error
 from artifacts.recipe.recipe import NamedSource, Source
-from artifacts.sources.pins import hold_to_pin, lock_source, pinned_digest
+from artifacts.sources.pins import check_pin, lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.records import Manifest, manifest_of
 
@@ -92,7 +92,7 @@ def local_source(source: NamedSource, memory: DigestMemory) -> Found:
     pin, _ = pinned_digest(source)
     if pin is not None and found.content != pin:
         found = _local(source, memory.digest_anew)
-        hold_to_pin(source, found.content)
+        check_pin(source, found.content)
     return found
 
 
@@ -208,5 +208,5 @@ def _downloaded(source: NamedSource, memory: DigestMemory, downloads: Path, part
     elif pin is None:
         lock_source(source, arrived.sha256)
     if pin is not None or arrived.is_whole:
-        hold_to_pin(source, arrived.sha256)
+        check_pin(source, arrived.sha256)
     return _single(place, memory.digest)

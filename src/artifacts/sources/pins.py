@@ -50,10 +50,10 @@ def lock_source(source: NamedSource, content: str) -> None:
             )
             write_atomically(loaded.lock_file, (LOCK_HEADER + body).encode())
             log.info("%s: sources.%s is now locked to sha256 %s", loaded.lock_file, name, content)
-    hold_to_pin(source, content)
+    check_pin(source, content)
 
 
-def hold_to_pin(source: NamedSource, content: str) -> None:
+def check_pin(source: NamedSource, content: str) -> None:
     """Raise `StoreError` if the content digest is not the one that the source is pinned to."""
     pin, pinned_by = pinned_digest(source)
     if content != pin:
