@@ -122,7 +122,7 @@ def test_a_download_that_fails_is_resumed_by_the_next_run(project: Project, serv
     assert code == 1
     assert re.search(
         r"^recipes/small.yaml:2:3: sources.notes: '.*notes.bin' answers 503 .*, and asks to wait 86400 s\n"
-        r"  fix: wait that long, then run again; what has arrived is kept\n\Z",
+        r"  fix: wait that long, then run again; the download continues where it stopped\n\Z",
         err,
         flags=re.MULTILINE,
     )
@@ -248,7 +248,7 @@ def test_a_server_that_is_not_there_is_told_in_two_lines(project: Project, kind:
     assert code == 1
     fact, fix = err.splitlines()
     assert re.fullmatch(r"recipes/small.yaml:2:3: sources.notes: '.*notes.bin'.* cannot be fetched: .* refused>?", fact)
-    assert fix == "  fix: check the network, then run again; what has arrived is kept"
+    assert fix == "  fix: check the network, then run again; the download continues where it stopped"
 
 
 def test_the_token_is_shown_to_the_hub_and_to_no_host_behind_it(project: Project, server: FileServer) -> None:

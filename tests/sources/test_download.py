@@ -45,7 +45,7 @@ def test_what_arrived_is_kept_and_continued_by_the_next_run(url: str, server: Fi
     for arrived in (1_000_000, 1_500_000, 1_500_000, 3_500_000):
         error = refusal(url, tmp_path)
         assert error.fact == f"'{url}' broke off after {arrived} of {len(DATA)} bytes"
-        assert error.fix == "check the network, then run again; what has arrived is kept"
+        assert error.fix == "check the network, then run again; the download continues where it stopped"
         assert is_resumable(tmp_path)
     assert arrive(url, tmp_path).path.read_bytes() == DATA
     asked = [one.range for one in server.gets(PATH)]
@@ -144,7 +144,7 @@ def test_a_server_that_asks_for_too_long_a_pause_is_told(url: str, server: FileS
     server.once[PATH] = [(429, {"Retry-After": "3600"})]
     error = refusal(url, tmp_path, patience=QUICK)
     assert error.fact == f"'{url}' answers 429 Too Many Requests, and asks to wait 3600 s"
-    assert error.fix == "wait that long, then run again; what has arrived is kept"
+    assert error.fix == "wait that long, then run again; the download continues where it stopped"
     server.once[PATH] = [(503, {"Retry-After": "Fri, 31 Dec 2199 23:59:59 GMT"})]
     assert "and asks to wait" in refusal(url, tmp_path, patience=QUICK).fact
 
@@ -199,7 +199,7 @@ def test_a_page_is_refused_with_the_address_of_the_file_and_nothing_is_kept(serv
     assert error.fact == f"'{server.address}{path}' is a web page, not the file"
     assert "/resolve/ instead of /blob/" in error.fix
     digest = hashlib.sha256(page).hexdigest()
-    assert error.fix.endswith(f"pin its sha256 if these bytes are meant: {digest}")
+    assert error.fix.endswith(f"pin its sha256 if these bytes are right: {digest}")
     assert list(tmp_path.iterdir()) == []
     assert arrive(f"{server.address}{path}", tmp_path, pin=digest).path.read_bytes() == page
 

@@ -71,7 +71,7 @@ def test_what_no_digest_would_see_in_a_folder_is_refused() -> None:
         find(loaded, "s")
     Path("recipes/speech/clips").unlink()
     Path(os.fsdecode(b"recipes/speech/\xff")).write_bytes(b"a")
-    with pytest.raises(StoreError, match=r"'\\udcff' is no name in UTF-8"):
+    with pytest.raises(StoreError, match=r"'\\udcff' is not a UTF-8 name"):
         find(loaded, "s")
 
 

@@ -80,7 +80,7 @@ def test_https_is_fetched_and_not_left_for_http(tls_server: FileServer, server: 
     server.files["/b"] = b"data"
     error = refusal(redirect(tls_server, "/down", f"{server.address}/b?key=secret"))
     assert error.fact == f"redirects from https to '{server.address}/b?key=***'"
-    assert error.fix == "give an address that stays with https"
+    assert error.fix == "use an address that stays with https"
     assert server.asked == []
 
 
@@ -170,7 +170,7 @@ def test_netrc_names_another_file_and_a_broken_one_shows_no_secret(
     assert "secret" not in caplog.text
     monkeypatch.setenv("NETRC", str(tmp_path))
     assert login_for("https://host/a") is None
-    assert f"{tmp_path} cannot be read: no login is taken from it" in caplog.text
+    assert f"{tmp_path} cannot be read, so no login is taken from it" in caplog.text
 
 
 def test_who_has_no_login_is_told_where_to_put_it(server: FileServer) -> None:

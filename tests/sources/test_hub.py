@@ -148,12 +148,12 @@ def test_what_is_not_the_hub_is_told(hub: FileServer, tmp_path: Path) -> None:
     hub.files[BRANCH] = b"<html>sign in to this network</html>"
     error = refusal(tmp_path)
     assert error.fact == "'sub/notes.bin' of 'owner/name@main' cannot be fetched: the answer names no commit"
-    assert error.fix == "check HF_ENDPOINT and the proxy: what answers is not the hub"
+    assert error.fix == "check HF_ENDPOINT and the proxy: the server that answers is not the hub"
 
 
 @pytest.mark.parametrize("name", ["a--b/c", "../..", "a/b.git", "-a/b"])
 def test_a_name_that_the_hub_does_not_allow_is_told(tmp_path: Path, name: str) -> None:
-    assert refusal(tmp_path, repository=f"{name}@main").fact.startswith(f"'{name}' is not a repository's name: ")
+    assert refusal(tmp_path, repository=f"{name}@main").fact.startswith(f"'{name}' is not a repository name: ")
 
 
 def test_no_try_is_made_where_the_hub_is_not_to_be_asked(

@@ -1,7 +1,7 @@
 """Downloads that resume where they broke off, and are compared with what their server says of the file.
 
-A download's folder has `part` and `validator` (what the server said of the file) while it is under way, and `whole`
-once every byte has arrived. A part without a validator cannot be continued.
+A download's folder contains `part` and `validator` (the server's name for this version of the file) until every byte
+has arrived, then `whole`. A part without a validator cannot be continued.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int | None, int | None], None]
 
 FETCHING = "fetching, bytes"
-TRY_AGAIN = "check the network, then run again; what has arrived is kept"
+TRY_AGAIN = "check the network, then run again; the download continues where it stopped"
 
 
 @dataclass(frozen=True)
 class Patience:
     """Bounds on a slow server and on the number of tries.
 
-    A connection that brings fewer than `least_bytes` in `seconds` is closed. A try that gets the download no further by
-    `least_bytes` is fruitless. After `tries` fruitless ones in a row, or `all_tries`, the download fails. Pauses double
-    from `pause_seconds` on. A server may ask for longer ones; more than `longest_pause_seconds` ends the download.
+    A connection with fewer than `least_bytes` in `seconds` is closed. A try that adds fewer than `least_bytes` to the
+    download is fruitless. After `tries` fruitless ones in a row, or `all_tries`, the download fails. Pauses double from
+    `pause_seconds` on. A server may ask for longer ones; more than `longest_pause_seconds` ends the download.
     """
 
     least_bytes: int = 1 << 15
@@ -64,7 +64,7 @@ class Location:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A file that arrived. `is_whole` is False where no server said its length: it may be cut off."""
+    """A downloaded file. `is_whole` is False if no server said its length: it may be cut off."""
 
     path: Path
     sha256: str
@@ -76,7 +76,7 @@ def download_url(
 ) -> Arrived:
     """Fetch `url` into `folder`. A file with the sha256 `pin` is accepted, whatever its server says of it.
 
-    Raises `StoreError` for what cannot be fetched, and for a page or a Git LFS pointer that comes instead of the file.
+    Raises `StoreError` if it cannot be fetched, or if a page or a Git LFS pointer comes instead of the file.
     """
     location = Location(url, login_for(url))
     name = PurePosixPath(urlsplit(url).path).name
@@ -86,7 +86,7 @@ def download_url(
 
 @dataclass(frozen=True)
 class _Body:
-    """A body that was received to its end; `doubt` is what contradicts that it is the file."""
+    """A body that was received to its end; `doubt` says why it may not be the file."""
 
     path: Path
     is_whole: bool
@@ -96,9 +96,9 @@ class _Body:
 
 @dataclass(frozen=True)
 class Download:
-    """One file to fetch: what errors call it, its name, and the next move where a page comes instead of it.
+    """One file to fetch: its name in errors, its own name, and the fix if a page comes instead of it.
 
-    `locate` is called before each try, since an address may be good for a short time only.
+    `locate` is called before each try, because an address may expire.
     """
 
     shown: str
@@ -110,7 +110,7 @@ class Download:
     patience: Patience
 
     def fetch(self, progress: Progress) -> Arrived:
-        """Fetch it, as often as `patience` has it, and compare it. Raises `StoreError`."""
+        """Fetch the file in as many tries as `patience` allows, and compare it. Raises `StoreError`."""
         part, patience = self.folder / "part", self.patience
         furthest, fruitless = _size(part), 0
         for attempt in range(1, patience.all_tries + 1):
@@ -136,17 +136,17 @@ class Download:
             seconds = error.pause_seconds
         if seconds > self.patience.longest_pause_seconds:
             fact = f"{self.shown} {error.fact}, and asks to wait {seconds:.0f} s"
-            raise StoreError(fact, "wait that long, then run again; what has arrived is kept") from None
+            raise StoreError(fact, "wait that long, then run again; the download continues where it stopped") from None
         log.warning("%s %s; it is tried again in %.1f s", self.shown, error.fact, seconds)
         progress(f"{error.fact}; tried again in {seconds:.0f} s", None, None)
         time.sleep(seconds)
 
     def _try(self, location: Location, progress: Progress) -> _Body:
-        """One request; a second one if the server has another file than the one that a part is of."""
+        """Make one request; a second one if the server has another version of the file than the part."""
         whole = self.folder / "whole"
-        if whole.exists():  # an earlier run was killed before it could take it away
-            known = self.pin or location.sha256
-            if known is None or digest_file(whole) == known:
+        if whole.exists():  # an earlier run was killed before it moved the file
+            sha256 = self.pin or location.sha256
+            if sha256 is None or digest_file(whole) == sha256:
                 return _Body(whole, is_whole=True)
             whole.unlink()
         while True:
@@ -162,18 +162,18 @@ class Download:
             self._forget()
 
     def _receive(self, answer: Answer, begins_at: int, location: Location, progress: Progress) -> _Body:
-        """Write a body to the part, from `begins_at` on, and rename it when it is known to be whole."""
-        part, mark, whole = (self.folder / name for name in ("part", "validator", "whole"))
-        said, is_chunked = length_of(answer, begins_at)
-        expected = said if said is not None else location.bytes
+        """Write a body to the part, from `begins_at` on, and rename it once it is certainly whole."""
+        part, validator_file, whole = (self.folder / name for name in ("part", "validator", "whole"))
+        length, is_chunked = length_of(answer, begins_at)
+        expected = length if length is not None else location.bytes
         with _disk_errors(self.folder):
             if begins_at == 0:
-                part.unlink(missing_ok=True)  # before the validator says that it is of this file
+                part.unlink(missing_ok=True)  # before a validator names another version
             validator = validator_of(answer.headers)
             if validator:
-                mark.write_text(json.dumps({"validator": validator, "total": expected}))
+                validator_file.write_text(json.dumps({"validator": validator, "total": expected}))
             else:
-                mark.unlink(missing_ok=True)
+                validator_file.unlink(missing_ok=True)
             with part.open("ab") as file:
                 for chunk in answer.chunks():
                     file.write(chunk)
@@ -193,11 +193,11 @@ class Download:
             doubt = f"has {arrived} bytes, and the hub says {location.bytes}"
         with _disk_errors(self.folder):
             path = part.replace(whole) if is_whole else part
-            mark.unlink(missing_ok=True)
+            validator_file.unlink(missing_ok=True)
         return _Body(path, is_whole, answer.headers.get("Content-Type") or "", doubt)
 
     def _compared(self, body: _Body, location: Location) -> Arrived:
-        """The file with its sha256. Raises `RefusedError`, and removes it, where it cannot be the one that is meant."""
+        """Return the file with its sha256. If it cannot be the right one, remove it and raise `RefusedError`."""
         sha256 = digest_file(body.path)
         if sha256 == self.pin:
             return Arrived(body.path, sha256, is_whole=True)
@@ -208,23 +208,25 @@ class Download:
         if doubt is not None:
             body.path.unlink()
             way = self.way if page else "run again, or ask its owner"
-            raise RefusedError(doubt, f"{way}; or pin its sha256 if these bytes are meant: {sha256}")
+            raise RefusedError(doubt, f"{way}; or pin its sha256 if these bytes are right: {sha256}")
         return Arrived(body.path, sha256, body.is_whole)
 
     def _encoded(self, headers: Message) -> str | None:
-        given = headers.get_all("Content-Encoding") or []
-        encoding = ", ".join(text.strip().lower() for text in given if text.strip()) or "identity"
+        texts = headers.get_all("Content-Encoding") or []
+        encoding = ", ".join(text.strip().lower() for text in texts if text.strip()) or "identity"
         # Some servers call a file's own format its encoding.
-        own = encoding in ("gzip", "x-gzip") and self.file_name.lower().endswith((".gz", ".tgz"))
-        return None if encoding == "identity" or own else f"arrived with the encoding '{encoding[:20]}', not as it is"
+        is_own_format = encoding in ("gzip", "x-gzip") and self.file_name.lower().endswith((".gz", ".tgz"))
+        if encoding == "identity" or is_own_format:
+            return None
+        return f"arrived with the encoding '{encoding[:20]}', not as it is"
 
     def _kept(self, location: Location) -> Kept | None:
         """Return the partial file of an earlier try, if it can be continued."""
         size = _size(self.folder / "part")
-        noted = _noted(self.folder)
-        if not size or noted is None:
+        version = _version(self.folder)
+        if not size or version is None:
             return None
-        kept = Kept(*noted, size)
+        kept = Kept(*version, size)
         is_of_another = location.bytes is not None and (
             kept.total not in (None, location.bytes) or size > location.bytes
         )
@@ -237,14 +239,14 @@ class Download:
 
 def is_resumable(folder: Path) -> bool:
     """Return whether the next download can continue from this folder; True where it is empty."""
-    return not (folder / "part").exists() or _noted(folder) is not None
+    return not (folder / "part").exists() or _version(folder) is not None
 
 
-def _noted(folder: Path) -> tuple[str, int | None] | None:
-    """The validator and the size that the server gave; None where there are none, or a crash cut them off."""
+def _version(folder: Path) -> tuple[str, int | None] | None:
+    """Return the validator and the size that the server gave; None if there are none, or if a crash cut them off."""
     try:
-        noted = json.loads((folder / "validator").read_text())
-        validator, total = noted["validator"], noted["total"]
+        fields = json.loads((folder / "validator").read_text())
+        validator, total = fields["validator"], fields["total"]
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
     return (validator, total) if isinstance(validator, str) and isinstance(total, int | None) else None
@@ -256,7 +258,7 @@ def _size(path: Path) -> int:
 
 @contextlib.contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk raises into our error. What the network raises is ours already."""
+    """Turn an OSError of the disk into our error. Errors of the network are ours already."""
     try:
         yield
     except OSError as error:

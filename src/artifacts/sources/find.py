@@ -1,8 +1,8 @@
-"""Where bytes come from that no step makes: files, folders, URLs, Hugging Face repositories; each held to a sha256.
+"""Find the source of a target: a file, a folder, a URL, or a file of a Hugging Face repository, compared with its pin.
 
-A source is pinned by the recipe, or by the recipe's lock file. A download is locked on arrival; a local file or folder
-only once a step has read it, so that a damaged one that every step refuses is not what the right one is held to. The
-same holds for a download whose server does not say its length, because it may be cut off.
+A source is pinned by the recipe, or by the recipe's lock file. A download is locked on arrival. A local file or folder
+is locked once a step has read it, so that no pin is of damaged bytes that every step refuses. The same is true of a
+download whose server does not say its length, because it may be cut off.
 Downloads go to `cache/downloads/<sha256>/`, resume where they broke off, and are never made twice.
 """
 
@@ -38,7 +38,7 @@ LONGEST_NAME_BYTES = 140
 
 @dataclass(frozen=True)
 class Found:
-    """A source that is there: the file or folder, its content digest, and what it consists of."""
+    """A source on this machine: path of the file or folder, content digest, and manifest."""
 
     path: Path
     content: str
@@ -46,9 +46,9 @@ class Found:
 
 
 def look_for_source(source: NamedSource, memory: DigestMemory, downloads: Path) -> Found | None:
-    """The source if it is there and pinned; None if it has to be fetched or locked first; changes nothing.
+    """Return a source that is on this machine and pinned; None if it has to be fetched or locked first.
 
-    Raises `StoreError` for a file or folder that is missing or has another digest than its pin.
+    Nothing is changed. Raises `StoreError` for a file or folder that is missing or has another digest than its pin.
     """
     pin, _ = pinned_digest(source)
     if source.declared.is_local:
@@ -69,24 +69,23 @@ def find_source(
     progress: Progress,
     waiting: Callable[[], None] | None = None,
 ) -> Found:
-    """The source's bytes, downloaded if they have to be, held to their pin; an unpinned download is locked if it
-    is whole for certain.
+    """Return a source, downloaded if necessary, and compare it with its pin.
 
-    `waiting` is called once if another process is fetching it. Raises `StoreError` for what is missing, cannot be
-    fetched, or has another digest than its pin.
+    An unpinned download is locked if it is certainly whole. `waiting` is called once if another process fetches it.
+    Raises `StoreError` for a source that is missing, cannot be fetched, or has another digest than its pin.
     """
     if source.declared.is_local:
         return local_source(source, memory)
     partial = partial_folder(source.declared, downloads)
-    with held(partial / "lock", waiting):  # who waited here finds what the other has fetched
+    with held(partial / "lock", waiting):  # after a wait, the other process has fetched it
         return _downloaded(source, memory, downloads, partial, progress)
 
 
 def local_source(source: NamedSource, memory: DigestMemory) -> Found:
-    """A file or folder as it is now, held to its pin if it has one; changes nothing.
+    """Return a file or folder as it is now, and compare it with its pin if it has one. Nothing is changed.
 
-    Raises `StoreError` for what is missing or has another digest than its pin. Before it is refused its bytes are read:
-    what is remembered of them may be wrong.
+    Raises `StoreError` for a source that is missing or has another digest than its pin. Before that, its bytes are
+    read: remembered digests may be wrong.
     """
     found = _local(source, memory.digest)
     pin, _ = pinned_digest(source)
@@ -97,7 +96,7 @@ def local_source(source: NamedSource, memory: DigestMemory) -> Found:
 
 
 def source_content(path: Path, digest: Callable[[Path], str]) -> str:
-    """The content digest of a source's file or folder, its files hashed by `digest`. Raises `StoreError`, OSError."""
+    """Return the content digest of a file or folder, hashing files by `digest`. Raises `StoreError`, OSError."""
     return _folder_manifest(path, f"'{path}'", digest).content if path.is_dir() else digest(path)
 
 
@@ -120,23 +119,23 @@ def _folder_manifest(path: Path, where: str, digest: Callable[[Path], str]) -> M
 
 
 def _files_below(folder: Path, where: str) -> Iterator[Path]:
-    """Every file in the folder. Raises `StoreError` for what no manifest could say, or no digest would see."""
+    """Yield every file in the folder. Raises `StoreError` for what no manifest can list, or no digest would cover."""
     for parent, folders, names in os.walk(folder, onerror=raise_error):
         for path in (Path(parent, name) for name in folders):
-            if path.is_symlink():  # steps would read what is behind it
+            if path.is_symlink():  # a step would read files that no digest covers
                 raise StoreError(f"{where}: '{path}' is a link to a folder", "put the folder itself there")
         for path in (Path(parent, name) for name in names):
             try:
                 path.name.encode()
             except UnicodeEncodeError:
-                raise StoreError(f"{where}: {path.name!a} is no name in UTF-8", "rename the file") from None
-            if not path.is_file():  # a step that opens a named pipe or a device waits for ever
+                raise StoreError(f"{where}: {path.name!a} is not a UTF-8 name", "rename the file") from None
+            if not path.is_file():  # a step that opens a named pipe or a device would wait for ever
                 raise StoreError(f"{where}: '{path}' is not a regular file", "take it out of the folder")
             yield path
 
 
 def _file_name(source: Source) -> str:
-    """The name of a download: the last part of its address, as it is written there, of at most LONGEST_NAME_BYTES."""
+    """Return the file name of a download: the last part of its address, with at most LONGEST_NAME_BYTES."""
     path = source.file or urlsplit(source.url or "").path
     name = re.sub(r"[\x00-\x1f\x7f\\]", "_", path.rstrip("/").rpartition("/")[2])
     if name in ("", ".", ".."):
@@ -152,19 +151,19 @@ def _first_bytes(text: str, most: int) -> str:
 
 
 def _single(path: Path, digest: Callable[[Path], str]) -> Found:
-    """A file is its bytes: its name is not part of its content."""
+    """Return a source that is one file. Its content digest is that of its bytes; the name is not part of it."""
     content = digest(path)
     return Found(path.absolute(), content, manifest_of({path.name: (path.stat().st_size, content)}))
 
 
 def partial_folder(source: Source, downloads: Path) -> Path:
-    """The folder of a download while it is under way. Its name is a digest: an address may contain secrets."""
+    """Return the folder of a partial download. Its name is a digest, because an address may contain secrets."""
     return downloads / "partial" / digest_json(_address(source))[:16]
 
 
 def is_resumable(partial: Path) -> bool:
     """Return whether the next run can continue the partial download in this folder."""
-    from artifacts.sources import download  # only a download and a clean-up need it
+    from artifacts.sources import download  # only a download and `doit gc` need it
 
     return download.is_resumable(partial)
 
@@ -179,11 +178,11 @@ def _downloaded(source: NamedSource, memory: DigestMemory, downloads: Path, part
 
     declared = source.declared
     pin, _ = pinned_digest(source)
-    if pin is not None and (kept := downloads / pin / _file_name(declared)).is_file():
-        if memory.digest(kept) == pin or memory.digest_anew(kept) == pin:
-            return _single(kept, memory.digest)
-        log.warning("%s was damaged and is fetched again", kept)
-        kept.unlink()
+    if pin is not None and (path := downloads / pin / _file_name(declared)).is_file():
+        if memory.digest(path) == pin or memory.digest_anew(path) == pin:
+            return _single(path, memory.digest)
+        log.warning("%s was damaged and is fetched again", path)
+        path.unlink()
     try:
         if declared.hf is not None:
             arrived = download_hf(declared.hf, declared.file or "", partial, progress, pin)
@@ -191,22 +190,22 @@ def _downloaded(source: NamedSource, memory: DigestMemory, downloads: Path, part
             arrived = download_url(declared.url or "", partial, progress, pin)
     except StoreError as error:
         raise StoreError(f"{source.label}: {error.fact}", declared.hint or error.fix) from None
-    place = downloads / arrived.sha256 / _file_name(declared)
-    place.parent.mkdir(exist_ok=True)
+    path = downloads / arrived.sha256 / _file_name(declared)
+    path.parent.mkdir(exist_ok=True)
     sync(arrived.path)
-    arrived.path.replace(place)
-    memory.note(place, arrived.sha256)
-    # Kept even if it is not what is pinned: where the pin is wrong, a corrected one finds it.
+    arrived.path.replace(path)
+    memory.note(path, arrived.sha256)
+    # The file is kept even if the pin differs: a corrected pin does not fetch it again.
     if not arrived.is_whole:
         log.warning(
-            "%s: the server does not say how long '%s' is: it may be cut off after %d bytes; it is locked once a step "
-            "has read it",
+            "%s: the server does not say the length of '%s': it may be cut off after %d bytes; it is locked once a "
+            "step has read it",
             source.label,
             source.shown,
-            place.stat().st_size,
+            path.stat().st_size,
         )
     elif pin is None:
         lock_source(source, arrived.sha256)
     if pin is not None or arrived.is_whole:
         check_pin(source, arrived.sha256)
-    return _single(place, memory.digest)
+    return _single(path, memory.digest)

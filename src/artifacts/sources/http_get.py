@@ -1,6 +1,6 @@
 """One GET over HTTP: redirects, logins, proxies, and a bound on how slowly the server may send.
 
-A login goes to the host it is for and to no other; what a redirect may lead to is bounded.
+A login is sent to its own host and to no other. The targets of redirects are checked.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ LATER = (408, 425, 429, 500, 502, 503, 504)
 
 
 class TransientError(Exception):
-    """A failure that another try may mend. `pause_seconds` is what the server asks for; `is_reached` is False where
-    no server answers at that host."""
+    """A failure that may pass. `pause_seconds` is the server's request; `is_reached` is False if no server answers."""
 
     def __init__(self, fact: str, pause_seconds: float | None = None, is_reached: bool = True) -> None:
         super().__init__(fact)
@@ -50,7 +49,7 @@ class TransientError(Exception):
 
 
 class RefusedError(Exception):
-    """A failure that no further try mends: the fact and the fix, as for an `ArtifactsError`."""
+    """A failure that no further try can overcome: the fact and the fix, as in an `ArtifactsError`."""
 
     def __init__(self, fact: str, fix: str) -> None:
         super().__init__(fact, fix)
@@ -68,9 +67,9 @@ class Answer:
         self._watch = watch
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body as it comes. Raises `TransientError` for a connection that breaks or is too slow.
+        """Yield the body as it arrives. Raises `TransientError` for a connection that breaks or is too slow.
 
-        A body with a Content-Length may end before it: compare.
+        A body may end before its Content-Length; the caller compares the two.
         """
         while self._response is not None:
             with _network_errors(self._watch):
@@ -82,10 +81,10 @@ class Answer:
             yield chunk
 
     def has_surplus(self) -> bool:
-        """Return whether bytes follow the body: a Content-Length that is too small would cut them off."""
+        """Return whether bytes follow the body: too small a Content-Length would cut them off."""
         if self._watch.sock is None or self._response is None or self._response.fp is None:
             return False
-        self._watch.sock.settimeout(SURPLUS_SECONDS)  # a server that does not close the connection is in order
+        self._watch.sock.settimeout(SURPLUS_SECONDS)  # the server need not close the connection
         try:
             return bool(self._response.fp.read(1))
         except OSError:
@@ -96,12 +95,12 @@ class Answer:
 def get(
     url: str, headers: Mapping[str, str], authorization: str | None, least_bytes: int, seconds: float
 ) -> Iterator[Answer]:
-    """Open an address. A server that sends fewer than `least_bytes` in `seconds` is left.
+    """Open an address. The connection ends if the server sends fewer than `least_bytes` in `seconds`.
 
-    Raises `TransientError` for what may pass, `RefusedError` for what will not. Their facts follow the file's name.
+    Raises `TransientError` for a failure that may pass, else `RefusedError`. Their facts follow the file's name.
     """
     with contextlib.closing(Watch(least_bytes, seconds)) as watch:
-        opener = urllib.request.OpenerDirector()  # the default one also follows redirects, and opens ftp: and data:
+        opener = urllib.request.OpenerDirector()  # urllib's default also follows redirects, and opens ftp: and data:
         for handler in (
             urllib.request.ProxyHandler(),
             HttpHandler(watch),
@@ -129,7 +128,7 @@ def get(
                     yield Answer(error.code, error.headers, None, watch)
                     return
             with response:
-                _check(watch)  # headers that were cut off are no error to the library
+                _check(watch)  # the library accepts headers that were cut off
                 if response.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
                     raise RefusedError(f"answers {response.status}, which is not a file", "correct the address")
                 yield Answer(response.status, response.headers, response, watch)
@@ -138,21 +137,21 @@ def get(
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port: what a login is for."""
+    """Return the scheme, host and port that a login is for."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def login_for(url: str) -> str | None:
     """Return the Authorization header that `~/.netrc` (or the file that $NETRC names) gives for a host, or None."""
-    file = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))  # noqa: PTH111  # raises for no one's home
+    file = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))  # noqa: PTH111  # Path.home() raises for a user without a home
     try:
         entry = netrc.netrc(str(file)).hosts.get(urlsplit(url).hostname or "")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeError, netrc.NetrcParseError) as error:  # whose text may quote a password
+    except (OSError, UnicodeError, netrc.NetrcParseError) as error:  # its text may quote a password
         line = f", line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else ""
-        log.warning("%s%s cannot be read: no login is taken from it", file, line)
+        log.warning("%s%s cannot be read, so no login is taken from it", file, line)
         return None
     if entry is None:
         return None
@@ -161,8 +160,8 @@ def login_for(url: str) -> str | None:
 
 
 def followed(here: str, target: str) -> str:
-    """Return the address that a redirect leads to. Raises `RefusedError` for one that must not be followed."""
-    # Headers are read as ISO 8859-1: this restores their bytes, whatever they are.
+    """Return the target of a redirect as an address. Raises `RefusedError` for one that must not be followed."""
+    # The library reads headers as ISO 8859-1; this restores their bytes.
     target = quote(target, safe=string.punctuation, encoding="iso-8859-1", errors="replace")
     try:
         url = urljoin(here, target)
@@ -171,12 +170,12 @@ def followed(here: str, target: str) -> str:
     if fault := url_fault(url):
         raise RefusedError(f"redirects to '{shown_url(url)}', which {fault}", "correct the address, or ask its owner")
     if origin(here)[0] == "https" and origin(url)[0] != "https":
-        raise RefusedError(f"redirects from https to '{shown_url(url)}'", "give an address that stays with https")
+        raise RefusedError(f"redirects from https to '{shown_url(url)}'", "use an address that stays with https")
     return url
 
 
 def _sendable(url: str) -> str:
-    """The address in ASCII, without its fragment. Raises `RefusedError` for one that is malformed."""
+    """Return the address in ASCII, without its fragment. Raises `RefusedError` if it is malformed."""
     if fault := url_fault(url):
         raise RefusedError(
             f"cannot be fetched: the address {fault}", LOGIN_FIX if fault == LOGIN_FAULT else "correct it"
@@ -195,13 +194,13 @@ def _sendable(url: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Percent-encode what no address may contain; what is encoded already stays."""
+    """Percent-encode the characters that no address may contain; those that are encoded already stay."""
     return re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", quote(text, safe="%/:@!$&'()*+,;=~?[]", errors="surrogatepass"))
 
 
 def _refusal(error: urllib.error.HTTPError, url: str, here: str) -> Exception:
-    place = f" at '{shown_url(here)}'" if here != url else ""
-    fact = f"answers {error.code} {one_line(error.reason)}{place}"
+    where = f" at '{shown_url(here)}'" if here != url else ""
+    fact = f"answers {error.code} {one_line(error.reason)}{where}"
     if error.code in LATER:
         return TransientError(fact, retry_after(error.headers))
     if error.code == HTTPStatus.UNAUTHORIZED:
@@ -212,19 +211,19 @@ def _refusal(error: urllib.error.HTTPError, url: str, here: str) -> Exception:
 
 
 def retry_after(headers: Message | Mapping[str, str]) -> float | None:
-    """Return how many seconds the server asks to wait, or None; it may say a number or a date."""
-    said = (headers.get("Retry-After") or "").strip()
-    if re.fullmatch(r"\d{1,9}", said):
-        return float(said)
+    """Return the seconds that the server asks to wait, or None. The header contains a number or a date."""
+    header = (headers.get("Retry-After") or "").strip()
+    if re.fullmatch(r"\d{1,9}", header):
+        return float(header)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
     except (ValueError, OverflowError):  # a year of twenty digits
         return None
 
 
 @contextlib.contextmanager
 def _network_errors(watch: Watch) -> Iterator[None]:
-    """Turn what the network's libraries raise into our errors. No file is touched inside."""
+    """Turn exceptions of the network's libraries into our errors. The block touches no file."""
     try:
         yield
     except urllib.error.HTTPError:
@@ -250,6 +249,6 @@ def _check(watch: Watch) -> None:
 
 
 def one_line(text: object) -> str:
-    """Return what a library or a server says as one short line of printable characters, without secrets."""
+    """Return a message of a library or a server as one short printable line, without secrets."""
     printable = "".join(character if character.isprintable() else " " for character in str(text))
     return without_secrets(" ".join(printable.split()))[:200]

@@ -21,7 +21,7 @@ from artifacts.web_address import shown_url, without_secrets
 
 @dataclass(frozen=True)
 class Kept:
-    """A partial download: the file's validator and size, as its server gave them, and the bytes that have arrived."""
+    """A partial download: the file's validator and size, as its server gave them, and the number of bytes here."""
 
     validator: str
     total: int | None
@@ -29,7 +29,7 @@ class Kept:
 
 
 def beginning_of(answer: Answer, kept: Kept | None) -> int | None:
-    """Return the offset at which a body begins; None if it does not continue what is kept.
+    """Return the offset at which a body begins; None if it does not continue the partial download.
 
     Raises `RefusedError` for a part that was not asked for.
     """
@@ -37,10 +37,10 @@ def beginning_of(answer: Answer, kept: Kept | None) -> int | None:
         return 0
     if kept is None:
         raise RefusedError(f"answers {answer.status} to a request for the whole file", "ask its owner")
-    said = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range") or "")
-    if said is None or validator_of(answer.headers) not in (None, kept.validator):
+    content_range = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range") or "")
+    if content_range is None or validator_of(answer.headers) not in (None, kept.validator):
         return None
-    begins_at, total = said.groups()
+    begins_at, total = content_range.groups()
     if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # all of it had arrived, or too much
         begins_at = total if begins_at is None else None
     elif kept.total is not None and total not in ("*", str(kept.total)):
@@ -49,7 +49,7 @@ def beginning_of(answer: Answer, kept: Kept | None) -> int | None:
 
 
 def length_of(answer: Answer, begins_at: int) -> tuple[int | None, bool]:
-    """Return how many bytes the file has, if that is said, and whether the body comes in chunks, whose end is sure.
+    """Return the length of the file, if the server says it, and whether the body comes in chunks: their end is certain.
 
     Raises `RefusedError` for a length that is not a number.
     """
@@ -57,7 +57,7 @@ def length_of(answer: Answer, begins_at: int) -> tuple[int | None, bool]:
         return begins_at, False
     total = (answer.headers.get("Content-Range") or "").rpartition("/")[2]
     total = total if answer.status == HTTPStatus.PARTIAL_CONTENT else ""
-    # As they are, and all of them: the library unpacks 'chunked', and neither 'chunked ' nor what another one says.
+    # All headers, as they are: the library unpacks 'chunked', but neither 'chunked ' nor a second encoding.
     transfer = ",".join(dict.fromkeys(answer.headers.get_all("Transfer-Encoding") or [])).lower()
     if transfer not in ("", "chunked", "identity"):
         raise RefusedError(f"comes with the transfer encoding '{one_line(transfer)[:40]}'", "ask its owner")
@@ -65,17 +65,17 @@ def length_of(answer: Answer, begins_at: int) -> tuple[int | None, bool]:
         return int(total), transfer == "chunked"
     if transfer == "chunked":
         return None, True
-    said = {text.strip() for given in answer.headers.get_all("Content-Length") or [] for text in given.split(",")}
-    if not said:
+    lengths = {text.strip() for line in answer.headers.get_all("Content-Length") or [] for text in line.split(",")}
+    if not lengths:
         return None, False
-    [text] = said if len(said) == 1 else ["several"]
+    [text] = lengths if len(lengths) == 1 else ["several"]
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise RefusedError(f"announces a length of '{text[:20]}' bytes", "ask its owner")
     return begins_at + int(text), False
 
 
 def validator_of(headers: Message) -> str | None:
-    """Return what names this version of the file: its ETag, unless that is a weak one, else its date."""
+    """Return the name of this version of the file: its ETag, unless that is a weak one, else its date."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
 
@@ -93,9 +93,9 @@ _PAGE = re.compile(r"\s*+(?>(?:<\?xml.*?\?>|<!--.*?-->)\s*+)*+<(?:!doctype\s+htm
 
 
 def page_fault(path: Path, file_name: str, content_type: str) -> str | None:
-    """Return what a body is that cannot be the file `file_name`, worded to follow the name; None for a file.
+    """Return why a body cannot be the file `file_name`, in words that follow its name; None if it can.
 
-    `content_type` is what the server says of it, or empty.
+    `content_type` is the server's header, or empty.
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -115,7 +115,7 @@ def page_fault(path: Path, file_name: str, content_type: str) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """The beginning of a file as text, or None if it is binary."""
+    """Return the beginning of a file as text, or None if it is binary."""
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = head.decode(encoding, errors="ignore" if encoding == "utf-16" else "replace")
     binary = any(ord(character) < 32 and character not in "\t\n\v\f\r\x1b" for character in text)
@@ -128,7 +128,7 @@ def _beginning(text: str) -> str:
 
 
 def way_to_the_file(url: str) -> str:
-    """Say what address to use instead of one that gives a page or a pointer: the beginning of a fix."""
+    """Return the beginning of a fix: the address to use instead of one that gives a page or a pointer."""
     raw = raw_address(url)
     if raw is not None:
         return f"use '{shown_url(raw)}'"
@@ -138,7 +138,7 @@ def way_to_the_file(url: str) -> str:
 
 
 def raw_address(url: str) -> str | None:
-    """Return the raw address of a file, given that of its page on the hub, GitHub or GitLab; None elsewhere."""
+    """Return the raw address of a file from that of its page on the hub, GitHub or GitLab; None for other sites."""
     parts = urlsplit(url)
     hub = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").netloc
     path = parts.path

@@ -1,4 +1,4 @@
-"""Files of Hugging Face repositories: which commit a revision is, where its file is, and what the hub says of it."""
+"""Files of Hugging Face repositories: the commit of a revision, the address of a file, its size and sha256."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from artifacts.errors import StoreError
 from artifacts.sources.download import PATIENT, TRY_AGAIN, Arrived, Download, Location, Patience, Progress
 from artifacts.sources.http_get import LATER, RefusedError, TransientError, followed, one_line, origin, retry_after
 
-ELSEWHERE = "check HF_ENDPOINT and the proxy: what answers is not the hub"
-# The library lets its HTTP client's errors through. Which client that is has changed between versions; these names have
-# not.
+ELSEWHERE = "check HF_ENDPOINT and the proxy: the server that answers is not the hub"
+# The library does not translate its HTTP client's errors. The client changed between versions; these names did not.
 PASSING = {"TimeoutException", "Timeout", "ReadError", "WriteError", "RemoteProtocolError"}
 UNREACHED = {"ConnectError", "ConnectionError"}
 
@@ -26,18 +25,18 @@ def download_hf(
     pin: str | None = None,
     patience: Patience = PATIENT,
 ) -> Arrived:
-    """Fetch a file of `owner/name@revision` into `folder`, at the commit that the revision is now, and hold it to the
-    size and the sha256 that the hub has for it. A file with the sha256 `pin` is accepted. Raises `StoreError`.
+    """Fetch a file of `owner/name@revision` into `folder`, and compare it with the hub's size and sha256.
 
-    huggingface_hub says where the file is and which token opens it. Its own download begins anew after a killed run
-    (as of 2.4), so that the bytes are fetched by `Download`.
+    The commit is the one that the revision names now. A file with the sha256 `pin` is accepted. Raises `StoreError`.
+    huggingface_hub gives the address and the token. Its own download begins anew after a killed run (as of 2.4), so
+    `Download` fetches the bytes.
     """
     shown = f"'{file_name}' of '{repository}'"
     return Download(shown, file_name, ELSEWHERE, _Hub(repository, file_name), folder, pin, patience).fetch(progress)
 
 
 class _Hub:
-    """Locates a file. The first call finds the commit, which the later ones keep to."""
+    """Address of a file. The first call resolves the revision to a commit; later calls use the same commit."""
 
     def __init__(self, repository: str, file_name: str) -> None:
         self._repository = repository
@@ -45,20 +44,20 @@ class _Hub:
         self._file_name = file_name
 
     def __call__(self) -> Location:
-        """The file's address at the commit. Raises `StoreError`, `RefusedError` or `TransientError`."""
+        """Return the file's address at the commit. Raises `StoreError`, `RefusedError` or `TransientError`."""
         import huggingface_hub
 
-        address, found = self._metadata()
-        if not found.commit_hash:
+        address, metadata = self._metadata()
+        if not metadata.commit_hash:
             raise RefusedError("cannot be fetched: the answer names no commit", ELSEWHERE)
-        # Where the hub names its own host, that address has the revision in it, which may be another commit by now.
-        named, commit = (f"/resolve/{quote(name, safe='')}/" for name in (self._revision, found.commit_hash))
-        url = followed(address, found.location).replace(named, commit, 1)
-        self._revision = found.commit_hash
-        # The token is the hub's alone: a large file is at another host, at an address that is signed already.
+        # An address on the hub's own host contains the revision, which may be another commit by now.
+        named, commit = (f"/resolve/{quote(name, safe='')}/" for name in (self._revision, metadata.commit_hash))
+        url = followed(address, metadata.location).replace(named, commit, 1)
+        self._revision = metadata.commit_hash
+        # The token is for the hub alone: a large file is on another host, and its address is signed.
         token = huggingface_hub.get_token() if origin(url) == origin(address) else None
-        sha256 = found.etag if found.etag and re.fullmatch(r"[0-9a-f]{64}", found.etag) else None
-        return Location(url, f"Bearer {token}" if token else None, found.size, sha256)
+        sha256 = metadata.etag if metadata.etag and re.fullmatch(r"[0-9a-f]{64}", metadata.etag) else None
+        return Location(url, f"Bearer {token}" if token else None, metadata.size, sha256)
 
     def _metadata(self) -> tuple[str, Any]:
         import huggingface_hub
@@ -80,7 +79,7 @@ class _Hub:
         except errors.EntryNotFoundError:
             raise StoreError(f"'{repository}' has no file '{self._file_name}'", "correct the file's name") from None
         except errors.HFValidationError as error:
-            raise StoreError(f"'{name}' is not a repository's name: {one_line(error)}", "correct 'hf'") from None
+            raise StoreError(f"'{name}' is not a repository name: {one_line(error)}", "correct 'hf'") from None
         except errors.OfflineModeIsEnabled:
             raise RefusedError("cannot be fetched: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE") from None
         except Exception as error:

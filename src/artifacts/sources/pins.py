@@ -21,7 +21,7 @@ from artifacts.recipe.yaml_locations import read_yaml
 
 log = logging.getLogger(__name__)
 
-LOCK_HEADER = "# Digests of sources that the recipe does not pin, written on first use and held to afterwards.\n"
+LOCK_HEADER = "# Digests of sources that the recipe does not pin: written on first use, compared afterwards.\n"
 
 
 def pinned_digest(source: NamedSource) -> tuple[str | None, Path]:
@@ -33,16 +33,16 @@ def pinned_digest(source: NamedSource) -> tuple[str | None, Path]:
 
 
 def lock_source(source: NamedSource, content: str) -> None:
-    """Pin an unpinned source to this content digest from now on; one that is pinned already is left.
+    """Write an unpinned source's content digest to the lock file; a pinned source stays as it is.
 
-    Raises `StoreError` if it has been locked to other bytes meanwhile.
+    Raises `StoreError` if another process locked it to other bytes.
     """
     loaded, name = source.loaded, source.name
     if source.declared.sha256 is not None:
         return
     fix = f"pin the source in the recipe: write 'sha256: {content}' under sources.{name}"
     with _opened_for_lock(loaded.file) as guard:
-        lock_file(guard, loaded.file.parent, fcntl.LOCK_EX, fix)  # two sources may be used for the first time at once
+        lock_file(guard, loaded.file.parent, fcntl.LOCK_EX, fix)  # two sources may be locked at the same time
         locked = _read_lock(loaded.lock_file)
         if name not in locked:
             body = yaml.safe_dump(
@@ -54,19 +54,19 @@ def lock_source(source: NamedSource, content: str) -> None:
 
 
 def check_pin(source: NamedSource, content: str) -> None:
-    """Raise `StoreError` if the content digest is not the one that the source is pinned to."""
+    """Raise `StoreError` if the content digest is not the pinned one."""
     pin, pinned_by = pinned_digest(source)
     if content != pin:
         shown = source.path if source.declared.is_local else source.shown
         change = "take its line out of" if pinned_by == source.loaded.lock_file else "change the pin in"
         raise StoreError(
             f"{source.label}: '{shown}' has sha256 {content}, {pinned_by} pins {pin}",
-            f"put the pinned bytes back, or {change} {pinned_by} if the new ones are meant",
+            f"put the pinned bytes back, or {change} {pinned_by} if the new ones are right",
         )
 
 
 def _opened_for_lock(recipe: Path) -> BinaryIO:
-    """The recipe, open for writing where it can be: NFS locks no other file."""
+    """Open the recipe, for writing if possible: NFS locks only files that are open for writing."""
     try:
         return recipe.open("r+b")
     except OSError as error:
@@ -94,6 +94,6 @@ def _read_lock(path: Path) -> dict[str, str]:
     )
 
 
-@functools.lru_cache(maxsize=16)  # it is asked for each source anew; a lock file that is replaced is another file
+@functools.lru_cache(maxsize=16)  # it is read for each source; a replaced lock file has another identity
 def _read_lock_as_of(path: Path, _identity: tuple[int, ...]) -> dict[str, str]:
     return {name: pin.sha256 for name, pin in validate(_Lock, read_yaml(path)).sources.items()}
