@@ -25,7 +25,7 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     ),
     "a duplicate key": (
         HEAD + "  one: {step: change_text}\n",
-        "recipes/small.yaml:3:3: the key 'one' is given twice",
+        "recipes/small.yaml:3:3: the key 'one' is repeated",
         "keep one of the two",
     ),
     "an unknown section": (
@@ -111,7 +111,7 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     "a missing input": (
         HEAD + "  two: {step: change_text}\n",
         "recipes/small.yaml:3:8: targets.two.inputs: step 'change_text' needs the input 'text'",
-        "add it, as in 'text: <source or target>'",
+        "add it: 'text: <source or target>'",
     ),
     "an input that is nothing": (
         HEAD + "  two: {step: change_text, inputs: {text: onne}}\n",
@@ -120,7 +120,7 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     ),
     "no kind of source": (
         "sources:\n  s: {sha256: '" + "0" * 64 + "'}\n" + HEAD,
-        "recipes/small.yaml:2:6: sources.s: give one of 'file', 'folder', 'url', or 'hf' with 'file'",
+        "recipes/small.yaml:2:6: sources.s: needs one of 'file', 'folder', 'url', or 'hf' with 'file'",
         "correct 's'",
     ),
     "a bad sha256": (

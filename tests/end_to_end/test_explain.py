@@ -88,7 +88,7 @@ def test_why_names_an_input_that_was_added(built_project: Project) -> None:
     assert said == "small:third will be built:\n  recipes/small.yaml:16:34: input 'more' is new: small:first\n"
     built_project.replace("{text: third, more: first}", "{text: third}")
     said = built_project.doit("why", "flat").out
-    assert "recipes/small.yaml:21:13: input 'more' is gone\n" in said
+    assert "recipes/small.yaml:21:13: input 'more' was removed\n" in said
 
 
 def test_why_says_that_what_comes_after_may_stop(built_project: Project) -> None:

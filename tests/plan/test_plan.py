@@ -184,4 +184,4 @@ def test_a_tool_without_a_pin_is_told() -> None:
     assert caught.value.fact == (
         "pipeline.yaml: tools: 'protobuf', which decides the bytes of step 'shard_weights', is not pinned"
     )
-    assert caught.value.fix.startswith("add its version, as in \"protobuf: '")
+    assert caught.value.fix.startswith("add its version, for example \"protobuf: '")

@@ -79,8 +79,8 @@ def test_a_cycle_of_recipes_is_told() -> None:
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("{}", "give one of 'file', 'folder', 'url', or 'hf' with 'file'"),
-        ("{file: a, folder: b}", "give one of"),
+        ("{}", "needs one of 'file', 'folder', 'url', or 'hf' with 'file'"),
+        ("{file: a, folder: b}", "needs one of"),
         ("{hf: o/n@r}", "'hf' needs 'file'"),
         ("{hf: o/n@r, file: f, folder: d}", "'hf' needs 'file'"),
         ("{hf: o/n, file: f}", "'hf' must read 'owner/name@revision'"),
@@ -144,7 +144,7 @@ def test_a_pin_that_yaml_takes_for_a_number_is_told_to_be_put_in_quotes() -> Non
 )
 def test_no_recipe_is_called_as_a_folder_of_the_store(name: str) -> None:
     Path("pipeline.yaml").write_text(f"default: {name}\nrecipes: {{{name}: recipes/x.yaml}}\ntools: {{}}\n")
-    with pytest.raises(RecipeError, match=f"the name '{name}' is the store's own"):
+    with pytest.raises(RecipeError, match=f"the name '{name}' is reserved for the store"):
         load_pipeline()
 
 
@@ -155,9 +155,9 @@ def test_no_recipe_is_called_as_a_folder_of_the_store(name: str) -> None:
         ("cache: .", "'cache' must be a folder of its own"),
         ("dist: ..", "'dist' must be a folder of its own"),
         ("cache: /", "'cache' must be a folder of its own"),
-        ("cache: x\ndist: x", "'cache' and 'dist' must lie apart"),
-        ("cache: dist/cache", "'cache' and 'dist' must lie apart"),
-        ("dist: cache/dist", "'cache' and 'dist' must lie apart"),
+        ("cache: x\ndist: x", "'cache' and 'dist' must not be inside one another"),
+        ("cache: dist/cache", "'cache' and 'dist' must not be inside one another"),
+        ("dist: cache/dist", "'cache' and 'dist' must not be inside one another"),
     ],
 )
 def test_results_lie_where_nothing_else_can_be_taken_for_them(places: str, problem: str) -> None:

@@ -1,1 +1,1 @@
-"""What has to be, and why."""
+"""What has to be built, and why."""

@@ -1,6 +1,6 @@
-"""The identity of a step's code: a digest for each definition that it can reach, without comments and docstrings.
+"""Digests of a step's code: one for each definition that the step can reach, without comments and docstrings.
 
-A reworded comment changes nothing. A changed function changes its digest, and its name says what changed.
+A reworded comment changes no digest. A changed function changes its own digest, whose name says what changed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ PACKAGE = Path(__file__).parents[1]
 WITHOUT_BYTES = ("artifacts.errors",)
 NAMES_WITHOUT_BYTES = ("HEADLINE",)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-# Enters the memory's key: another normalisation, or another Python's syntax tree, must not meet remembered digests.
+# Part of the memory's key: digests by another normalisation, or of another Python's syntax tree, are not reused.
 NORMALISATION = f"code 5 python {sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True)
 class Code:
-    """The code that a module reaches: {module: {definition: digest}}, and the sha256 of each module's file."""
+    """Code that a module reaches: {module: {definition: digest}}, and the sha256 of each module's file."""
 
     definitions: dict[str, dict[str, str]]
     files: dict[str, str]
 
 
 def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
-    """The definitions that `module` reaches by importing from this package: {module: {definition: digest}}.
+    """Return the definitions that `module` reaches by imports from this package: {module: {definition: digest}}.
 
     Imports inside functions count as those at the top. Digests are the first 16 hex digits of a sha256.
     """
@@ -44,7 +44,7 @@ def code_of(module: str, memory: DigestMemory) -> dict[str, dict[str, str]]:
 
 
 def read_code(module: str, memory: DigestMemory) -> Code:
-    """The definitions of `code_of`, and the files that they were read from."""
+    """Return the definitions of `code_of`, and the sha256 of the files that contain them."""
     reached: dict[str, dict[str, str]] = {}
     files: dict[str, str] = {}
     waiting = [module]
@@ -53,21 +53,21 @@ def read_code(module: str, memory: DigestMemory) -> Code:
         path = _module_file(name, PACKAGE)
         if path is None or name in reached or name in WITHOUT_BYTES:
             continue
-        found = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
-        reached[name], files[name] = found["definitions"], found["sha256"]
-        waiting.extend(found["imports"])
+        described = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
+        reached[name], files[name] = described["definitions"], described["sha256"]
+        waiting.extend(described["imports"])
     return Code(dict(sorted((name, definitions) for name, definitions in reached.items() if definitions)), files)
 
 
 def forget_code(module: str, memory: DigestMemory) -> None:
-    """Drop what is remembered of the files that `module` reaches: they are read again."""
+    """Drop the remembered digests of the files that `module` reaches, so that they are read again."""
     for name in read_code(module, memory).files:
         path = _module_file(name, PACKAGE)
         if path is not None:
             memory.forget(path)
 
 
-@functools.cache  # which file a module is does not change under a run; what is in it is looked at each time
+@functools.cache  # a module's path does not change during a run; its content is checked each time
 def _module_file(name: str, package: Path) -> Path | None:
     top, _, rest = name.partition(".")
     if top != package.name:
@@ -81,7 +81,7 @@ def _describe(path: Path, name: str) -> dict[str, Any]:
     try:
         tree = ast.parse(source, filename=str(path))
     except (SyntaxError, ValueError) as error:
-        raise RecipeError(f"{path}: cannot be read as Python: {error}", "correct it") from None
+        raise RecipeError(f"{path}: cannot be read as Python: {error}", "correct the syntax") from None
     is_package = path.name == "__init__.py"
     digests: dict[str, Any] = {}
     run_in_order = []
@@ -99,7 +99,7 @@ def _describe(path: Path, name: str) -> dict[str, Any]:
 
 
 def _label(statement: ast.stmt) -> str | None:
-    """What to call a top-level statement when it changes; imports are judged by what is imported."""
+    """Return the name that a top-level statement is digested by; None for `from __future__`."""
     if isinstance(statement, DEFINITIONS):
         return statement.name
     if isinstance(statement, ast.AnnAssign):
@@ -112,11 +112,11 @@ def _label(statement: ast.stmt) -> str | None:
 
 
 def _normal_form(node: Any) -> str:
-    """The syntax tree as text, without positions, docstrings and empty fields."""
+    """Return the syntax tree as text, without positions, docstrings and empty fields."""
     if isinstance(node, ast.AST):
         fields = []
-        for field, held in ast.iter_fields(node):
-            value = _without_texts(held) if field == "body" and isinstance(held, list) else held
+        for field, content in ast.iter_fields(node):
+            value = _without_texts(content) if field == "body" and isinstance(content, list) else content
             if value is not None and value != []:
                 fields.append(f"{field}={_normal_form(value)}")
         return f"{type(node).__name__}({','.join(fields)})"
@@ -126,7 +126,7 @@ def _normal_form(node: Any) -> str:
 
 
 def _without_texts(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Statements but for those that are a bare text: docstrings of functions and classes, texts below a field."""
+    """Return the statements that are not a bare text: a docstring, or a text below a field."""
     return [
         statement
         for statement in body

@@ -26,14 +26,14 @@ class Change(NamedTuple):
 def reasons(job: Job, old: Identity, new: Identity) -> list[str]:
     """Return every difference between the identity of a target's last build and its identity now, in words.
 
-    Changes of code are one reason for each module.
+    All changes of one module are one reason.
     """
-    found = list(changes(old, new))
-    said = [_reason(job, change) for change in found if change.part != "code"]
-    code = [change for change in found if change.part == "code"]
+    differences = list(changes(old, new))
+    texts = [_reason(job, change) for change in differences if change.part != "code"]
+    code = [change for change in differences if change.part == "code"]
     for module, group in itertools.groupby(code, key=lambda change: change.key.partition(":")[0]):
-        said.append(_code_reason(job, module, list(group)))
-    return said
+        texts.append(_code_reason(job, module, list(group)))
+    return texts
 
 
 def _reason(job: Job, change: Change) -> str:
@@ -48,22 +48,22 @@ def _reason(job: Job, change: Change) -> str:
         if change.old is None:
             return f"{job.location('inputs', change.key)}: input '{change.key}' is new: {source}"
         if change.new is None:
-            return f"{job.location('inputs')}: input '{change.key}' is gone"
+            return f"{job.location('inputs')}: input '{change.key}' was removed"
         return f"input '{change.key}': the content of {source} changed ({change.old[:12]} -> {change.new[:12]})"
     if change.part == "tools":
         return f"{PIPELINE_FILE}: tools.{change.key}: {old} -> {new}"
     if change.part == "step":
         return f"{job.location('step')}: step: {old} -> {new}"
-    return f"the store's own rules: {change.key}: {old} -> {new}"
+    return f"the store's rules: {change.key}: {old} -> {new}"
 
 
 def _code_reason(job: Job, module: str, group: list[Change]) -> str:
-    place = "its step" if module == f"{STEPS}.{job.step}" else "code its step uses"
-    said = []
+    owner = "its step" if module == f"{STEPS}.{job.step}" else "code its step uses"
+    texts = []
     for change in group:
-        verb = "is new" if change.old is None else "is gone" if change.new is None else "changed"
-        said.append(f"{change.key.partition(':')[2]} {verb}")
-    return f"{place}: {module.replace('.', '/')}.py: {', '.join(said)}"
+        verb = "is new" if change.old is None else "was removed" if change.new is None else "changed"
+        texts.append(f"{change.key.partition(':')[2]} {verb}")
+    return f"{owner}: {module.replace('.', '/')}.py: {', '.join(texts)}"
 
 
 def _written(job: Job) -> set[tuple[str, ...]]:

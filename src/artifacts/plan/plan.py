@@ -1,4 +1,4 @@
-"""From recipes to jobs: names are resolved, parameters checked and cycles found before anything runs."""
+"""Turn recipes into jobs: resolve names, check parameters and detect cycles before anything runs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.records import Identity
 
 STEPS = "artifacts.steps"
-# Where neither the target nor its recipe says more. The longest step at 0.6 billion parameters takes an hour or two.
+# Limits if neither the target nor its recipe has any. The longest step at 0.6 billion parameters takes an hour or two.
 DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES = 720.0, 60.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """A target or a layout, ready to be built. `inputs` maps the step's names to full names, `recipe:name`.
+    """A target or a layout, ready to be built. `inputs` maps input names to full names, `recipe:name`.
 
-    `depends_on_processor` says that the step measures: another processor gives other bytes. `headline` names the
+    `depends_on_processor` is True for a step that measures: another processor gives other bytes. `headline` names the
     metrics that the run table shows.
     """
 
@@ -68,29 +68,29 @@ class Job:
 
     @property
     def trusted(self) -> dict[str, str]:
-        """The inputs whose source says `trust: true`, with the full names of the sources."""
+        """The inputs whose source has `trust: true`, with the full names of the sources."""
         sources = {f"{self.loaded.name}:{name}": source for name, source in self.loaded.recipe.sources.items()}
-        return {given: name for given, name in self.inputs.items() if name in sources and sources[name].trust}
+        return {name: source for name, source in self.inputs.items() if source in sources and sources[source].trust}
 
     def location(self, *path: str) -> Location:
-        """Where the recipe says something about this target."""
+        """Return the location of this target in its recipe, or of one of its values."""
         return self.loaded.document.location((self.section, self.name, *(path or ("<key>",))))
 
     def identity(self, contents: dict[str, str], memory: DigestMemory) -> Identity:
-        """The identity, given the content digest of each input by its full name."""
+        """Return the identity. `contents` has the content digest of each input by its full name."""
         inputs = {name: contents[source] for name, source in self.inputs.items()}
         return Identity(self.step, code_of(f"{STEPS}.{self.step}", memory), self.params, self.tools, inputs)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The recipes' sources and jobs by full name, inputs before what needs them."""
+    """Sources and jobs of the recipes by full name, in building order: each after its inputs."""
 
     pipeline: Pipeline
     jobs: dict[str, Job | NamedSource]
 
     def resolve(self, word: str) -> str:
-        """The full name that a word on the command line means. Raises `RecipeError` for an unknown one."""
+        """Return the full name of the target that a word on the command line names. Raises `RecipeError`."""
         full = word if ":" in word else f"{self.pipeline.default}:{word}"
         if full in self.jobs:
             return full
@@ -99,14 +99,14 @@ class Plan:
             fix = did_you_mean(recipe, self.pipeline.recipes, f"add its file to the recipes of {PIPELINE_FILE}")
             raise RecipeError(f"no recipe is called '{recipe}'", fix)
         short = [name.removeprefix(f"{self.pipeline.default}:") for name in self.jobs] + list(self.pipeline.recipes)
-        known = list(self.jobs) if ":" in word else short
-        fix = did_you_mean(word, known, "see them all with: doit list --all")
+        names = list(self.jobs) if ":" in word else short
+        fix = did_you_mean(word, names, "see them all with: doit list --all")
         raise RecipeError(f"no target is called '{word}'", fix)
 
     def meant(self, word: str) -> list[str]:
-        """Full names of what a word means: a recipe's targets, those that fit a pattern, or one.
+        """Return the full names of the targets that a word means: those of a recipe, those of a pattern, or one.
 
-        Raises `RecipeError` if it means none.
+        Raises `RecipeError` if there is none.
         """
         if word in self.pipeline.recipes:
             return [name for name, job in self.jobs.items() if job.loaded.name == word]
@@ -117,7 +117,10 @@ class Plan:
         return [self.resolve(word)]
 
     def selected(self, words: list[str]) -> list[str]:
-        """Full names of what the words mean and all that it needs, in building order; no words: the default recipe."""
+        """Return the full names of the targets that the words mean, and of all that these need, in building order.
+
+        Without words, the default recipe is meant.
+        """
         wanted = {name for word in words or [self.pipeline.default] for name in self.meant(word)}
         for name in reversed(self.jobs):
             job = self.jobs[name]
@@ -127,7 +130,7 @@ class Plan:
 
 
 def is_pattern(word: str) -> bool:
-    """Whether a word of a command line stands for all names that fit it."""
+    """Return whether a word of a command line is a pattern."""
     return bool(set(word) & set("*?["))
 
 
@@ -146,13 +149,13 @@ def plan_of(pipeline: Pipeline, folder: Path = PIPELINE_FILE.parent, words: list
         loaded = load_recipe(name, folder / pipeline.recipes[name])
         if name == pipeline.default:
             _check_names(pipeline, loaded)
-        found: dict[str, Job | NamedSource] = {}
+        of_recipe: dict[str, Job | NamedSource] = {}
         for source in loaded.recipe.sources:
-            found[f"{name}:{source}"] = NamedSource(loaded, source)
+            of_recipe[f"{name}:{source}"] = NamedSource(loaded, source)
         for section, targets in (("targets", loaded.recipe.targets), ("layouts", loaded.recipe.layouts)):
             for target in targets:
-                found[f"{name}:{target}"] = _job(pipeline, loaded, section, target, targets[target])
-        jobs.update(_ordered(found))
+                of_recipe[f"{name}:{target}"] = _job(pipeline, loaded, section, target, targets[target])
+        jobs.update(_ordered(of_recipe))
     return Plan(pipeline, jobs)
 
 
@@ -169,18 +172,18 @@ def _referred_to(pipeline: Pipeline, words: list[str]) -> list[str]:
 
 @cache
 def known_steps() -> tuple[str, ...]:
-    """The names of all steps: the files in `artifacts/steps/`."""
+    """Return the names of all steps: the files in `artifacts/steps/`."""
     folder = Path(__file__).parents[1] / "steps"
     return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
 
 
 def _check_names(pipeline: Pipeline, loaded: LoadedRecipe) -> None:
-    """A word on the command line means a recipe or a target of the default one, never both."""
+    """Raise `RecipeError` for a target of the default recipe that has the name of a recipe."""
     for section in ("sources", "targets", "layouts"):
         for name in set(pipeline.recipes) & set(getattr(loaded.recipe, section)):
-            place = loaded.document.location((section, name, "<key>"))
+            location = loaded.document.location((section, name, "<key>"))
             fix = f"rename one of the two: 'doit {name}' must mean one thing"
-            raise RecipeError(f"{place}: {section}: '{name}' is the name of a recipe", fix)
+            raise RecipeError(f"{location}: {section}: '{name}' is the name of a recipe", fix)
 
 
 def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, target: Target) -> Job:
@@ -200,16 +203,16 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
     for tool in module.TOOLS:
         if tool not in pipeline.tools:
             fact = f"{PIPELINE_FILE}: tools: '{tool}', which decides the bytes of step '{target.step}', is not pinned"
-            raise RecipeError(fact, f"add its version, as in \"{tool}: '1.2.3'\"")
+            raise RecipeError(fact, f"add its version, for example \"{tool}: '1.2.3'\"")
         tools[tool] = pipeline.tools[tool]
-    # There is no docstring under `python -OO`.
+    # `python -OO` removes docstrings.
     doc = target.about or next(iter((module.__doc__ or "").strip().splitlines()), target.step)
-    inputs = {given: f"{loaded.name}:{source}" for given, source in target.inputs.items()}
+    inputs = {input_name: f"{loaded.name}:{source}" for input_name, source in target.inputs.items()}
     measures, headline = getattr(module, "DEPENDS_ON_PROCESSOR", False), tuple(getattr(module, "HEADLINE", ()))
-    own, of_all = target.resources, loaded.recipe.resources
-    minutes = own.minutes or of_all.minutes or DEFAULT_MINUTES
-    silent = own.silent_minutes or of_all.silent_minutes or DEFAULT_SILENT_MINUTES
-    limits = own.memory_gib, minutes, silent
+    resources, defaults = target.resources, loaded.recipe.resources
+    minutes = resources.minutes or defaults.minutes or DEFAULT_MINUTES
+    silent = resources.silent_minutes or defaults.silent_minutes or DEFAULT_SILENT_MINUTES
+    limits = resources.memory_gib, minutes, silent
     job = Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures, headline)
     _check_inputs(job, module.run, target)
     return job
@@ -233,22 +236,22 @@ def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: s
 
 
 def _check_inputs(job: Job, run: Any, target: Target) -> None:
-    known = _inputs_of(run)
+    parameters = _inputs_of(run)
     label = f"{job.section}.{job.name}.inputs"
     recipe = job.loaded.recipe
-    for given, source in target.inputs.items():
-        if given not in known:
-            fix = did_you_mean(given, known, f"step '{job.step}' takes: {', '.join(known)}")
-            place = job.location("inputs", given, "<key>")
-            raise RecipeError(f"{place}: {label}: step '{job.step}' takes no input '{given}'", fix)
+    for name, source in target.inputs.items():
+        if name not in parameters:
+            fix = did_you_mean(name, parameters, f"step '{job.step}' takes: {', '.join(parameters)}")
+            location = job.location("inputs", name, "<key>")
+            raise RecipeError(f"{location}: {label}: step '{job.step}' takes no input '{name}'", fix)
         if not any(source in names for names in (recipe.sources, recipe.targets, recipe.layouts)):
-            there = (*recipe.sources, *recipe.targets, *recipe.layouts)
-            fix = did_you_mean(source, there, "name a source, a target or a layout of this recipe")
-            raise RecipeError(f"{job.location('inputs', given)}: {label}.{given}: nothing is called '{source}'", fix)
-    for name, parameter in known.items():
+            fix = "name a source, a target or a layout of this recipe"
+            fix = did_you_mean(source, (*recipe.sources, *recipe.targets, *recipe.layouts), fix)
+            raise RecipeError(f"{job.location('inputs', name)}: {label}.{name}: nothing is called '{source}'", fix)
+    for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in target.inputs:
             fact = f"{job.location('inputs')}: {label}: step '{job.step}' needs the input '{name}'"
-            raise RecipeError(fact, f"add it, as in '{name}: <source or target>'")
+            raise RecipeError(fact, f"add it: '{name}: <source or target>'")
 
 
 @cache
@@ -257,25 +260,25 @@ def _inputs_of(run: Any) -> dict[str, inspect.Parameter]:
     return {parameter.name: parameter for parameter in signature if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def _ordered(found: dict[str, Job | NamedSource]) -> dict[str, Job | NamedSource]:
-    """Inputs before what needs them, else in the recipe's order."""
-    needs = {name: list(job.inputs.values()) if isinstance(job, Job) else [] for name, job in found.items()}
+def _ordered(jobs: dict[str, Job | NamedSource]) -> dict[str, Job | NamedSource]:
+    """Return the jobs in building order: each after its inputs, else as in the recipe. Raises `RecipeError`."""
+    needs = {name: list(job.inputs.values()) if isinstance(job, Job) else [] for name, job in jobs.items()}
     try:
         graphlib.TopologicalSorter(needs).prepare()
     except graphlib.CycleError as error:
         cycle: list[str] = [name.partition(":")[2] for name in error.args[1]]
-        job = found[error.args[1][0]]
+        job = jobs[error.args[1][0]]
         assert isinstance(job, Job)  # a source needs nothing
         fact = f"{job.location('inputs')}: {job.section}.{job.name}.inputs: dependency cycle: {' -> '.join(cycle)}"
         raise RecipeError(fact, "remove one of these inputs") from None
     ordered: dict[str, Job | NamedSource] = {}
-    # A stack of our own: a chain of targets may be longer than Python's.
-    waiting = list(reversed(found))
+    # An explicit stack, because a chain of targets may be deeper than Python's recursion limit.
+    waiting = list(reversed(jobs))
     while waiting:
         lacking = [source for source in reversed(needs[waiting[-1]]) if source not in ordered]
         if lacking:
             waiting += lacking
         else:
             name = waiting.pop()
-            ordered.setdefault(name, found[name])
+            ordered.setdefault(name, jobs[name])
     return ordered

@@ -19,11 +19,11 @@ from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, shown_url, url_fault
 
 PIPELINE_FILE = Path("pipeline.yaml")
 
-# The store's own folders: a recipe of such a name would have its targets among them.
+# Folders of the store: a recipe with such a name would have its targets among them.
 RESERVED = ("actions", "artifacts", "downloads", "locks", "logs", "staging")
 RESERVED_FILES = ("guard", "journal.jsonl", "digests.sqlite", "digests.sqlite-wal", "digests.sqlite-shm")
 
-# Each recipe of a chain is read as a whole.
+# Bound on a chain of `extends`: each recipe in it is read as a whole.
 MOST_LAYERS = 32
 
 # A name becomes a folder, a doit task and a word on a command line. The longest file name made of names is a layout's
@@ -48,10 +48,10 @@ class _Declared(BaseModel):
 
 
 class Source(_Declared):
-    """Where bytes come from that no step makes: one of a file, a folder, a URL, or a file of a Hugging Face repository.
+    """Input from outside: a file, a folder, a URL, or a file of a Hugging Face repository.
 
-    `file` and `folder` are relative to the YAML file they are written in. `sha256` pins the file's bytes (for a folder:
-    its content digest); without it the recipe's lock file does, from the first use on. `hint` tells how to get it.
+    `file` and `folder` are relative to the YAML file that contains them. `sha256` pins the file's bytes (for a folder:
+    its content digest); without it, the recipe's lock file does from the first use on. `hint` says how to get it.
     `trust` lets a checkpoint name classes beyond those that are known to be harmless.
     A recipe contains no login: that of a URL's host is in `~/.netrc`, that of the hub is its token.
     """
@@ -66,23 +66,24 @@ class Source(_Declared):
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on this machine already: nothing has to be fetched."""
+        """Whether the source is a file or folder of this machine, so that nothing has to be fetched."""
         return self.hf is None and self.url is None
 
     @model_validator(mode="after")
     def _check_kind(self) -> Source:
-        given = [kind for kind in ("file", "folder", "url") if getattr(self, kind) is not None]
+        kinds = [kind for kind in ("file", "folder", "url") if getattr(self, kind) is not None]
         if self.hf is not None:
             if not re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", self.hf, re.ASCII):
                 raise ValueError("'hf' must read 'owner/name@revision'")
-            if given != ["file"]:
+            if kinds != ["file"]:
                 raise ValueError("'hf' needs 'file', the file's name in that repository, and nothing else")
             if not _is_path_in_repository(self.file or ""):
                 raise ValueError("'file' must be a path inside the repository, like 'folder/name'")
-        elif len(given) != 1:
-            raise ValueError("give one of 'file', 'folder', 'url', or 'hf' with 'file'")
+        elif len(kinds) != 1:
+            raise ValueError("needs one of 'file', 'folder', 'url', or 'hf' with 'file'")
         if self.url is not None and (fault := url_fault(self.url)):
-            raise PydanticCustomError("value_error", "'url' {fault}", {"fault": fault, "fix": _fix_of(fault)})
+            fix = LOGIN_FIX if fault == LOGIN_FAULT else None
+            raise PydanticCustomError("value_error", "'url' {fault}", {"fault": fault, "fix": fix})
         for kind in ("file", "folder"):
             if self.hf is None and "://" in (getattr(self, kind) or ""):
                 raise ValueError(f"'{kind}' is a path, and this is a web address: use 'url'")
@@ -94,14 +95,10 @@ def _is_path_in_repository(name: str) -> bool:
     return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
 
 
-def _fix_of(fault: str) -> str | None:
-    return LOGIN_FIX if fault == LOGIN_FAULT else None
-
-
 class Resources(_Declared):
-    """Memory and time of a target's step. Where no memory is declared, that of earlier runs counts.
+    """Memory and time of a target's step. Without declared memory, that of earlier runs counts.
 
-    A step is stopped after `minutes`, or after `silent_minutes` without progress: a build that nobody watches must end.
+    A step is stopped after `minutes`, or after `silent_minutes` without progress: an unattended build must end.
     """
 
     memory_gib: float | None = Field(default=None, gt=0, le=1e6)
@@ -112,7 +109,7 @@ class Resources(_Declared):
 class Target(_Declared):
     """A step, its inputs and its parameters. The word after `step:` is a file in `artifacts/steps/`.
 
-    `about` says what the target is; without it, `doit list` shows the first line of its step.
+    `doit list` shows `about`; without it, the first line of the step's docstring.
     """
 
     step: str
@@ -123,9 +120,9 @@ class Target(_Declared):
 
 
 class Recipe(_Declared):
-    """One checkpoint and all that is made of it. `layouts` are targets that are laid out under `dist/<recipe>/`.
+    """One checkpoint and its artifacts. `layouts` are targets that are laid out under `dist/<recipe>/`.
 
-    `resources` holds for each target that does not declare the same itself; its memory, for those not built before.
+    `resources` are defaults for each target. The default memory counts for targets that were not built before.
     """
 
     extends: str | None = None
@@ -145,7 +142,7 @@ class Recipe(_Declared):
 
 
 class Pipeline(_Declared):
-    """`pipeline.yaml`: which recipes there are, which is the default, where results lie, and the pinned tools."""
+    """Content of `pipeline.yaml`: the recipes and the default one, the folders of results, and the pinned tools."""
 
     default: str
     recipes: dict[Name, PathText]
@@ -154,13 +151,13 @@ class Pipeline(_Declared):
     tools: dict[str, str]
 
     @model_validator(mode="after")
-    def _check_places(self) -> Pipeline:
-        cache, dist = (Path(os.path.abspath(place)) for place in (self.cache, self.dist))  # noqa: PTH100  # no link followed
-        for name, place in (("cache", cache), ("dist", dist)):
-            if Path.cwd().is_relative_to(place):
-                raise ValueError(f"'{name}' must be a folder of its own: what does not belong there is removed")
+    def _check_folders(self) -> Pipeline:
+        cache, dist = (Path(os.path.abspath(folder)) for folder in (self.cache, self.dist))  # noqa: PTH100  # no link followed
+        for name, folder in (("cache", cache), ("dist", dist)):
+            if Path.cwd().is_relative_to(folder):
+                raise ValueError(f"'{name}' must be a folder of its own, because other files in it are removed")
         if cache.is_relative_to(dist) or dist.is_relative_to(cache):
-            raise ValueError("'cache' and 'dist' must lie apart")
+            raise ValueError("'cache' and 'dist' must not be inside one another")
         return self
 
 
@@ -181,14 +178,14 @@ class LoadedRecipe:
 
 @dataclass(frozen=True)
 class NamedSource:
-    """A source, as one recipe declares it under `sources.<name>`."""
+    """Declaration of a source in one recipe, under `sources.<name>`."""
 
     loaded: LoadedRecipe
     name: str
 
     @property
     def declared(self) -> Source:
-        """What the recipe declares."""
+        """The declaration."""
         return self.loaded.recipe.sources[self.name]
 
     @property
@@ -205,7 +202,7 @@ class NamedSource:
 
     @property
     def label(self) -> str:
-        """Location and name, as an error begins."""
+        """Location and name: the beginning of an error."""
         return f"{self.location()}: sources.{self.name}"
 
     @property
@@ -222,7 +219,7 @@ class NamedSource:
         return f"Source: {self.shown}"
 
     def location(self, key: str = "<key>") -> Location:
-        """Return where the recipe declares the source, or one of its keys."""
+        """Return the location of the source in its recipe, or of one of its keys."""
         return self.loaded.document.location(("sources", self.name, key))
 
 
@@ -235,15 +232,14 @@ def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
         raise RecipeError(f"{document.location(('default',))}: default: no recipe is called '{pipeline.default}'", fix)
     for name in pipeline.recipes:
         if name.lower() in (*RESERVED, *RESERVED_FILES):
-            place = document.location(("recipes", name, "<key>"))
-            fix = "call the recipe something else"
-            raise RecipeError(f"{place}: recipes: the name '{name}' is the store's own", fix)
+            location = document.location(("recipes", name, "<key>"))
+            raise RecipeError(f"{location}: recipes: the name '{name}' is reserved for the store", "rename the recipe")
     _check_case(document, [("recipes", name) for name in pipeline.recipes])
     return pipeline
 
 
 def load_recipe(name: str, file: Path) -> LoadedRecipe:
-    """Read a recipe and those it extends, the nearest winning. Raises `RecipeError`."""
+    """Read a recipe and those it extends; the nearest value wins. Raises `RecipeError`."""
     document = _read_extended(file)
     recipe = validate(Recipe, document)
     sections: dict[str, Iterable[str]] = {
@@ -256,10 +252,13 @@ def load_recipe(name: str, file: Path) -> LoadedRecipe:
 
 
 def _check_case(document: YamlDocument, names: list[tuple[str, str]]) -> None:
-    """Refuse two names that a file system which ignores case takes for one. `names` holds pairs of section and name."""
-    known: dict[str, str] = {}
+    """Raise RecipeError for two names that differ by case alone: to some file systems they are one.
+
+    `names` are pairs of section and name.
+    """
+    seen: dict[str, str] = {}
     for section, name in names:
-        other = known.setdefault(name.lower(), name)
+        other = seen.setdefault(name.lower(), name)
         if other != name:
             fact = (
                 f"{document.location((section, name, '<key>'))}: {section}: '{name}' and '{other}' differ by case alone"
@@ -268,7 +267,7 @@ def _check_case(document: YamlDocument, names: list[tuple[str, str]]) -> None:
 
 
 def _read_extended(file: Path) -> YamlDocument:
-    """A recipe laid on the one that it extends, and that on its own, down to one that extends none."""
+    """Return a recipe merged over the one that it extends, and so on, down to one that extends none."""
     layers = [read_yaml(file)]
     read = {os.path.realpath(file)}
     while True:
@@ -279,17 +278,18 @@ def _read_extended(file: Path) -> YamlDocument:
         base = document.value.get("extends")
         if base is None:
             break
-        place = document.location(("extends",))
+        location = document.location(("extends",))
         fix = "name one YAML file, relative to this one"
         if not isinstance(base, str) or "\0" in base:
-            raise RecipeError(f"{place}: extends: must be the path of a recipe", fix)
-        path = Path(os.path.normpath(place.file.parent / base))
+            raise RecipeError(f"{location}: extends: must be the path of a recipe", fix)
+        path = Path(os.path.normpath(location.file.parent / base))
         if os.path.realpath(path) in read:
-            raise RecipeError(f"{place}: extends: '{base}' leads back to itself", "break the cycle")
+            raise RecipeError(f"{location}: extends: '{base}' leads back to itself", "break the cycle")
         if not os.path.exists(path):  # noqa: PTH110  # false also for a name that is too long
-            raise RecipeError(f"{place}: extends: no such file: '{base}'", fix)
+            raise RecipeError(f"{location}: extends: no such file: '{base}'", fix)
         if len(layers) == MOST_LAYERS:
-            raise RecipeError(f"{place}: extends: the chain has more than {MOST_LAYERS} recipes", "join some of them")
+            fact = f"{location}: extends: the chain has more than {MOST_LAYERS} recipes"
+            raise RecipeError(fact, "merge some of them")
         read.add(os.path.realpath(path))
         layers.append(read_yaml(path))
     document = layers.pop()

@@ -1,4 +1,4 @@
-"""Checks what was read from YAML against a pydantic model, and says what is wrong the way its author reads it."""
+"""Validate YAML by a pydantic model, and report a mistake with its location, in words for the YAML's author."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from artifacts.recipe.yaml_locations import KeyPath, YamlDocument
 if typing.TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# What pydantic says, in the words of someone who writes YAML.
+# Phrases of pydantic, and what they are called in YAML.
 PLAIN_WORDS = {
     "Input should": "must",
     "String should": "must",
@@ -39,16 +39,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
-    """The next move for an unknown word: the nearest known one, else `otherwise`."""
+    """Return the fix for an unknown word: the nearest known one, else `otherwise`."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean '{near[0]}'?" if near else otherwise
 
 
 def validate(model: type[Model], document: YamlDocument, path: KeyPath = ()) -> Model:
-    """The model made from the value at `path`, with defaults filled in: all of them, if there is none.
+    """Return the model of the value at `path`, with defaults filled in; without a value, all fields have defaults.
 
-    Values are held to JSON's types: `1` is a float where one is asked for, `"1"` never is. Raises `RecipeError` for the
-    first thing that is wrong, with its place.
+    Values have JSON's types: `1` can be a float, `"1"` cannot. Raises `RecipeError` for the first mistake, with its
+    location.
     """
     value = document.value
     for part in path:
@@ -56,32 +56,32 @@ def validate(model: type[Model], document: YamlDocument, path: KeyPath = ()) -> 
     try:
         return model.model_validate_json(json.dumps({} if value is None else value))
     except ValidationError as error:
-        # A misspelt key is missing as well: what was written says more than what was not.
-        found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-        raise _explain(model, document, path, found[0]) from None
+        # A misspelt key causes two errors: unknown and missing. The unknown one says more.
+        errors = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+        raise _explain(model, document, path, errors[0]) from None
 
 
 def _explain(model: type[BaseModel], document: YamlDocument, path: KeyPath, error: ErrorDetails) -> RecipeError:
-    # pydantic adds parts of its own to the location (which member of a union); only keys that exist are places.
+    # pydantic adds parts to the location that are not keys, for example the member of a union.
     full: KeyPath = path
     for part in error["loc"]:
         if (*full, part) in document.locations or error["type"] == "missing":
             full = (*full, part)
     name = ".".join(str(part) for part in full)
-    known = _keys_at(model, error["loc"][:-1])
     if error["type"] == "extra_forbidden":
         key = str(error["loc"][-1])
+        known = _keys_at(model, error["loc"][:-1])
         fix = did_you_mean(key, known, f"the keys known here are: {', '.join(known) or 'none'}")
         return RecipeError(f"{document.location((*full, '<key>'))}: {name}: unknown key '{key}'", fix)
     if error["type"] == "missing":
         return RecipeError(f"{document.location(full)}: {name}: this key is missing", "add it")
     message = error["msg"].removeprefix("Value error, ")
-    for theirs, ours in PLAIN_WORDS.items():
-        message = message.replace(theirs, ours)
+    for phrase, plain in PLAIN_WORDS.items():
+        message = message.replace(phrase, plain)
     shown = json.dumps(error["input"], ensure_ascii=False) if error["type"] != "value_error" else ""
     got = f", got {shown}" if 0 < len(shown) < 80 else ""
-    place = document.location((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
-    where = f"{place}: {name}" if name else f"{place}"
+    location = document.location((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
+    where = f"{location}: {name}" if name else f"{location}"
     if error["type"] == "string_type":
         return RecipeError(f"{where}: {message}{got}", "put the value in quotes")
     fix = error.get("ctx", {}).get("fix") or (f"correct '{full[-1]}'" if full else "correct it")
@@ -89,13 +89,13 @@ def _explain(model: type[BaseModel], document: YamlDocument, path: KeyPath, erro
 
 
 def _keys_at(model: Any, location: Iterable[str | int]) -> list[str]:
-    """The keys that a model knows at a location inside it."""
+    """Return the keys that a model knows at a location inside it."""
     here = model
     for part in location:
         if isinstance(here, type) and issubclass(here, BaseModel):
-            found = here.model_fields.get(str(part))
-            here = found.annotation if found else None
-            if type(None) in typing.get_args(here):  # of `Model | None`, the model's
+            field = here.model_fields.get(str(part))
+            here = field.annotation if field else None
+            if type(None) in typing.get_args(here):  # `Model | None`
                 here = typing.get_args(here)[0]
         elif typing.get_origin(here) in (dict, list, tuple):
             here = typing.get_args(here)[-1]

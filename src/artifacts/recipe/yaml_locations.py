@@ -1,7 +1,7 @@
-"""YAML in which every value knows its file, line and column, so that an error can point at it.
+"""Read YAML with the file, line and column of every value, so that an error can name them.
 
-Scalars are resolved as YAML 1.2 does: `1e-7` is a number, `no` and `on` are text. A key given twice is an error, and so
-is an anchor, an alias or a tag that is not of a scalar's type.
+Scalars have the types of YAML 1.2: `1e-7` is a number, `no` and `on` are text. A repeated key, an anchor, an alias, and
+a tag that is not of a scalar's type are errors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TAG = "tag:yaml.org,2002:"
 
 
 class Location(NamedTuple):
-    """Where a value stands; lines and columns count from 1."""
+    """Position of a value; lines and columns count from 1."""
 
     file: Path
     line: int
@@ -43,13 +43,13 @@ Locations = dict[KeyPath, Location]
 
 @dataclass
 class YamlDocument:
-    """A YAML document: plain values, and the place of the value at each key path."""
+    """A YAML document: plain values, and the location of the value at each key path."""
 
     value: Any
     locations: Locations = field(default_factory=dict)
 
     def location(self, path: KeyPath) -> Location:
-        """The place of a value, or of its nearest parent that was written down."""
+        """Return the location of a value, or of its nearest parent that is in a file."""
         while path and path not in self.locations:
             path = path[:-1]
         return self.locations[path]
@@ -67,7 +67,7 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
-# A scalar's value by its tag. PyYAML's own constructors would read `010` as 8, as YAML 1.1 did.
+# Function from text to value for each scalar's tag. PyYAML's own would read `010` as 8, as in YAML 1.1.
 SCALARS: dict[str, Callable[[str], Any]] = {
     f"{TAG}str": str,
     f"{TAG}null": lambda _text: None,
@@ -77,7 +77,7 @@ SCALARS: dict[str, Callable[[str], Any]] = {
 }
 COLLECTIONS = {f"{TAG}map", f"{TAG}seq"}
 
-# The parser calls itself for each level, and what it makes of a text takes some 300 times the text's memory.
+# The parser is recursive, one call a level. Its result takes some 300 times the memory of the text.
 MOST_LEVELS = 50
 MOST_BYTES = 2_000_000
 
@@ -92,7 +92,7 @@ KINDS: dict[int, str] = {
 def read_yaml(path: Path) -> YamlDocument:
     """Read a YAML file of at most 2 MB and 50 levels.
 
-    Raises `RecipeError` for what is missing, too large, not a regular file, not YAML, or given twice.
+    Raises `RecipeError` for a file that is missing, too large, not regular or not YAML, and for a repeated key.
     """
     with _without_garbage_collection():
         return _read(path)
@@ -104,12 +104,13 @@ def _read(path: Path) -> YamlDocument:
         check_events(text, max_bytes=MOST_BYTES, max_depth=MOST_LEVELS)
         node = _Loader(text).get_single_node()
     except YamlBoundError as error:
-        fix = "write the value out where it is used, and nest less; `extends:` shares what recipes have in common"
+        fix = "repeat the value where it is used, and nest less; `extends:` shares common parts of recipes"
         raise RecipeError(f"{Location(path, error.line, error.column)}: {error.problem}", fix) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Location(path, mark.line + 1, mark.column + 1) if mark else path
-        raise RecipeError(f"{place}: not YAML: {error.problem or error.context}", "correct the syntax there") from None
+        location = Location(path, mark.line + 1, mark.column + 1) if mark else path
+        fact = f"{location}: not YAML: {error.problem or error.context}"
+        raise RecipeError(fact, "correct the syntax there") from None
     except yaml.reader.ReaderError as error:
         raise RecipeError(f"{path}: not YAML: {error.reason}", "remove the character that YAML forbids") from None
     document = YamlDocument(None)
@@ -122,7 +123,7 @@ def _read(path: Path) -> YamlDocument:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Nothing that is read is garbage, and to look for some again and again takes three times as long as to read it."""
+    """Disable the garbage collector in the block: reading makes no garbage, and takes three times as long with it."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -140,20 +141,20 @@ def _read_text(path: Path) -> str:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            fix = "split it into several recipes, or name the right file"
+            fix = "split it into several recipes, or name another file"
             raise RecipeError(f"{path}: the file has more than {MOST_BYTES} bytes", fix)
         return data.decode("utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file", "create it, or correct the path that led here") from None
-    except (OSError, ValueError) as error:  # a ValueError: not UTF-8, or a path with a NUL
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise RecipeError(f"{path}: cannot be read: {reason}", "make it a readable UTF-8 text file") from None
 
 
 def _convert(node: yaml.Node, file: Path, path: KeyPath, locations: Locations) -> Any:
-    place = locations[path] = _location(file, node)
+    location = locations[path] = _location(file, node)
     if isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTIONS:
-        raise RecipeError(f"{place}: the tag '{_shown(node.tag)}' is not known here", "leave the tag out")
+        raise RecipeError(f"{location}: the tag '{_shown(node.tag)}' is not known here", "remove the tag")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -162,9 +163,9 @@ def _convert(node: yaml.Node, file: Path, path: KeyPath, locations: Locations) -
                 raise RecipeError(f"{at_key}: a key must be a word", "put the text in quotes")
             key = key_node.value
             if key in mapping:
-                raise RecipeError(f"{at_key}: the key '{key}' is given twice", "keep one of the two")
+                raise RecipeError(f"{at_key}: the key '{key}' is repeated", "keep one of the two")
             mapping[key] = _convert(value_node, file, (*path, key), locations)
-            # An empty value has no text of its own to point at, and an unknown key is wrong at the key.
+            # Errors about an empty value or an unknown key name the location of the key.
             locations[(*path, key, "<key>")] = at_key
         return mapping
     if isinstance(node, yaml.SequenceNode):
@@ -174,8 +175,8 @@ def _convert(node: yaml.Node, file: Path, path: KeyPath, locations: Locations) -
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError
     except (KeyError, ValueError):
-        fact = f"{place}: '{node.value}' is no {_shown(node.tag)} known here"
-        raise RecipeError(fact, "write a text, a number, true or false") from None
+        fact = f"{location}: '{node.value}' is not a valid {_shown(node.tag)}"
+        raise RecipeError(fact, "use a text, a number, true or false") from None
     return value
 
 
@@ -188,7 +189,7 @@ def _location(file: Path, node: yaml.Node) -> Location:
 
 
 def merge(base: YamlDocument, over: YamlDocument) -> YamlDocument:
-    """`over` laid on `base`: mappings join key by key, any other value replaces, `null` removes the key."""
+    """Return `base` overridden by `over`: mappings are merged by key, other values replace, `null` removes the key."""
     locations = dict(base.locations)
     value = _merge(base.value, over.value, (), locations, over.locations)
     return YamlDocument(value, locations)
@@ -196,16 +197,16 @@ def merge(base: YamlDocument, over: YamlDocument) -> YamlDocument:
 
 def _merge(base: Any, over: Any, path: KeyPath, locations: Locations, over_locations: Locations) -> Any:
     if isinstance(base, dict) and isinstance(over, dict):
-        joined = dict(base)
+        merged = dict(base)
         for mark in (path, (*path, "<key>")):
             if mark in over_locations:
                 locations[mark] = over_locations[mark]
         for key, value in over.items():
             if value is None:
-                joined.pop(key, None)
+                merged.pop(key, None)
             else:
-                joined[key] = _merge(joined.get(key), value, (*path, key), locations, over_locations)
-        return joined
+                merged[key] = _merge(merged.get(key), value, (*path, key), locations, over_locations)
+        return merged
     for stale in _paths(base, path):
         locations.pop(stale, None)
     for written in _paths(over, path):
@@ -215,7 +216,7 @@ def _merge(base: Any, over: Any, path: KeyPath, locations: Locations, over_locat
 
 
 def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """The key paths of a value and of all that it contains."""
+    """Yield the key paths of a value and of all values in it."""
     yield path
     yield (*path, "<key>")
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
