@@ -74,7 +74,7 @@ def test_too_many_open_files_are_told_with_the_limit(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert error is not None
-    assert error.fact == "this process has 3 files open, and may open no more"
+    assert error.fact == "this process has 3 open files, which is its limit"
     assert "ulimit -n 4096" in error.fix
 
 

@@ -11,16 +11,16 @@ CHUNK_BYTES = 1 << 20
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one spelling of a JSON value: sorted keys, no spaces, UTF-8, no NaN (ValueError)."""
+    """Return the canonical spelling of a JSON value: sorted keys, no spaces, UTF-8. Raises ValueError for NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_json(value: Any) -> str:
-    """The sha256, in hex, of a JSON value's canonical spelling."""
+    """Return the sha256, in hex, of a JSON value's canonical spelling."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def digest_file(path: Path) -> str:
-    """The sha256, in hex, of a file's bytes, read in chunks."""
+    """Return the sha256, in hex, of a file's bytes, read in chunks."""
     with path.open("rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""User-facing errors: what is wrong and where, then how to fix it; and texts from outside as one printable line."""
+"""User-facing errors: what is wrong and where, then how to fix it. Also makes any text one printable line."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NOTHING_LEFT_BYTES = 1 << 16
 LINE_CHARACTERS = 1000
 QUOTED_CHARACTERS = 80
 
-# A quoted value; the apostrophe of "a step's" neither begins nor ends one. A path, which has a "/", is needed whole.
+# A quoted value. The apostrophe of "a step's" neither begins nor ends one. A path, which has a "/", is never cut.
 _LONG_QUOTED = re.compile(rf"(?<!\w)'([^'/]{{{QUOTED_CHARACTERS + 1},}})'(?!\w)")
 
 
 def printable(text: str, most: int = LINE_CHARACTERS) -> str:
-    """Return a text as one line that no terminal obeys: at most `most` characters, those in the middle left out.
+    """Return a text as one line without terminal commands: at most `most` characters, those in the middle left out.
 
-    What Python calls unprintable (control and format characters, line ends, lone surrogates) is escaped as `repr` does.
-    A quoted value is cut to 80 characters. Applied twice, it changes nothing more.
+    Unprintable characters (control and format characters, line ends, lone surrogates) are escaped as in `repr`.
+    A quoted value is cut to 80 characters. A second application changes nothing.
     """
     text = _shortened(text, most)
     if not text.isprintable():
         text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     if len(text) > QUOTED_CHARACTERS:
-        text = _LONG_QUOTED.sub(lambda found: f"'{_shortened(found[1], QUOTED_CHARACTERS)}'", text)
+        text = _LONG_QUOTED.sub(lambda match: f"'{_shortened(match[1], QUOTED_CHARACTERS)}'", text)
     return _shortened(text, most)
 
 
@@ -39,10 +39,9 @@ def _shortened(text: str, most: int) -> str:
 
 
 class ArtifactsError(Exception):
-    """A mistake that is not a bug of ours. `fact` says what is wrong and where; `fix` is the next move.
+    """An error that is not a bug of ours. `fact` says what is wrong and where; `fix` is the next move.
 
-    Both are `printable`: whatever they quote, the error is two lines. Web addresses in a fact are shown without their
-    secrets.
+    Both are made `printable`, so that the error is always two lines. Web addresses in a fact are shown without secrets.
     """
 
     def __init__(self, fact: str, fix: str) -> None:
@@ -55,15 +54,15 @@ class ArtifactsError(Exception):
 
 
 class RecipeError(ArtifactsError):
-    """The recipe's author has the next move: syntax, unknown names, wrong types, cycles."""
+    """An error in a recipe: syntax, unknown names, wrong types, cycles."""
 
 
 class StepError(ArtifactsError):
-    """A step's input or tool is not what the step needs."""
+    """An error in a step's input or tool."""
 
 
 class StoreError(ArtifactsError):
-    """A source, the store or the disk below them is not in order."""
+    """An error of a source, the store or the disk."""
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -74,10 +73,10 @@ _MISPLACED = (
 )  # fmt: skip
 
 _FIXES = {
-    **dict.fromkeys(_REFUSES, "see to the disk and its permissions, then run again"),
-    **dict.fromkeys(_MISPLACED, "see that files are where files belong and folders where folders do, then run again"),
-    errno.EXDEV: "keep the folders of the cache on one disk: move all of it, and name it as 'cache:' in pipeline.yaml",
-    errno.ENOENT: "leave the files of the project, the cache and dist in place while it runs, then run again",
+    **dict.fromkeys(_REFUSES, "check the disk and its permissions, then run again"),
+    **dict.fromkeys(_MISPLACED, "put a file where a file belongs, and a folder where a folder belongs, then run again"),
+    errno.EXDEV: "move the whole cache to one disk, and set 'cache:' in pipeline.yaml to its folder",
+    errno.ENOENT: "do not move files of the project, the cache or dist during a run; run again",
     errno.EAGAIN: "end other programs, or raise the limit of processes (ulimit -u), then run again",
     errno.ENOMEM: "end other programs, or run fewer jobs at once (-n 1)",
     errno.ESTALE: "mount the network disk again, then run again",
@@ -87,17 +86,17 @@ _FIXES = {
 
 
 def disk_error(error: Exception, folder: Path) -> StoreError | None:
-    """The error to raise for one that the disk below `folder`, or what lies there, is to blame for; None for any other.
+    """Return the error to raise for an exception that the disk below `folder` caused; None for any other.
 
-    An OSError that names a file elsewhere is told of the folder there. Libraries report a full disk in many ways (torch
-    by a RuntimeError, numpy by an OSError without a number), so a disk with nothing left, or a file of just the length
-    that files may have, is taken for the cause of an error that names none.
+    An OSError that names a file elsewhere is reported with the folder of that file. Libraries report a full disk in
+    many ways (torch by a RuntimeError, numpy by an OSError without a number). So any error counts as the disk's if the
+    disk has no space left; one without a number also if a file has exactly the maximal length.
     """
     number = error.errno if isinstance(error, OSError) else None
     at = _folder_of(error, folder)
     if number == errno.EMFILE:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        fact = f"this process has {limit} files open, and may open no more"
+        fact = f"this process has {limit} open files, which is its limit"
         return StoreError(fact, f"run `ulimit -n {max(4096, 4 * limit)}`, or fewer jobs at once (-n 1)")
     if isinstance(error, OSError) and number in _FIXES and (number != errno.ENOENT or error.filename):
         shown = f"'{error.filename}'" if error.filename else f"a file below '{at}'"
@@ -111,19 +110,19 @@ def disk_error(error: Exception, folder: Path) -> StoreError | None:
         return StoreError(fact, "run `ulimit -f unlimited`, then run again")
     if number in _FULL or _left_bytes(at) < NOTHING_LEFT_BYTES:
         fact = f"the disk below '{at}' is full" if number != errno.EDQUOT else f"the disk quota below '{at}' is used up"
-        return StoreError(fact, "free some space (doit gc drops what no recipe needs), then run again")
+        return StoreError(fact, "free some space (doit gc removes what no recipe needs), then run again")
     return None
 
 
 def _folder_of(error: Exception, folder: Path) -> Path:
-    """The folder to name: that of the file that the error names, unless this lies below `folder`, on the same disk."""
+    """Return the folder of the file that the error names; `folder` if the file is below it, on the same disk."""
     if not isinstance(error, OSError) or not isinstance(error.filename, str):
         return folder
     named = Path(error.filename).absolute()
-    at = next(place for place in (named, *named.parents) if os.path.isdir(place))  # noqa: PTH112  # of any length
+    at = next(path for path in (named, *named.parents) if os.path.isdir(path))  # noqa: PTH112  # of any length
     is_below = at.is_relative_to(folder.absolute()) and folder.exists() and at.stat().st_dev == folder.stat().st_dev
     shown = Path(error.filename)
-    return folder if is_below else next((place for place in (shown, *shown.parents) if os.path.isdir(place)), at)  # noqa: PTH112
+    return folder if is_below else next((path for path in (shown, *shown.parents) if os.path.isdir(path)), at)  # noqa: PTH112
 
 
 def _has_file_of(size: int, folder: Path) -> bool:
@@ -133,6 +132,6 @@ def _has_file_of(size: int, folder: Path) -> bool:
 
 
 def _left_bytes(folder: Path) -> int:
-    places = (folder, *folder.absolute().parents)
-    usage = shutil.disk_usage(next(place for place in places if os.path.exists(place)))  # noqa: PTH110  # a long name
+    paths = (folder, *folder.absolute().parents)
+    usage = shutil.disk_usage(next(path for path in paths if os.path.exists(path)))  # noqa: PTH110  # a long name
     return usage.free if usage.total else NOTHING_LEFT_BYTES  # /proc and the like have no size

@@ -1,4 +1,4 @@
-"""The base of every step's `Params`: frozen, and closed to words that it does not know."""
+"""Base class of every step's `Params`: frozen, and without unknown keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from pydantic import BaseModel, ConfigDict
 
-# No plugin of another package has a say in what a recipe means; to look for one would read every package's metadata.
+# No plugin of another package changes what a recipe means. A search for plugins would read every package's metadata.
 os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 

@@ -1,4 +1,4 @@
-"""Web addresses: what a recipe may say, and how an address is shown without its secrets."""
+"""Web addresses: their faults, and how they are shown without secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*)?")
 def shown_url(url: str) -> str:
     """Return the address without user name and password, with `***` for each query value and for the fragment.
 
-    It is for people to read: in errors, logs, progress, `doit list` and the journal. It need not be well-formed.
+    The result is for people: in errors, logs, progress, `doit list` and the journal. `url` may be malformed.
     """
     scheme, separator, rest = url.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
@@ -33,12 +33,15 @@ def _named(pair: str) -> tuple[str, str, str]:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text in which each web address is as `shown_url` shows it."""
-    return re.sub(r"\S+", lambda found: _word_without_secrets(found.group()), text) if "://" in text else text
+    """Return a text with each web address in it as `shown_url` shows it."""
+    return re.sub(r"\S+", lambda match: _word_without_secrets(match.group()), text) if "://" in text else text
 
 
 def _word_without_secrets(word: str) -> str:
-    """An address ends with its word, since a secret may contain quotes; those at the end belong to the sentence."""
+    """Replace an address up to the end of its word, because a secret may contain quotes.
+
+    Quotes and punctuation at the end belong to the sentence.
+    """
     before, separator, rest = word.partition("://")
     if not separator:
         return word
@@ -47,7 +50,7 @@ def _word_without_secrets(word: str) -> str:
 
 
 def url_fault(url: str) -> str | None:
-    """Return the fault of a web address, worded to follow its name; None if it has none. No secret is quoted."""
+    """Return the fault of a web address in words that follow its name, or None. No secret is quoted."""
     if not re.match(r"https?://", url):
         return "must begin with 'https://'"
     if any(ord(character) < 32 or ord(character) == 127 for character in url):
@@ -56,7 +59,7 @@ def url_fault(url: str) -> str | None:
         return "ends with a space"
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port  # the port is looked at when it is asked for
+        host, _ = parts.hostname or "", parts.port  # reading the port checks it
     except ValueError:
         return "contains a host or port that is malformed"
     if "@" in parts.netloc:

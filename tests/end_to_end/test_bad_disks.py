@@ -113,7 +113,7 @@ def test_a_cache_that_is_spread_over_two_disks_is_told_as_such(project: Project,
     ended = project.doit("first")
     assert ended.code == 1
     assert re.fullmatch(
-        r"small:first: '.*': Invalid cross-device link\n  fix: keep the folders of the cache on one disk: .*\n",
+        r"small:first: '.*': Invalid cross-device link\n  fix: move the whole cache to one disk, .*\n",
         ended.err,
     ), ended.err
 
@@ -152,7 +152,7 @@ def test_on_a_read_only_disk_what_is_there_can_be_used(read_only: Project) -> No
     assert refused.code == 3
     assert (
         refused.err
-        == "ERROR: 'cache/guard': Read-only file system\n  fix: see to the disk and its permissions, then run again\n"
+        == "ERROR: 'cache/guard': Read-only file system\n  fix: check the disk and its permissions, then run again\n"
     )
 
 
@@ -162,4 +162,4 @@ def test_on_a_read_only_disk_what_has_to_be_built_is_refused(read_only: Project)
     subprocess.run(["mount", "-o", "remount,bind,ro", read_only.root], check=True)
     ended = read_only.doit("third")
     assert ended.code == 1
-    assert ended.err.startswith("small:first: 'cache/guard': Read-only file system\n  fix: see to the disk")
+    assert ended.err.startswith("small:first: 'cache/guard': Read-only file system\n  fix: check the disk")

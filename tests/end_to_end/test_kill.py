@@ -253,4 +253,4 @@ def test_gc_is_refused_while_a_build_is_at_work(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
     assert refused.code == 3
-    assert "'cache' is in use by a build\n  fix: wait until it has ended\n" in refused.err
+    assert "'cache' is in use by a build\n  fix: wait for its end, then run again\n" in refused.err

@@ -116,20 +116,20 @@ def test_a_digest_holds_where_any_change_since_would_have_another_stamp(
     stamp = now - ago
     stamp = stamp // SECOND * SECOND if part == 0 else stamp // SECOND * SECOND + max(stamp % SECOND, part)
     device = 12345 if on_other_disk else None
-    assert clock.holds(stamped(tmp_path, stamp, device=device), now) == holds
+    assert clock.is_unchanged(stamped(tmp_path, stamp, device=device), now) == holds
 
 
 def test_a_digest_noted_in_the_future_does_not_hold(tmp_path: Path) -> None:
     clock = FileClock(tmp_path)
     stat = stamped(tmp_path, clock.now() - 1000 * SECOND)
-    assert clock.holds(stat, clock.now())
-    assert not clock.holds(stat, clock.now() + 100 * SECOND)
+    assert clock.is_unchanged(stat, clock.now())
+    assert not clock.is_unchanged(stat, clock.now() + 100 * SECOND)
 
 
 def test_a_digest_noted_before_a_stamp_in_the_future_holds_until_then(tmp_path: Path) -> None:
     clock = FileClock(tmp_path)
     noted = clock.now()
     stat = stamped(tmp_path, noted + SECOND // 2 + 7)
-    assert clock.holds(stat, noted)
+    assert clock.is_unchanged(stat, noted)
     time.sleep(0.7)
-    assert not clock.holds(stat, noted), "a change at that very time would have had the same stamp"
+    assert not clock.is_unchanged(stat, noted), "a change at that very time would have had the same stamp"

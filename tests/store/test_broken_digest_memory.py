@@ -153,5 +153,5 @@ def test_a_database_that_another_process_locks_for_ever_is_waited_for_so_long(
         assert time.monotonic() - started < 4  # SQLite by itself waits 5 s
         process.communicate(b"\n")
     assert len(caplog.messages) == 1
-    assert "cannot be used (database is locked); what this run hashes, the next one hashes again" in caplog.messages[0]
+    assert "cannot be used (database is locked); the next run hashes the files of this run again" in caplog.messages[0]
     assert hashed(DigestMemory(tmp_path / "m"), paths) == 0, "it was not thrown away"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from artifacts.digest import digest_json
 
-# Device, inode, size, mtime and ctime of each file and folder: of a link's own, then of what it leads to.
+# Device, inode, size, mtime and ctime of each file and folder: first those of a link itself, then of its target.
 Stamps = dict[Path, tuple[int, ...]]
 
 
 def stamps_of(path: Path, *, opened: bool = True) -> Stamps:
-    """The stamps of a file, or of a folder and all below it. Raises OSError, also for a folder that cannot be read.
+    """Return the stamps of a file, or of a folder and all below it. Raises OSError, also for an unreadable folder.
 
-    An open asks a network's server for the stamps: those that a stat alone gives may be a minute old.
+    Opening a file gets its stamps from a network disk's server; those of a stat alone may be a minute old.
     """
     stamps = {path: _stamp(path, opened)}
     for parent, folders, names in os.walk(path, onerror=raise_error):
@@ -31,7 +31,7 @@ def stamps_of(path: Path, *, opened: bool = True) -> Stamps:
 
 
 def digest_stamps(stamps: Stamps) -> str:
-    """One sha256 for all stamps of a file or folder, by whichever path it was reached."""
+    """Return one sha256 of all stamps of a file or folder. It does not depend on the path that led there."""
     root = next(iter(stamps))
     return digest_json(
         sorted([os.fsencode(path.relative_to(root)).hex(), *of_path] for path, of_path in stamps.items())
@@ -39,8 +39,8 @@ def digest_stamps(stamps: Stamps) -> str:
 
 
 def raise_error(error: OSError) -> None:
-    """Raise what `os.walk` would pass over: a folder that cannot be read is not an empty one."""
-    if Path(error.filename).is_dir():  # and not a file, which has nothing below it
+    """Raise an error that `os.walk` would ignore, because an unreadable folder is not an empty one."""
+    if Path(error.filename).is_dir():  # not for a file, which os.walk tries to list too
         raise error
 
 
@@ -60,9 +60,9 @@ def _stamp(path: Path, opened: bool) -> tuple[int, ...]:
 
 SECOND = 10**9
 FINE_MARGIN = SECOND // 10
-# Of a stamp in whole seconds, which a file system with long ticks gives.
+# Margin of a stamp in whole seconds, which a file system with long ticks gives.
 COARSE_MARGIN = 5 * SECOND // 2
-# Of a disk whose clock cannot be read: the most that the clocks of two machines are taken to differ by.
+# Margin of a disk whose clock cannot be read: the assumed bound on the difference of two machines' clocks.
 FOREIGN_MARGIN = 60 * SECOND
 
 
@@ -76,7 +76,7 @@ class FileClock:
         self._device: int | None = None
 
     def now(self) -> int:
-        """The disk's time: the stamp of a file made now. Where none can be made, this machine's, less a margin."""
+        """Return the disk's time: the stamp of a new file. If none can be made: this machine's time, less a margin."""
         try:
             with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
                 self._latest = os.fstat(file.fileno()).st_ctime_ns
@@ -86,21 +86,21 @@ class FileClock:
         return self._latest
 
     def before(self, stat: os.stat_result) -> int:
-        """A time before now at which a file had these stamps: the last that was asked for, where it will do."""
-        return self._latest if self._latest and self.holds(stat, self._latest) else self.now()
+        """Return a time before now at which a file had these stamps: the disk's last known time, if usable."""
+        return self._latest if self._latest and self.is_unchanged(stat, self._latest) else self.now()
 
-    def holds(self, stat: os.stat_result, noted: int) -> bool:
-        """Return whether a file with these stamps has the bytes of the time `noted`: a change moves the stamps.
+    def is_unchanged(self, stat: os.stat_result, noted: int) -> bool:
+        """Return whether a file with these stamps has the bytes of the time `noted`: a change alters the stamps.
 
-        False where a change could have got the same stamp, or `noted` lies in the future because the clock was set
-        back since. A clock that is set back and passes the very tick of a stamp again is beyond what a stat can show.
+        False if a change could have got the same stamp, or if `noted` is in the future because the clock was set back.
+        A clock that is set back and passes the same tick again cannot be detected by a stat.
         """
         if self._latest < noted and self.now() < noted:
             return False
         return all(self._is_past_or_future(stat, stamp, noted) for stamp in (stat.st_ctime_ns, stat.st_mtime_ns))
 
     def _is_past_or_future(self, stat: os.stat_result, stamp: int, noted: int) -> bool:
-        """Return whether all changes from `noted` to now have a later stamp than `stamp`, or all an earlier one."""
+        """Return whether all changes from `noted` to now have later stamps than `stamp`, or all have earlier ones."""
         margin = COARSE_MARGIN if stamp % SECOND == 0 else FINE_MARGIN
         if self._device is None:
             self._device = self._folder.stat().st_dev if self._folder.exists() else -1

@@ -1,1 +1,1 @@
-"""Confines a process to the files that it needs, with no network: for steps, which read what strangers made."""
+"""Confine a process to the files that it needs, without a network: steps read files of strangers."""

@@ -1,4 +1,4 @@
-"""Confines a step's process: it reads the system, Python and its inputs, writes its staging folder, has no network."""
+"""Confine a step's process: it reads the system, Python and its inputs, writes its staging folder, has no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from artifacts.sandbox.namespaces import restrict_view
 from artifacts.sandbox.privileges import drop_capabilities
 from artifacts.sandbox.seccomp import restrict_calls
 
-# Programs, libraries, and what the kernel says of the machine. Of /etc, what loaders and libraries look up.
+# Programs, libraries, the kernel's view of the machine, and the files of /etc that loaders and libraries read.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/proc", "/sys")
 _OF_ETC = (
     "alternatives", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ld.so.preload", "localtime", "mime.types",
@@ -27,7 +27,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 
 @dataclass(frozen=True)
 class Confinement:
-    """The kernel's means that confine a process, for files and for the network; empty where there is none."""
+    """Mechanisms of the kernel that confine a process, for files and for the network; empty if there is none."""
 
     files: str
     network: str
@@ -37,7 +37,7 @@ def confine(inputs: Iterable[Path], staging: Path) -> Confinement:
     """Confine this process, and all that it starts, for good.
 
     It can read the system's programs and libraries, Python's, this package and the inputs; it can write `staging`. It
-    can open no socket. Call it before there is a second thread. What the kernel cannot do is left out and told.
+    can open no socket. Call this before a second thread starts. The result says what the kernel could not do.
     """
     readable = [*_of_the_system(), *_of_python(), *(real for path in inputs for real in _with_linked(path))]
     writable = [staging, *map(Path, _DEVICES)]
@@ -49,16 +49,16 @@ def confine(inputs: Iterable[Path], staging: Path) -> Confinement:
         with contextlib.suppress(OSError):  # forbidden to users by some distributions, and in most containers
             restrict_view(_homes(), readable, [staging])
             files = network = "namespaces"
-    with contextlib.suppress(OSError):  # already without privileges
+    with contextlib.suppress(OSError):  # the process has no privileges
         drop_capabilities()
-    with contextlib.suppress(OSError):  # a kernel without filters, an emulator
+    with contextlib.suppress(OSError):  # a kernel without filters, or an emulator
         restrict_calls()
         network = "seccomp"
     return Confinement(files, network)
 
 
 def _homes() -> Iterator[Path]:
-    """Yield the folders that a view without them hides: the homes of this user and of all."""
+    """Yield the folders to hide: the home of this user, and those of all users."""
     yield from (Path("/home"), Path("/root"))
     with contextlib.suppress(KeyError):  # a container may run as a user without a name
         yield Path(pwd.getpwuid(os.getuid()).pw_dir)
@@ -71,17 +71,17 @@ def _of_the_system() -> Iterator[Path]:
 
 def _of_python() -> Iterator[Path]:
     """Yield the folders that modules come from."""
-    places = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sys.path}
-    places |= {os.path.realpath(sys.executable), site.getusersitepackages()}
-    # A library under development may be found by a finder of setuptools' own, beside the path.
+    paths = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sys.path}
+    paths |= {os.path.realpath(sys.executable), site.getusersitepackages()}
+    # A library under development may be imported by a finder of setuptools, not by sys.path.
     finders = [module for name, module in sys.modules.items() if name.startswith("__editable__")]
-    places |= {place for finder in finders for place in getattr(finder, "MAPPING", {}).values()}
-    yield from (Path(place) for place in places if place)
+    paths |= {path for finder in finders for path in getattr(finder, "MAPPING", {}).values()}
+    yield from (Path(path) for path in paths if path)
     yield Path(__file__).parents[2]
 
 
 def _with_linked(path: Path) -> Iterator[Path]:
-    """Yield an input, and the files that links in its folder lead to: a download cache's folder consists of links."""
+    """Yield an input, and the targets of links in its folder: a download cache's folder consists of links."""
     yield path
     if path.is_dir():
         for parent, _, names in os.walk(path):

@@ -1,6 +1,6 @@
-"""Landlock: a process gives up all files but those it names (Linux 5.13, `man 7 landlock`).
+"""Landlock: a process gives up access to all files but those it names (Linux 5.13, `man 7 landlock`).
 
-Children inherit it, and no process can undo it. It needs no privileges and holds for root too.
+Children inherit the restriction, and no process can undo it. It needs no privileges, and restricts root too.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _RULE_PATH_BENEATH = 1
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
-# Rights that a rule for a file may name; the kernel refuses the others there.
+# Rights that a rule for a file may have; the kernel rejects the others there.
 _OF_A_FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
-# How many file rights each version knows: 13, then moving between folders, truncating, and ioctl of devices.
+# Number of file rights in each version: 13, then moving between folders, truncating, and ioctl of devices.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _TCP_SINCE, _TCP = 4, 0b11  # bind and connect
 _SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract sockets, signals
@@ -34,10 +34,10 @@ def landlock_version() -> int:
 
 
 def restrict_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Leave this process, and all that it starts, these files and folders with what they contain; no TCP, no signals
-    to others.
+    """Restrict this process, and all that it starts, to these files and folders: no TCP, and no signals to others.
 
-    What is writable is readable. Paths that do not exist are left out. Raises OSError where Landlock is missing.
+    A folder includes its content. What is writable is readable. Missing paths are skipped. Raises OSError if the kernel
+    has no Landlock.
     """
     version = landlock_version()
     if version == 0:

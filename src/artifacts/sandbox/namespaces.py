@@ -1,4 +1,4 @@
-"""Namespaces: a process with its own view of the files, read-only but for some folders, and with no network.
+"""Namespaces: an own view of the files, read-only but for some folders, and no network.
 
 For kernels without Landlock. Unprivileged user namespaces may be forbidden (`man 7 user_namespaces`).
 """
@@ -20,10 +20,10 @@ _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 
 
 def restrict_view(hidden: Iterable[Path], readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Make every file read-only for this process but those below `writable`; take the network away; and empty the
-    folders of `hidden`, but for what is readable or writable in them.
+    """Make every file read-only for this process but those below `writable`, and take the network away.
 
-    The process must have one thread. Raises OSError where namespaces are forbidden; what was done until then holds.
+    The `hidden` folders are empty, but for paths in them that are readable or writable. The process must have one
+    thread. Raises OSError if namespaces are forbidden; changes until then stay.
     """
     user, group = os.getuid(), os.getgid()
     checked(libc().unshare(_NEWUSER | _NEWNS | _NEWNET | _NEWIPC))
@@ -37,15 +37,15 @@ def restrict_view(hidden: Iterable[Path], readable: Iterable[Path], writable: It
         if folder.is_dir() and folder not in (*kept, Path("/")):
             _empty(folder, [path for path in kept if path.is_relative_to(folder)])
     for folder in writable:
-        _mount(folder, folder, _MS_BIND)  # a mount of its own can differ from what is around it
+        _mount(folder, folder, _MS_BIND)  # a separate mount can have its own attributes
     _set_attributes(Path("/"), struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0), _AT_RECURSIVE)
     for folder in writable:
         _set_attributes(folder, struct.pack("=QQQQ", 0, _MOUNT_ATTR_RDONLY, 0, 0), 0)
-    os.chdir(Path.cwd())  # into what is mounted there now
+    os.chdir(Path.cwd())  # enters the new mount
 
 
 def _empty(folder: Path, kept: list[Path]) -> None:
-    """Mount an empty file system over the folder, and what is kept into it again."""
+    """Mount an empty file system over the folder, and the kept paths into it again."""
     handles = {path: os.open(path, os.O_PATH) for path in kept}
     _mount("tmpfs", folder, 0, "tmpfs")
     for path in sorted(handles):

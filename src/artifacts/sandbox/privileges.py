@@ -21,18 +21,18 @@ def checked(result: int) -> int:
 
 
 def forbid_new_privileges() -> None:
-    """Forbid this process to gain privileges by what it starts; the kernel asks for it before it confines."""
+    """Forbid this process to gain privileges by a program; the kernel requires this before it confines."""
     checked(libc().prctl(38, 1, 0, 0, 0))  # PR_SET_NO_NEW_PRIVS
 
 
 _VERSION_3 = 0x20080522
-# Root reads files of every owner; which files, Landlock says.
+# Root still reads files of every owner; Landlock restricts which files.
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1 << 1, 1 << 2
 
 
 def drop_capabilities() -> None:
     """Give up every capability but reading and writing files of other owners, for good. Raises OSError."""
-    forbid_new_privileges()  # else a program that root starts has them all again
+    forbid_new_privileges()  # else a program that root starts gets them all again
     header = struct.pack("=Ii", _VERSION_3, 0)
     sets = ctypes.create_string_buffer(24)
     checked(libc().capget(header, sets))

@@ -1,7 +1,7 @@
-"""seccomp: a filter that answers some system calls in the kernel's place (`man 2 seccomp`).
+"""seccomp: a filter that answers some system calls instead of the kernel (`man 2 seccomp`).
 
-It closes what Landlock leaves open: sockets of every kind, memory and limits of other processes, and the modes, owners
-and times of other people's files.
+It forbids what Landlock allows: sockets of every kind, memory and limits of other processes, and the modes, owners and
+times of other people's files.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 # Classic BPF: load a word at an offset, jump if equal, jump if at least, return, and.
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN, _AND = 0x20, 0x15, 0x35, 0x06, 0x54
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
-_X32 = 0x40000000  # the same calls by other numbers
+_X32 = 0x40000000  # bit of the numbers of the same calls in the x32 ABI
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
-# Calls by what they answer, and their numbers for x86-64 and ARM64 (None: it has no such call).
+# Calls by their answer, with their numbers for x86-64 and ARM64 (None: no such call).
 _CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
     errno.EACCES: {
         "socket": (41, 198),
     },
-    errno.ENOSYS: {  # programs do without
-        "io_uring_setup": (425, 425),  # opens sockets, unseen by a filter
+    errno.ENOSYS: {  # programs have a fallback
+        "io_uring_setup": (425, 425),  # opens sockets that no filter sees
     },
     errno.EPERM: {
         "ptrace": (101, 117),
@@ -39,11 +39,11 @@ _CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
         "add_key": (248, 217),
         "request_key": (249, 218),
         "keyctl": (250, 219),
-        # A view of its own in which it would be root: the kernel's parts behind it are many.
+        # A namespace in which the process is root exposes many parts of the kernel.
         "unshare": (272, 97),
         "setns": (308, 268),
-        "setpriority": (141, 140),  # of the user's other programs
-        # Memory, semaphores and queues that the user's other programs share (System V): files to no rule.
+        "setpriority": (141, 140),  # changes the user's other programs
+        # Memory, semaphores and queues of the user's other programs (System V): no rule for files applies to them.
         "shmget": (29, 194),
         "shmat": (30, 196),
         "shmctl": (31, 195),
@@ -56,7 +56,7 @@ _CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
         "msgrcv": (70, 188),
         "msgctl": (71, 187),
         "truncate": (76, 45),  # by path; an open file can still be truncated
-        # Whatever a step starts stays in its process group, and ends with it.
+        # All processes that a step starts stay in its process group, and end with it.
         "setsid": (112, 157),
         "setpgid": (109, 154),
     },
@@ -70,8 +70,8 @@ _CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
         "setxattrat": (463, 463),
         "removexattrat": (466, 466),
     },
-    # Answered as done: libraries copy modes along with files, and whoever seals the files sets them. Times are left to
-    # the step: a program sets them to see whether a file is there (`touch`).
+    # Answered with success, but not done: libraries copy modes along with files, and sealing sets the modes. Times are
+    # allowed: some programs set them to test whether a file exists (`touch`).
     0: {
         "chmod": (90, None),
         "fchmod": (91, 52),
@@ -84,11 +84,11 @@ _CALLS: dict[int, dict[str, tuple[int | None, int | None]]] = {
     },
 }
 
-# Calls that one of their arguments allows: its index, the bits of it that count, and what they must be; else the error.
+# Calls that are allowed for one value of an argument: index, bits that count, their value, and the error otherwise.
 _ONLY: dict[str, tuple[tuple[int, int], int, int, int, int]] = {
-    # Two ends of a stream are tied to each other; one of datagrams can send to any local socket there is.
+    # Two ends of a stream are connected to each other; a datagram socket can send to any local socket.
     "socketpair": ((53, 199), 1, 0xF, socket.SOCK_STREAM, errno.EACCES),
-    # Its own limits (process 0) and no other's: a limit of processor time kills, unlike a signal out of any scope.
+    # Its own limits (process 0) alone: a limit of processor time can kill another process, which no scope prevents.
     "prlimit64": ((302, 261), 0, 0xFFFFFFFF, 0, errno.EPERM),
 }
 
@@ -98,9 +98,9 @@ class _Program(ctypes.Structure):
 
 
 def restrict_calls() -> None:
-    """Answer the calls of the table in the kernel's place, for this process and all that it starts.
+    """Install the filter for this process, and all that it starts.
 
-    Raises OSError where the kernel or the processor has no such filter.
+    Raises OSError if the kernel or the processor has no such filter.
     """
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
@@ -112,7 +112,7 @@ def restrict_calls() -> None:
 
 
 def _filter(machine: str) -> Iterator[bytes]:
-    """Yield the instructions: another architecture's calls are refused, then each call of the table is answered."""
+    """Yield the instructions: refuse another architecture's calls, then answer each call of the table."""
 
     def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("=HBBI", code, if_true, if_false, value)

@@ -1,1 +1,1 @@
-"""What is kept: artifacts, digests, target links, the journal."""
+"""Results that are kept: artifacts, records, digests, target links, the journal."""

@@ -16,15 +16,15 @@ LINE_BYTES = 1_000_000
 
 
 class Status(StrEnum):
-    """One word for each way in which a target can end, or would end."""
+    """Status of a target: what a run did, what a run would do, and what the journal records."""
 
     UNCHANGED = "unchanged"
     FOUND = "found"  # a source that is on this machine
-    FETCHED = "fetched"  # a source that is not, in a dry run; a run says found
+    FETCHED = "fetched"  # in a dry run: a source that is not on this machine; a run says found
     RESTORED = "restored"  # from the store, without its step
     BUILT = "built"
-    MAYBE_BUILT = "built?"  # in a dry run: it depends on bytes that are not made yet
-    MISSING = "missing"  # a source, in a dry run; a run says failed
+    MAYBE_BUILT = "built?"  # in a dry run: it depends on bytes that are not built yet
+    MISSING = "missing"  # in a dry run: a source; a run says failed
     NOT_TRIED = "not tried"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
@@ -32,7 +32,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the journal. `why` holds the reasons found before the step ran; `error` the fact that ended it."""
+    """One line of the journal. `why` has the reasons why the step ran; `error` is the fact that ended it."""
 
     target: str
     outcome: Status
@@ -55,21 +55,23 @@ class Journal:
         self._lock = threading.Lock()
 
     def write(self, entry: Entry) -> None:
-        """Append an entry, stamped with the time (UTC)."""
+        """Append an entry with the time (UTC)."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = json.dumps({**asdict(entry), "at": now}, ensure_ascii=False) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
-            torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"  # a full disk or a crash cut the last line
-            file.write(("\n" if torn else "").encode() + line.encode())
+            is_torn = (
+                end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+            )  # a full disk or a crash cut the last line
+            file.write(("\n" if is_torn else "").encode() + line.encode())
         with self._lock:
             self._note_peak(entry)
 
     def read(self) -> Iterator[Entry]:
-        """Entries, oldest first, one held at a time; of a journal of more than 256 MB, those in its newest 256 MB.
+        """Yield the entries, oldest first; of a journal of more than 256 MB, those in its newest 256 MB.
 
-        A line that a crash cut off, or that no journal writes, is left out.
+        A line that a crash cut off, or that no journal writes, is skipped.
         """
         for line in self._lines():
             try:
@@ -77,11 +79,11 @@ class Journal:
                 entry = Entry(**{**fields, "outcome": Status(fields["outcome"])})
             except (ValueError, TypeError, KeyError, RecursionError):
                 continue
-            if _is_sound(entry):
+            if _has_right_types(entry):
                 yield entry
 
     def last(self, target: str, *outcomes: Status) -> Entry | None:
-        """The newest entry of a target, of these outcomes if any are named."""
+        """Return the newest entry of a target, with one of these outcomes if any are named."""
         last = None
         for entry in self.read():
             if entry.target == target and (not outcomes or entry.outcome in outcomes):
@@ -89,7 +91,7 @@ class Journal:
         return last
 
     def peak_bytes(self, target: str) -> int:
-        """The most memory that a target took, 0 if none is known. The file is read once, not for each target."""
+        """Return the most memory that a target took, 0 if none is recorded. The file is read once for all targets."""
         with self._lock:
             if self._peaks is None:
                 self._peaks = {}
@@ -102,26 +104,26 @@ class Journal:
             self._peaks[entry.target] = entry.peak_bytes
 
     def _lines(self) -> Iterator[bytes]:
-        if not self.path.is_file():  # to open a named pipe would wait for ever
+        if not self.path.is_file():  # opening a named pipe would block
             return
         with self.path.open("rb") as file:
             begin = max(0, file.seek(0, os.SEEK_END) - MOST_BYTES)
             file.seek(begin)
-            whole = begin == 0  # else the first line began earlier
+            is_whole = begin == 0  # else the first line began earlier
             while line := file.readline(LINE_BYTES):
                 ends = line.endswith(b"\n")
-                if whole and (ends or len(line) < LINE_BYTES):
+                if is_whole and (ends or len(line) < LINE_BYTES):
                     yield line
-                whole = ends
+                is_whole = ends
 
 
-def _is_sound(entry: Entry) -> bool:
+def _has_right_types(entry: Entry) -> bool:
     texts = (entry.target, entry.key, entry.step, entry.error, entry.at)
     numbers = (entry.bytes, entry.seconds, entry.peak_bytes)
-    said = [*texts, *entry.why] if isinstance(entry.why, list) else [None]
-    return all(isinstance(text, str) for text in said) and all(map(_is_amount, numbers))
+    texts_and_why = [*texts, *entry.why] if isinstance(entry.why, list) else [None]
+    return all(isinstance(text, str) for text in texts_and_why) and all(map(_is_amount, numbers))
 
 
 def _is_amount(number: object) -> bool:
-    """Return whether the value is a finite number within the range of floats: JSON may give others."""
+    """Return whether the value is a number in a plausible range: JSON may contain others."""
     return isinstance(number, (int, float)) and 0 <= number < 1e18

@@ -1,15 +1,14 @@
-"""What is kept: finished artifacts by their content, and which identity gave which content.
+"""Store of finished artifacts by their content, with a record of the identity that gave each content.
 
 ```
 cache/
   artifacts/<content>/files/…        read-only; <content> is the sha256 of manifest.json
   artifacts/<content>/manifest.json  {"files": {name: {"bytes", "sha256"}}}: nothing else
-  actions/<key>.json                 the identity, the content it gave, metrics, seconds, peak memory, processor; and
-                                     their digest
-  staging/<key>.…/                   a step at work; never read, removed by the next who holds the key
-  locks/<key>, guard                 held while a key is built, or the store used; released when the holder dies;
-                                     a key's is removed by its holder
-  digests.sqlite                     digests of files not touched since
+  actions/<key>.json                 identity, content, metrics, seconds, peak memory, processor; and their digest
+  staging/<key>.…/                   folder of a running step; never read, removed by the next holder of the key
+  locks/<key>, guard                 held while a key is built, or the store is used; released when the holder dies;
+                                     the holder of a key removes its file
+  digests.sqlite                     digests of files that were not touched since
 ```
 
 Two identities that give the same bytes share one artifact. Nothing is visible before it is whole: an artifact is
@@ -32,7 +31,7 @@ from artifacts.files.locks import held, lock_file, open_lock
 from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.records import Action, Manifest, is_sha256, read_action, read_manifest
 
-# What the kernel answers where a file's bytes cannot be had from the disk, or fail a checksum there.
+# Error numbers for bytes that cannot be read from the disk, or that fail a checksum there.
 ROTTEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 
 
@@ -47,7 +46,7 @@ class Store:
         self._guard = cache / "guard"
 
     def lock(self, key: str, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
-        """Hold a key against every other thread and process that would build it, as `held` does."""
+        """Lock a key against every other thread and process that would build it, as `held` does."""
         return held(self.cache / "locks" / key, waiting)
 
     def use(self) -> IO[str]:
@@ -58,14 +57,14 @@ class Store:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the whole store. Raises `StoreError` while anything uses it."""
+        """Lock the whole store. Raises `StoreError` while a build uses it."""
         with open_lock(self._guard) as file:
             if not lock_file(file, self.cache, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                raise StoreError(f"'{self.cache}' is in use by a build", "wait until it has ended")
+                raise StoreError(f"'{self.cache}' is in use by a build", "wait for its end, then run again")
             yield
 
     def stage(self, key: str) -> Path:
-        """A new, empty staging folder. The caller holds the key's lock: what an earlier holder left is removed."""
+        """Make an empty staging folder. The caller holds the key's lock: leftovers of an earlier holder are removed."""
         staging = self.cache / "staging"
         staging.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self._record(key))
@@ -74,20 +73,20 @@ class Store:
         return Path(tempfile.mkdtemp(prefix=f"{key}.", dir=staging))
 
     def folder(self, content: str) -> Path:
-        """The folder of an artifact."""
+        """Return the folder of an artifact."""
         return self._artifacts / content
 
     def files(self, content: str) -> Path:
-        """The folder that holds an artifact's files."""
+        """Return the folder with an artifact's files."""
         return self.folder(content) / "files"
 
     def action(self, key: str) -> Action | None:
         """Return the record of a key; None if it is missing, torn, altered, or of another key or version."""
-        written = _read(self._record(key)) if is_sha256(key) else None
-        return read_action(written, key) if written is not None else None
+        text = _read(self._record(key)) if is_sha256(key) else None
+        return read_action(text, key) if text is not None else None
 
     def actions(self) -> Iterator[tuple[str, Action]]:
-        """Every recorded action with its key."""
+        """Yield every recorded action with its key."""
         for path in sorted(self._actions.glob("*.json")):
             action = self.action(path.stem)
             if action is not None:
@@ -95,12 +94,14 @@ class Store:
 
     def manifest(self, content: str) -> Manifest | None:
         """Return an artifact's manifest, or None if it is missing or is not the one that `content` names."""
-        written = _read(self._artifacts / content / "manifest.json") if is_sha256(content) else None
-        return read_manifest(written, content) if written is not None else None
+        text = _read(self._artifacts / content / "manifest.json") if is_sha256(content) else None
+        return read_manifest(text, content) if text is not None else None
 
     def damage(self, content: str, *, anew: bool = False) -> str | None:
-        """Return the damage of an artifact in words, or None. Files that were not touched since they were last hashed
-        are read again only with `anew`."""
+        """Return the damage of an artifact in words, or None.
+
+        Files that were not touched since they were last hashed are read again only with `anew`.
+        """
         manifest = self.manifest(content)
         if manifest is None:
             return "its manifest is missing or damaged"
@@ -109,11 +110,11 @@ class Store:
     def difference(self, folder: Path, manifest: Manifest, *, anew: bool = False) -> str | None:
         """Return how a folder differs from a manifest, in words, or None; `anew` as for `damage`.
 
-        Before a file is called different its bytes are read: what is remembered of it may be wrong.
+        Before a file is reported, its bytes are read, because the remembered digest may be wrong.
         """
         listed = manifest.files
-        found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
-        for name in sorted(found ^ set(listed)):
+        names = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+        for name in sorted(names ^ set(listed)):
             return f"'{name}' is missing" if name in listed else f"'{name}' does not belong there"
         for name, file in listed.items():
             path = folder / name
@@ -133,29 +134,29 @@ class Store:
         return None
 
     def seal(self, key: str, staging: Path, manifest: Manifest, action: Action) -> None:
-        """Take in the finished files at `staging/files`, already hashed and on the disk, and record the action."""
-        place = self._artifacts / action.content
+        """Move the files at `staging/files`, already hashed and on the disk, into the store, and record the action."""
+        artifact = self.folder(action.content)
         with self.lock(f"content.{action.content}"):  # another key may give the same bytes at the same time
-            # The right bytes are at hand: those that lie there are read before they are preferred.
+            # An artifact that is there already is read before it is used: the new files are certainly right.
             if self.damage(action.content, anew=True) is not None:
                 sealed = staging / "sealed"
-                remove(sealed)  # the step wrote in this folder: a link of its own would lead elsewhere
+                remove(sealed)  # the step could write in this folder: a link would lead elsewhere
                 sealed.mkdir()
                 write_atomically(sealed / "manifest.json", manifest.text)
                 (staging / "files").rename(sealed / "files")
                 sync(sealed)
                 self._artifacts.mkdir(parents=True, exist_ok=True)
-                remove_tree(place)
-                sealed.rename(place)
+                remove_tree(artifact)
+                sealed.rename(artifact)
                 sync(self._artifacts)
                 for name, file in manifest.files.items():
-                    self.memory.note(place / "files" / name, file.sha256)
+                    self.memory.note(artifact / "files" / name, file.sha256)
         if self._record(key).is_dir():
             remove_tree(self._record(key))
         write_atomically(self._record(key), action.text)
 
     def contents(self) -> list[str]:
-        """The content digests of all artifacts there are."""
+        """Return the content digests of all artifacts."""
         return sorted(path.name for path in self._artifacts.glob("*") if not path.name.startswith("."))
 
     def forget(self, key: str) -> None:
@@ -167,7 +168,7 @@ class Store:
 
 
 def _read(path: Path) -> bytes | None:
-    """The bytes of a small file of the store; None where no regular file can be read."""
+    """Return the bytes of a small file of the store; None if it is not a regular file or cannot be read."""
     try:
         return path.read_bytes() if path.is_file() else None
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The stable, human path of each target, `cache/<recipe>/<target>/`, and what stands behind it.
+"""The stable, readable path of each target, `cache/<recipe>/<target>/`, with its manifest and its key.
 
 ```
-cache/<recipe>/<target>                         a link to the files of the artifact that the target is now
-cache/<recipe>/.state/<target>.manifest.json    that artifact's manifest: what doit watches
+cache/<recipe>/<target>                         a link to the files of the target's artifact
+cache/<recipe>/.state/<target>.manifest.json    that artifact's manifest, which doit watches
 cache/<recipe>/.state/<target>.key              the key that it was built by
 ```
 """
@@ -30,18 +30,18 @@ class TargetLink:
 
     @property
     def path(self) -> Path:
-        """The human path."""
+        """Path of the link."""
         return self.cache / self.recipe / self.name
 
     @property
     def manifest_file(self) -> Path:
-        """The small file that says which content the target has now."""
+        """File with the manifest of the target's artifact."""
         return self.cache / self.recipe / ".state" / f"{self.name}.manifest.json"
 
     @property
     def key(self) -> str | None:
         """The key that the target was last built or restored by."""
-        if not self._key_file.is_file():  # to open a named pipe would wait for ever
+        if not self._key_file.is_file():  # opening a named pipe would block
             return None
         with self._key_file.open("rb") as file:
             key = file.read(KEY_CHARACTERS + 1).decode("ascii", errors="replace")
@@ -71,9 +71,9 @@ class TargetLink:
         return self.manifest_file.is_file() and self.manifest_file.read_bytes() == manifest.text
 
     def point(self, key: str, files: Path, manifest: Manifest) -> None:
-        """Make the target be these files. The manifest is left untouched where it says the same already.
+        """Point the target at these files. A manifest that is right already is not written.
 
-        The caller holds the target's lock: what a killed run left on its way to these paths is removed.
+        The caller holds the target's lock: unfinished files of a killed run beside these paths are removed.
         """
         for path in (self.path, self.manifest_file, self._key_file):
             remove_unfinished(path)
@@ -81,7 +81,7 @@ class TargetLink:
         if not self.shows(files, manifest):
             if self.path.is_dir() and not self.path.is_symlink():
                 raise StoreError(f"'{self.path}' is a folder where a link belongs", "move it away, then run again")
-            # A link is made under another name and renamed: readers see the old artifact or the new one.
+            # A link is made under another name and renamed, so that the path always shows a whole artifact.
             with unfinished_folder(self.path) as folder:
                 link = folder / self.name
                 link.symlink_to(self._relative(files), target_is_directory=True)
@@ -89,12 +89,12 @@ class TargetLink:
         write_atomically(self._key_file, key.encode())
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest, unless it is there already; a source has no link. The caller holds the target's lock."""
+        """Write the manifest, unless it is there; a source has no link. The caller holds the target's lock."""
         if not self.has_manifest(manifest):
             write_atomically(self.manifest_file, manifest.text)
 
     def remove(self) -> None:
-        """Forget the target: its path, its manifest and its key, but no artifact."""
+        """Remove the target's link, manifest and key, but no artifact."""
         for path in (self.path, self.manifest_file, self._key_file):
             path.unlink(missing_ok=True)
 
