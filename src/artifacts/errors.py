@@ -54,7 +54,7 @@ class ArtifactsError(Exception):
 
 
 class RecipeError(ArtifactsError):
-    """An error in a recipe: syntax, unknown names, wrong types, cycles."""
+    """An error for the recipe's author to fix: syntax, unknown names, wrong types, cycles."""
 
 
 class StepError(ArtifactsError):

@@ -115,7 +115,7 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     ),
     "an input that is nothing": (
         HEAD + "  two: {step: change_text, inputs: {text: onne}}\n",
-        "recipes/small.yaml:3:43: targets.two.inputs.text: nothing is called 'onne'",
+        "recipes/small.yaml:3:43: targets.two.inputs.text: no source or target is called 'onne'",
         "did you mean 'one'?",
     ),
     "no kind of source": (

@@ -95,8 +95,8 @@ def test_why_says_that_what_comes_after_may_stop(built_project: Project) -> None
     built_project.replace("upper: true", "upper: false")
     said = built_project.doit("why").out
     assert "small:third will be built, unless the bytes of its inputs come out as they were:\n" in said
-    assert "small:second is built first; it may stop here if the bytes come out equal\n" in said
-    assert "small:third may be built first; it may stop here if the bytes come out equal\n" in said
+    assert "small:second is built first; unchanged if those bytes stay the same\n" in said
+    assert "small:third may be built first; unchanged if those bytes stay the same\n" in said
 
 
 def test_why_explains_the_last_build_of_what_is_up_to_date(built_project: Project) -> None:

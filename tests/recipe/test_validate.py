@@ -60,7 +60,7 @@ def test_what_is_left_out_is_all_defaults_or_told_to_be_missing(tmp_path: Path) 
     [
         ("", "1:1: count: this key is missing", "add it"),
         ("cuont: 1", "1:1: cuont: unknown key 'cuont'", "did you mean 'count'?"),
-        ("count: 1\nzzz: 1", "2:1: zzz: unknown key 'zzz'", "the keys known here are: count, inner, on, maybe"),
+        ("count: 1\nzzz: 1", "2:1: zzz: unknown key 'zzz'", "the known keys are: count, inner, on, maybe"),
         ("count: 1\ninner: {a: {dtpye: fp16}}", "2:13: inner.a.dtpye: unknown key 'dtpye'", "did you mean 'dtype'?"),
         ("count: 1\nmaybe: {dtpye: fp16}", "2:9: maybe.dtpye: unknown key 'dtpye'", "did you mean 'dtype'?"),
         ("count: x", '1:8: count: must be a whole number, got "x"', "correct 'count'"),

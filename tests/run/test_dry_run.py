@@ -58,7 +58,7 @@ def test_damage_is_foretold_with_what_it_is_and_what_follows_is_left() -> None:
     assert rows["shards"] == ("built", ["its artifact was damaged: 'encoder-model.onnx.data.001' is missing"])
     assert rows["again"] == (
         "built?",
-        ["small:shards is built first; it may stop here if the bytes come out equal"],
+        ["small:shards is built first; unchanged if those bytes stay the same"],
     )
 
 

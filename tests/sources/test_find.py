@@ -12,7 +12,7 @@ import pytest
 
 from artifacts.errors import StoreError
 from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
-from artifacts.sources.find import Found, find_source, look_for_source, partial_folder
+from artifacts.sources.find import ResolvedSource, find_source, look_for_source, partial_folder
 from artifacts.sources.pins import lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory
 from small_server import FileServer
@@ -33,14 +33,14 @@ def load(sources: str) -> LoadedRecipe:
     return load_recipe("x", Path("recipes/x.yaml"))
 
 
-def find(loaded: LoadedRecipe, name: str) -> Found:
+def find(loaded: LoadedRecipe, name: str) -> ResolvedSource:
     """Find a source, or fail as a build would."""
     return find_source(
         NamedSource(loaded, name), DigestMemory(Path("cache/m")), Path("cache/downloads"), lambda *_: None
     )
 
 
-def look(loaded: LoadedRecipe, name: str) -> Found | None:
+def look(loaded: LoadedRecipe, name: str) -> ResolvedSource | None:
     """Look for a source, and change nothing."""
     return look_for_source(NamedSource(loaded, name), DigestMemory(Path("cache/m")), Path("cache/downloads"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.sources.download import is_resumable
-from artifacts.sources.http_response import page_fault, raw_address, way_to_the_file
+from artifacts.sources.http_response import fix_for_page, page_fault, raw_address
 from small_downloads import DATA, PATH, QUICK, arrive, head, refusal
 from small_server import FileServer
 
@@ -210,9 +210,9 @@ def test_the_address_of_the_file_is_known_where_its_page_is(
     assert raw_address(url) == raw
 
 
-def test_the_way_to_the_file_shows_no_secret() -> None:
-    assert way_to_the_file("https://github.com/o/r/blob/v1/x?token=secret") == (
+def test_the_fix_for_a_page_shows_no_secret() -> None:
+    assert fix_for_page("https://github.com/o/r/blob/v1/x?token=secret") == (
         "use 'https://github.com/o/r/raw/v1/x?token=***'"
     )
-    assert "/resolve/ instead of /blob/" in way_to_the_file("https://host/o/n/blob/main/x?token=secret")
-    assert way_to_the_file("https://host/x") == "use the address of the file itself"
+    assert "/resolve/ instead of /blob/" in fix_for_page("https://host/o/n/blob/main/x?token=secret")
+    assert fix_for_page("https://host/x") == "use the address of the file itself"

@@ -7,7 +7,7 @@ import huggingface_hub.constants
 import pytest
 
 from artifacts.errors import StoreError
-from artifacts.sources.download import Arrived, Patience
+from artifacts.sources.download import DownloadedFile, Patience
 from artifacts.sources.hub import download_hf
 from small_server import COMMIT, FileServer
 
@@ -28,7 +28,7 @@ def hub(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
     return server
 
 
-def arrive(folder: Path, pin: str | None = None, repository: str = "owner/name@main") -> Arrived:
+def arrive(folder: Path, pin: str | None = None, repository: str = "owner/name@main") -> DownloadedFile:
     """Download the file."""
     return download_hf(repository, "sub/notes.bin", folder, lambda *_: None, pin, QUICK)
 

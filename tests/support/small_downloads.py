@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import StoreError
-from artifacts.sources.download import Arrived, Patience, download_url
+from artifacts.sources.download import DownloadedFile, Patience, download_url
 from small_server import FileServer
 
 DATA = bytes(range(256)) * 20_000
@@ -30,7 +30,7 @@ def quiet(_message: str, _done: int | None, _total: int | None) -> None:
     """Nobody listens."""
 
 
-def arrive(url: str, folder: Path, *, pin: str | None = None, patience: Patience = QUICK) -> Arrived:
+def arrive(url: str, folder: Path, *, pin: str | None = None, patience: Patience = QUICK) -> DownloadedFile:
     """Download in silence."""
     return download_url(url, folder, quiet, pin, patience)
 

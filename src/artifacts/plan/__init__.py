@@ -1,1 +1,1 @@
-"""What has to be built, and why."""
+"""Plan of a build, and the reasons for each rebuild."""

@@ -245,9 +245,9 @@ def _check_inputs(job: Job, run: Any, target: Target) -> None:
             location = job.location("inputs", name, "<key>")
             raise RecipeError(f"{location}: {label}: step '{job.step}' takes no input '{name}'", fix)
         if not any(source in names for names in (recipe.sources, recipe.targets, recipe.layouts)):
-            fix = "name a source, a target or a layout of this recipe"
-            fix = did_you_mean(source, (*recipe.sources, *recipe.targets, *recipe.layouts), fix)
-            raise RecipeError(f"{job.location('inputs', name)}: {label}.{name}: nothing is called '{source}'", fix)
+            fact = f"{job.location('inputs', name)}: {label}.{name}: no source or target is called '{source}'"
+            names = (*recipe.sources, *recipe.targets, *recipe.layouts)
+            raise RecipeError(fact, did_you_mean(source, names, "name a source, a target or a layout of this recipe"))
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in target.inputs:
             fact = f"{job.location('inputs')}: {label}: step '{job.step}' needs the input '{name}'"

@@ -1,1 +1,1 @@
-"""What is declared: YAML with locations, validation, recipes."""
+"""Declarations: YAML with locations, validation, recipes."""

@@ -71,7 +71,7 @@ def _explain(model: type[BaseModel], document: YamlDocument, path: KeyPath, erro
     if error["type"] == "extra_forbidden":
         key = str(error["loc"][-1])
         known = _keys_at(model, error["loc"][:-1])
-        fix = did_you_mean(key, known, f"the keys known here are: {', '.join(known) or 'none'}")
+        fix = did_you_mean(key, known, f"the known keys are: {', '.join(known) or 'none'}")
         return RecipeError(f"{document.location((*full, '<key>'))}: {name}: unknown key '{key}'", fix)
     if error["type"] == "missing":
         return RecipeError(f"{document.location(full)}: {name}: this key is missing", "add it")

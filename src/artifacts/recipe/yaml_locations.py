@@ -145,7 +145,7 @@ def _read_text(path: Path) -> str:
             raise RecipeError(f"{path}: the file has more than {MOST_BYTES} bytes", fix)
         return data.decode("utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file", "create it, or correct the path that led here") from None
+        raise RecipeError(f"{path}: no such file", "create it, or correct its path") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise RecipeError(f"{path}: cannot be read: {reason}", "make it a readable UTF-8 text file") from None
@@ -154,7 +154,7 @@ def _read_text(path: Path) -> str:
 def _convert(node: yaml.Node, file: Path, path: KeyPath, locations: Locations) -> Any:
     location = locations[path] = _location(file, node)
     if isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTIONS:
-        raise RecipeError(f"{location}: the tag '{_shown(node.tag)}' is not known here", "remove the tag")
+        raise RecipeError(f"{location}: the tag '{_shown(node.tag)}' is not supported", "remove the tag")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:

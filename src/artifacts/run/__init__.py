@@ -1,1 +1,1 @@
-"""What is done with a plan."""
+"""Work on a plan: lookup, dry run, build, steps, maintenance."""

@@ -82,7 +82,7 @@ class Build:
         self._repair_lock = threading.RLock()
 
     def is_current(self, full_name: str) -> bool:
-        """Return whether a target is current. If it is, note that as its outcome, and lock its sources."""
+        """Return whether a target is current. If so, note that as its outcome, and lock its sources."""
         job = self.plan.jobs[full_name]
         try:
             manifest = self.lookup.current(full_name)
@@ -125,7 +125,7 @@ class Build:
         return outcome
 
     def close(self) -> None:
-        """Write interrupted targets to the journal, and release the store, so that it may be cleaned up."""
+        """Write interrupted targets to the journal, release the store, and clear leftovers of killed runs."""
         with contextlib.suppress(OSError):  # a run ends on a full disk too
             for outcome in list(self.outcomes.values()):
                 if outcome.status == Status.INTERRUPTED:
@@ -164,19 +164,19 @@ class Build:
 
         local = job.declared.is_local
         with contextlib.nullcontext() if local else naming(self.lookup.downloads):
-            found = find_source(job, self.store.memory, self.lookup.downloads, progress, waiting)
+            resolved = find_source(job, self.store.memory, self.lookup.downloads, progress, waiting)
         if pinned_digest(job)[0] is None:
             if any(name in other.inputs.values() for other in self.plan.jobs.values() if isinstance(other, Job)):
                 self._unlocked.add(name)
             elif local:
-                lock_source(job, found.content)  # no step reads it, so none can refuse it
+                lock_source(job, resolved.content)  # no step reads it, so none can refuse it
         with self.store.lock(f"target.{name}"):
-            self.lookup.link_of(name).write_manifest(found.manifest)
-        self.lookup.resolved[name] = ResolvedTarget(found.path, found.content)
-        return Outcome(name, Status.FOUND, found.manifest.total_bytes, time.monotonic() - started)
+            self.lookup.link_of(name).write_manifest(resolved.manifest)
+        self.lookup.resolved[name] = ResolvedTarget(resolved.path, resolved.content)
+        return Outcome(name, Status.FOUND, resolved.manifest.total_bytes, time.monotonic() - started)
 
     def _build_or_restore_from_sound_inputs(self, job: Job) -> Outcome:
-        """Build or restore a target. Where an input turns out to be damaged, repair that input first."""
+        """Build or restore a target. If an input is damaged, repair that input first."""
         for _ in (job.full_name, *job.inputs):
             try:
                 return self._build_or_restore(job)
@@ -296,5 +296,5 @@ class Build:
 
 
 def _measured_on(action: Action, job: Job) -> str:
-    """Return the processor that a measurement was made on; an empty text where bytes do not depend on it."""
+    """Return the processor that a measurement was made on; an empty text if bytes do not depend on it."""
     return (action.processor or UNKNOWN_PROCESSOR) if job.depends_on_processor else ""

@@ -3,7 +3,7 @@
 The spec names the step, its parameters, the inputs' paths, which of them are trusted, and the tools' pinned versions.
 The process is confined first: it can read its inputs and write the folder, and no more. Its answer, `result.json`,
 contains metrics, seconds, peak memory, the processor and the confinement, or the error. Progress is one JSON line for
-each log record of this package, on the descriptor that the spec names. Nothing else crosses.
+each log record of this package, on the descriptor that the spec names. Nothing else is exchanged.
 """
 
 from __future__ import annotations

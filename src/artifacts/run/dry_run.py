@@ -13,7 +13,7 @@ from artifacts.sources.find import look_for_source
 from artifacts.sources.pins import pinned_digest
 from artifacts.store.journal import Entry, Journal, Status
 
-MAY_STOP = "it may stop here if the bytes come out equal"
+UNLESS_CHANGED = "unchanged if those bytes stay the same"
 
 
 @dataclass(frozen=True)
@@ -97,4 +97,4 @@ def _job_with_unbuilt_inputs(lookup: Lookup, job: Job, outcomes: dict[str, Plann
     damage = lookup.artifact(job, last).damage
     if damage is not None:
         return Status.BUILT, [f"its artifact was damaged: {damage}", *first]
-    return Status.MAYBE_BUILT, [f"{', '.join(first)}; {MAY_STOP}"]
+    return Status.MAYBE_BUILT, [f"{', '.join(first)}; {UNLESS_CHANGED}"]

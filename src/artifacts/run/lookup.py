@@ -10,7 +10,7 @@ from artifacts.plan.explain import NEVER_BUILT, reasons
 from artifacts.plan.plan import Job, Plan
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.publish import is_published
-from artifacts.sources.find import Found, look_for_source
+from artifacts.sources.find import ResolvedSource, look_for_source
 from artifacts.store.records import Action, Identity, Manifest
 from artifacts.store.store import Store
 from artifacts.store.target_link import TargetLink
@@ -26,8 +26,11 @@ class ResolvedTarget:
 
 @dataclass(frozen=True)
 class ArtifactState:
-    """State of the artifact of one identity: its action and its damage in words, if any, and its manifest if the
-    target's path (and the layout's folder) show it. An artifact that is damaged is not shown."""
+    """State of the artifact of one identity.
+
+    `action` is the store's record of it. `damage` is in words. `shown` is its manifest if it is intact, and the
+    target's path (and the layout's folder) show it.
+    """
 
     action: Action | None = None
     damage: str | None = None
@@ -54,15 +57,15 @@ class Lookup:
         """Return the folder of a layout under `dist/`."""
         return self.dist / job.loaded.name / job.name
 
-    def source(self, job: NamedSource) -> Found | None:
+    def source(self, job: NamedSource) -> ResolvedSource | None:
         """Return a source that is on this machine and matches its pin, and resolve it; None for any other."""
         try:
-            found = look_for_source(job, self.store.memory, self.downloads)
+            resolved = look_for_source(job, self.store.memory, self.downloads)
         except ArtifactsError:
-            return None  # a build of the target meets the same error, and reports it
-        if found is not None:
-            self.resolved[job.full_name] = ResolvedTarget(found.path, found.content)
-        return found
+            return None  # a build of the target raises the same error
+        if resolved is not None:
+            self.resolved[job.full_name] = ResolvedTarget(resolved.path, resolved.content)
+        return resolved
 
     def resolve(self, full_name: str, action: Action) -> None:
         """Note that a target has the artifact of an action."""
@@ -132,8 +135,8 @@ class Lookup:
     def _current(self, full_name: str) -> Manifest | None:
         job = self.plan.jobs[full_name]
         if isinstance(job, NamedSource):
-            found = self.source(job)
-            return found.manifest if found and self.link_of(full_name).has_manifest(found.manifest) else None
+            resolved = self.source(job)
+            return resolved.manifest if resolved and self.link_of(full_name).has_manifest(resolved.manifest) else None
         identity = self.identity(job)
         state = self.artifact(job, identity) if identity is not None else ArtifactState()
         if state.action is not None and state.shown is not None:

@@ -12,7 +12,7 @@ from artifacts.files.atomic import UNFINISHED, remove, remove_tree
 from artifacts.plan.plan import Job, Plan
 from artifacts.recipe.recipe import RESERVED, NamedSource, Source
 from artifacts.run.lookup import Lookup
-from artifacts.sources.find import Found, is_resumable, local_source, partial_folder
+from artifacts.sources.find import ResolvedSource, is_resumable, local_source, partial_folder
 from artifacts.sources.pins import pinned_digest
 
 # Between two checks of a target that a build may point elsewhere at this moment.
@@ -40,11 +40,11 @@ def verify(plan: Plan, words: list[str]) -> Iterator[VerifyResult]:
     lookup.store.memory.forget_all()
     for name in plan.selected(words):
         if lookup.link_of(name).exists:
-            yield _verify_twice(lookup, plan.jobs[name])
+            yield _verify_target(lookup, plan.jobs[name])
 
 
-def _verify_twice(lookup: Lookup, job: Job | NamedSource) -> VerifyResult:
-    """Return a result during which the target's link did not change: a build may point it elsewhere meanwhile."""
+def _verify_target(lookup: Lookup, job: Job | NamedSource) -> VerifyResult:
+    """Verify a target again if its link changed meanwhile: a build may point it elsewhere."""
     link = lookup.link_of(job.full_name)
     while True:
         before = link.state
@@ -62,17 +62,17 @@ def _verify_source(lookup: Lookup, job: NamedSource) -> VerifyResult:
     pin, pinned_by = pinned_digest(job)
     if source.is_local:
         try:
-            found: Found | None = local_source(job, lookup.store.memory)
+            resolved: ResolvedSource | None = local_source(job, lookup.store.memory)
         except StoreError as error:
             return VerifyResult(name, 0, error.fact, error.fix)
     else:
-        found = lookup.source(job)
-    if found is None and pin is not None:
+        resolved = lookup.source(job)
+    if resolved is None and pin is not None:
         return VerifyResult(name, 0, f"its download is missing, or is not the file that {pinned_by} pins", fix)
-    size = found.manifest.total_bytes if found else 0
+    size = resolved.manifest.total_bytes if resolved else 0
     if pin is None:
         return VerifyResult(name, size, is_unlocked=True)
-    if found is not None and not lookup.link_of(name).has_manifest(found.manifest):
+    if resolved is not None and not lookup.link_of(name).has_manifest(resolved.manifest):
         return VerifyResult(name, size, f"'{lookup.link_of(name).manifest_file}' is not its manifest", fix)
     return VerifyResult(name, size)
 

@@ -17,7 +17,7 @@ class MemoryBudget:
     """Memory that jobs reserve while they run. A job that does not fit waits; one larger than all of it runs alone."""
 
     def __init__(self, total_bytes: int) -> None:
-        self.total_bytes = max(1, total_bytes)  # where nothing is free, jobs still run, one by one
+        self.total_bytes = max(1, total_bytes)  # if nothing is free, jobs still run, one by one
         self._reserved = 0
         self._running = 0
         self._changed = threading.Condition()
@@ -83,7 +83,7 @@ def free_in_groups(proc: Path = PROC) -> int | None:
 def kernel_kills(proc: Path = PROC) -> int:
     """Return how often the kernel killed a process because memory ran out: on this machine and in our groups."""
     counters = [_counters(proc / "vmstat"), *(_counters(folder / names.kills) for folder, names in _groups(proc))]
-    return sum(found.get("oom_kill", 0) for found in counters)
+    return sum(counter.get("oom_kill", 0) for counter in counters)
 
 
 def _groups(proc: Path) -> Iterator[tuple[Path, _Names]]:
@@ -112,7 +112,7 @@ def _groups(proc: Path) -> Iterator[tuple[Path, _Names]]:
 
 
 def _counters(path: Path) -> dict[str, int]:
-    """Return the lines `name number` of a file; none where it cannot be read."""
+    """Return the lines `name number` of a file; none if it cannot be read."""
     try:
         pairs = [line.split() for line in path.read_text().splitlines()]
     except OSError:

@@ -50,6 +50,6 @@ def publish(store: Store, files: Path, manifest: Manifest, folder: Path) -> str 
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two paths in one move; False where the kernel or the file system cannot."""
+    """Exchange the names of two paths in one move. Return False if the kernel or the file system cannot."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     return rename is not None and rename(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE) == 0

@@ -1,1 +1,1 @@
-"""What comes from outside: files, folders, URLs, the hub; their pins."""
+"""Inputs from outside: files, folders, URLs, the hub; their pins."""

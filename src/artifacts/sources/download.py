@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from artifacts.digest import digest_file
 from artifacts.errors import StoreError, disk_error
 from artifacts.sources.http_get import Answer, RefusedError, TransientError, get, login_for
-from artifacts.sources.http_response import Kept, beginning_of, length_of, page_fault, validator_of, way_to_the_file
+from artifacts.sources.http_response import PartialFile, beginning_of, fix_for_page, length_of, page_fault, validator_of
 from artifacts.web_address import shown_url
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ PATIENT = Patience()
 
 
 @dataclass(frozen=True)
-class Location:
+class RemoteFile:
     """Address of a file, login for its host, and its size and sha256 where known."""
 
     url: str
@@ -63,7 +63,7 @@ class Location:
 
 
 @dataclass(frozen=True)
-class Arrived:
+class DownloadedFile:
     """A downloaded file. `is_whole` is False if no server said its length: it may be cut off."""
 
     path: Path
@@ -73,15 +73,15 @@ class Arrived:
 
 def download_url(
     url: str, folder: Path, progress: Progress, pin: str | None = None, patience: Patience = PATIENT
-) -> Arrived:
+) -> DownloadedFile:
     """Fetch `url` into `folder`. A file with the sha256 `pin` is accepted, whatever its server says of it.
 
     Raises `StoreError` if it cannot be fetched, or if a page or a Git LFS pointer comes instead of the file.
     """
-    location = Location(url, login_for(url))
+    remote = RemoteFile(url, login_for(url))
     name = PurePosixPath(urlsplit(url).path).name
     shown = f"'{shown_url(url)}'"
-    return Download(shown, name, way_to_the_file(url), lambda: location, folder, pin, patience).fetch(progress)
+    return Download(shown, name, fix_for_page(url), lambda: remote, folder, pin, patience).fetch(progress)
 
 
 @dataclass(frozen=True)
@@ -103,20 +103,20 @@ class Download:
 
     shown: str
     file_name: str
-    way: str
-    locate: Callable[[], Location]
+    page_fix: str
+    locate: Callable[[], RemoteFile]
     folder: Path
     pin: str | None
     patience: Patience
 
-    def fetch(self, progress: Progress) -> Arrived:
+    def fetch(self, progress: Progress) -> DownloadedFile:
         """Fetch the file in as many tries as `patience` allows, and compare it. Raises `StoreError`."""
         part, patience = self.folder / "part", self.patience
         furthest, fruitless = _size(part), 0
         for attempt in range(1, patience.all_tries + 1):
             try:
-                location = self.locate()
-                return self._compared(self._try(location, progress), location)
+                remote = self.locate()
+                return self._compared(self._try(remote, progress), remote)
             except RefusedError as error:
                 raise StoreError(f"{self.shown} {error.fact}", error.fix) from None
             except TransientError as error:
@@ -141,31 +141,31 @@ class Download:
         progress(f"{error.fact}; tried again in {seconds:.0f} s", None, None)
         time.sleep(seconds)
 
-    def _try(self, location: Location, progress: Progress) -> _Body:
+    def _try(self, remote: RemoteFile, progress: Progress) -> _Body:
         """Make one request; a second one if the server has another version of the file than the part."""
         whole = self.folder / "whole"
         if whole.exists():  # an earlier run was killed before it moved the file
-            sha256 = self.pin or location.sha256
+            sha256 = self.pin or remote.sha256
             if sha256 is None or digest_file(whole) == sha256:
                 return _Body(whole, is_whole=True)
             whole.unlink()
         while True:
-            kept = self._kept(location)
+            partial = self._partial_file(remote)
             headers = {"Accept-Encoding": "identity"}
-            if kept is not None:
-                headers |= {"Range": f"bytes={kept.size}-", "If-Range": kept.validator}
+            if partial is not None:
+                headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.validator}
             limits = self.patience.least_bytes, self.patience.seconds
-            with get(location.url, headers, location.authorization, *limits) as answer:
-                begins_at = beginning_of(answer, kept)
+            with get(remote.url, headers, remote.authorization, *limits) as answer:
+                begins_at = beginning_of(answer, partial)
                 if begins_at is not None:
-                    return self._receive(answer, begins_at, location, progress)
+                    return self._receive(answer, begins_at, remote, progress)
             self._forget()
 
-    def _receive(self, answer: Answer, begins_at: int, location: Location, progress: Progress) -> _Body:
+    def _receive(self, answer: Answer, begins_at: int, remote: RemoteFile, progress: Progress) -> _Body:
         """Write a body to the part, from `begins_at` on, and rename it once it is certainly whole."""
         part, validator_file, whole = (self.folder / name for name in ("part", "validator", "whole"))
         length, is_chunked = length_of(answer, begins_at)
-        expected = length if length is not None else location.bytes
+        expected = length if length is not None else remote.bytes
         with _disk_errors(self.folder):
             if begins_at == 0:
                 part.unlink(missing_ok=True)  # before a validator names another version
@@ -189,27 +189,27 @@ class Download:
         doubt = self._encoded(answer.headers)
         if expected is not None and (arrived > expected or (not is_chunked and answer.has_surplus())):
             doubt = f"has more than the {expected} bytes that were announced"
-        if location.bytes is not None and arrived != location.bytes:
-            doubt = f"has {arrived} bytes, and the hub says {location.bytes}"
+        if remote.bytes is not None and arrived != remote.bytes:
+            doubt = f"has {arrived} bytes, and the hub says {remote.bytes}"
         with _disk_errors(self.folder):
             path = part.replace(whole) if is_whole else part
             validator_file.unlink(missing_ok=True)
         return _Body(path, is_whole, answer.headers.get("Content-Type") or "", doubt)
 
-    def _compared(self, body: _Body, location: Location) -> Arrived:
+    def _compared(self, body: _Body, remote: RemoteFile) -> DownloadedFile:
         """Return the file with its sha256. If it cannot be the right one, remove it and raise `RefusedError`."""
         sha256 = digest_file(body.path)
         if sha256 == self.pin:
-            return Arrived(body.path, sha256, is_whole=True)
+            return DownloadedFile(body.path, sha256, is_whole=True)
         page = page_fault(body.path, self.file_name, body.content_type)
         doubt = page or body.doubt
-        if doubt is None and location.sha256 not in (None, sha256):
-            doubt = f"has sha256 {sha256}, and the hub says {location.sha256}"
+        if doubt is None and remote.sha256 not in (None, sha256):
+            doubt = f"has sha256 {sha256}, and the hub says {remote.sha256}"
         if doubt is not None:
             body.path.unlink()
-            way = self.way if page else "run again, or ask its owner"
-            raise RefusedError(doubt, f"{way}; or pin its sha256 if these bytes are right: {sha256}")
-        return Arrived(body.path, sha256, body.is_whole)
+            fix = self.page_fix if page else "run again, or ask its owner"
+            raise RefusedError(doubt, f"{fix}; or pin its sha256 if these bytes are right: {sha256}")
+        return DownloadedFile(body.path, sha256, body.is_whole)
 
     def _encoded(self, headers: Message) -> str | None:
         texts = headers.get_all("Content-Encoding") or []
@@ -220,17 +220,15 @@ class Download:
             return None
         return f"arrived with the encoding '{encoding[:20]}', not as it is"
 
-    def _kept(self, location: Location) -> Kept | None:
+    def _partial_file(self, remote: RemoteFile) -> PartialFile | None:
         """Return the partial file of an earlier try, if it can be continued."""
         size = _size(self.folder / "part")
         version = _version(self.folder)
         if not size or version is None:
             return None
-        kept = Kept(*version, size)
-        is_of_another = location.bytes is not None and (
-            kept.total not in (None, location.bytes) or size > location.bytes
-        )
-        return None if is_of_another else kept
+        partial = PartialFile(*version, size)
+        is_of_another = remote.bytes is not None and (partial.total not in (None, remote.bytes) or size > remote.bytes)
+        return None if is_of_another else partial
 
     def _forget(self) -> None:
         for name in ("part", "validator"):

@@ -37,7 +37,7 @@ LONGEST_NAME_BYTES = 140
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedSource:
     """A source on this machine: path of the file or folder, content digest, and manifest."""
 
     path: Path
@@ -45,15 +45,15 @@ class Found:
     manifest: Manifest
 
 
-def look_for_source(source: NamedSource, memory: DigestMemory, downloads: Path) -> Found | None:
+def look_for_source(source: NamedSource, memory: DigestMemory, downloads: Path) -> ResolvedSource | None:
     """Return a source that is on this machine and pinned; None if it has to be fetched or locked first.
 
     Nothing is changed. Raises `StoreError` for a file or folder that is missing or has another digest than its pin.
     """
     pin, _ = pinned_digest(source)
     if source.declared.is_local:
-        found = local_source(source, memory)
-        return found if pin is not None else None
+        resolved = local_source(source, memory)
+        return resolved if pin is not None else None
     if pin is None:
         return None
     path = downloads / pin / _file_name(source.declared)
@@ -68,7 +68,7 @@ def find_source(
     downloads: Path,
     progress: Progress,
     waiting: Callable[[], None] | None = None,
-) -> Found:
+) -> ResolvedSource:
     """Return a source, downloaded if necessary, and compare it with its pin.
 
     An unpinned download is locked if it is certainly whole. `waiting` is called once if another process fetches it.
@@ -81,18 +81,18 @@ def find_source(
         return _downloaded(source, memory, downloads, partial, progress)
 
 
-def local_source(source: NamedSource, memory: DigestMemory) -> Found:
+def local_source(source: NamedSource, memory: DigestMemory) -> ResolvedSource:
     """Return a file or folder as it is now, and compare it with its pin if it has one. Nothing is changed.
 
     Raises `StoreError` for a source that is missing or has another digest than its pin. Before that, its bytes are
     read: remembered digests may be wrong.
     """
-    found = _local(source, memory.digest)
+    resolved = _local(source, memory.digest)
     pin, _ = pinned_digest(source)
-    if pin is not None and found.content != pin:
-        found = _local(source, memory.digest_anew)
-        check_pin(source, found.content)
-    return found
+    if pin is not None and resolved.content != pin:
+        resolved = _local(source, memory.digest_anew)
+        check_pin(source, resolved.content)
+    return resolved
 
 
 def source_content(path: Path, digest: Callable[[Path], str]) -> str:
@@ -100,7 +100,7 @@ def source_content(path: Path, digest: Callable[[Path], str]) -> str:
     return _folder_manifest(path, f"'{path}'", digest).content if path.is_dir() else digest(path)
 
 
-def _local(source: NamedSource, digest: Callable[[Path], str]) -> Found:
+def _local(source: NamedSource, digest: Callable[[Path], str]) -> ResolvedSource:
     path, hint = source.path, source.declared.hint
     kind = "file" if source.declared.file is not None else "folder"
     if not (path.is_file() if kind == "file" else path.is_dir()):
@@ -110,7 +110,7 @@ def _local(source: NamedSource, digest: Callable[[Path], str]) -> Found:
     manifest = _folder_manifest(path, source.label, digest)
     if not manifest.files:
         raise StoreError(f"{source.label}: the folder '{path}' is empty", hint or "put its files there")
-    return Found(path.absolute(), manifest.content, manifest)
+    return ResolvedSource(path.absolute(), manifest.content, manifest)
 
 
 def _folder_manifest(path: Path, where: str, digest: Callable[[Path], str]) -> Manifest:
@@ -150,10 +150,10 @@ def _first_bytes(text: str, most: int) -> str:
     return text.encode()[:most].decode(errors="ignore")
 
 
-def _single(path: Path, digest: Callable[[Path], str]) -> Found:
+def _single(path: Path, digest: Callable[[Path], str]) -> ResolvedSource:
     """Return a source that is one file. Its content digest is that of its bytes; the name is not part of it."""
     content = digest(path)
-    return Found(path.absolute(), content, manifest_of({path.name: (path.stat().st_size, content)}))
+    return ResolvedSource(path.absolute(), content, manifest_of({path.name: (path.stat().st_size, content)}))
 
 
 def partial_folder(source: Source, downloads: Path) -> Path:
@@ -172,7 +172,9 @@ def _address(source: Source) -> list[str]:
     return [source.hf, source.file or ""] if source.hf is not None else [source.url or ""]
 
 
-def _downloaded(source: NamedSource, memory: DigestMemory, downloads: Path, partial: Path, progress: Progress) -> Found:
+def _downloaded(
+    source: NamedSource, memory: DigestMemory, downloads: Path, partial: Path, progress: Progress
+) -> ResolvedSource:
     from artifacts.sources.download import download_url  # it takes longer to import than `doit list` may
     from artifacts.sources.hub import download_hf
 

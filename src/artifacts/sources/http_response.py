@@ -1,8 +1,8 @@
 """Read from a server's response which bytes of the file it has, and whether it is the file at all.
 
 Web pages, Git LFS pointers and error messages arrive instead of files. Only what cannot be the file is refused: a page
-unless the name ends in `.html`, and a text in angle or curly brackets where the name is that of a binary format. Bytes
-that the recipe pins are not looked at.
+unless the name ends in `.html`, and a text in angle or curly brackets if the name is that of a binary format. Bytes
+that the recipe pins are not checked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from artifacts.web_address import shown_url, without_secrets
 
 
 @dataclass(frozen=True)
-class Kept:
+class PartialFile:
     """A partial download: the file's validator and size, as its server gave them, and the number of bytes here."""
 
     validator: str
@@ -28,24 +28,24 @@ class Kept:
     size: int
 
 
-def beginning_of(answer: Answer, kept: Kept | None) -> int | None:
+def beginning_of(answer: Answer, partial: PartialFile | None) -> int | None:
     """Return the offset at which a body begins; None if it does not continue the partial download.
 
     Raises `RefusedError` for a part that was not asked for.
     """
     if answer.status == HTTPStatus.OK:
         return 0
-    if kept is None:
+    if partial is None:
         raise RefusedError(f"answers {answer.status} to a request for the whole file", "ask its owner")
     content_range = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range") or "")
-    if content_range is None or validator_of(answer.headers) not in (None, kept.validator):
+    if content_range is None or validator_of(answer.headers) not in (None, partial.validator):
         return None
     begins_at, total = content_range.groups()
     if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # all of it had arrived, or too much
         begins_at = total if begins_at is None else None
-    elif kept.total is not None and total not in ("*", str(kept.total)):
+    elif partial.total is not None and total not in ("*", str(partial.total)):
         return None
-    return kept.size if begins_at == str(kept.size) else None
+    return partial.size if begins_at == str(partial.size) else None
 
 
 def length_of(answer: Answer, begins_at: int) -> tuple[int | None, bool]:
@@ -127,7 +127,7 @@ def _beginning(text: str) -> str:
     return without_secrets(shown)[:80]
 
 
-def way_to_the_file(url: str) -> str:
+def fix_for_page(url: str) -> str:
     """Return the beginning of a fix: the address to use instead of one that gives a page or a pointer."""
     raw = raw_address(url)
     if raw is not None:

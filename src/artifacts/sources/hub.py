@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from artifacts.errors import StoreError
-from artifacts.sources.download import PATIENT, TRY_AGAIN, Arrived, Download, Location, Patience, Progress
+from artifacts.sources.download import PATIENT, TRY_AGAIN, Download, DownloadedFile, Patience, Progress, RemoteFile
 from artifacts.sources.http_get import LATER, RefusedError, TransientError, followed, one_line, origin, retry_after
 
 ELSEWHERE = "check HF_ENDPOINT and the proxy: the server that answers is not the hub"
@@ -24,7 +24,7 @@ def download_hf(
     progress: Progress,
     pin: str | None = None,
     patience: Patience = PATIENT,
-) -> Arrived:
+) -> DownloadedFile:
     """Fetch a file of `owner/name@revision` into `folder`, and compare it with the hub's size and sha256.
 
     The commit is the one that the revision names now. A file with the sha256 `pin` is accepted. Raises `StoreError`.
@@ -43,7 +43,7 @@ class _Hub:
         self._name, _, self._revision = repository.rpartition("@")
         self._file_name = file_name
 
-    def __call__(self) -> Location:
+    def __call__(self) -> RemoteFile:
         """Return the file's address at the commit. Raises `StoreError`, `RefusedError` or `TransientError`."""
         import huggingface_hub
 
@@ -57,7 +57,7 @@ class _Hub:
         # The token is for the hub alone: a large file is on another host, and its address is signed.
         token = huggingface_hub.get_token() if origin(url) == origin(address) else None
         sha256 = metadata.etag if metadata.etag and re.fullmatch(r"[0-9a-f]{64}", metadata.etag) else None
-        return Location(url, f"Bearer {token}" if token else None, metadata.size, sha256)
+        return RemoteFile(url, f"Bearer {token}" if token else None, metadata.size, sha256)
 
     def _metadata(self) -> tuple[str, Any]:
         import huggingface_hub

@@ -1,1 +1,1 @@
-"""Results that are kept: artifacts, records, digests, target links, the journal."""
+"""Results: artifacts, records, digests, target links, the journal."""
