@@ -16,7 +16,7 @@ def test_a_value_has_one_spelling() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_json_cannot_say_is_refused(value: float) -> None:
+def test_a_value_that_json_cannot_express_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical_json({"x": value})
 

@@ -25,7 +25,7 @@ def test_every_mistake_of_a_user_is_of_one_family(kind: type[ArtifactsError]) ->
     ("number", "fact"),
     [(errno.ENOSPC, "the disk below '{}' is full"), (errno.EDQUOT, "the disk quota below '{}' is used up")],
 )
-def test_a_full_disk_is_told_with_the_folder_of_the_file(tmp_path: Path, number: int, fact: str) -> None:
+def test_a_full_disk_is_reported_with_the_folder_of_the_file(tmp_path: Path, number: int, fact: str) -> None:
     cache, elsewhere = tmp_path / "cache", tmp_path / "dist" / "small"
     for folder in (cache, elsewhere):
         folder.mkdir(parents=True)
@@ -42,7 +42,7 @@ def test_a_full_disk_is_told_with_the_folder_of_the_file(tmp_path: Path, number:
         assert error.fix.startswith("free some space")
 
 
-def test_a_file_that_is_too_long_is_told_with_the_limit(tmp_path: Path) -> None:
+def test_a_file_that_is_too_long_is_reported_with_the_limit(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     on_fat = disk_error(OSError(errno.EFBIG, "File too large"), tmp_path)
     assert on_fat is not None
@@ -64,7 +64,7 @@ def test_a_file_that_is_too_long_is_told_with_the_limit(tmp_path: Path) -> None:
         assert error.fix == "run `ulimit -f unlimited`, then run again"
 
 
-def test_too_many_open_files_are_told_with_the_limit(tmp_path: Path) -> None:
+def test_too_many_open_files_are_reported_with_the_limit(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
@@ -83,7 +83,7 @@ REFUSED = [errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EEXIST, errn
 
 
 @pytest.mark.parametrize("number", REFUSED)
-def test_a_disk_that_refuses_is_told_with_the_file(tmp_path: Path, number: int) -> None:
+def test_an_error_of_the_disk_is_reported_with_the_file(tmp_path: Path, number: int) -> None:
     error = disk_error(OSError(number, os.strerror(number), "/x/y"), tmp_path)
     assert error is not None
     assert error.fact == f"'/x/y': {os.strerror(number)}"
@@ -95,11 +95,11 @@ def test_a_disk_that_refuses_is_told_with_the_file(tmp_path: Path, number: int) 
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOENT, "x"), OSError("no number"), RuntimeError("a bug"), ValueError()]
 )
-def test_what_the_disk_is_not_to_blame_for_is_left_alone(tmp_path: Path, error: Exception) -> None:
+def test_an_error_that_the_disk_did_not_cause_is_none(tmp_path: Path, error: Exception) -> None:
     assert disk_error(error, tmp_path) is None
 
 
-def test_a_folder_that_is_not_there_yet_is_judged_by_the_disk_above_it(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_yet_is_judged_by_the_disk_above_it(tmp_path: Path) -> None:
     assert disk_error(RuntimeError(), tmp_path / "not" / "yet") is None
     assert disk_error(RuntimeError(), tmp_path / ("x" * 300)) is None
     too_long = disk_error(OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), tmp_path / ("x" * 300))
@@ -136,14 +136,14 @@ def test_a_text_made_printable_twice_is_the_same(text: str) -> None:
     assert len(once) <= 1000
 
 
-def test_a_long_fact_keeps_its_place_and_its_end() -> None:
+def test_a_long_fact_keeps_its_location_and_its_end() -> None:
     fact = StepError(f"x.yaml:3:4: {'word ' * 10_000}is too long", "cut it").fact
     assert len(fact) == 1000
     assert fact.startswith("x.yaml:3:4: word")
     assert fact.endswith("is too long")
 
 
-def test_a_long_quoted_value_is_cut_and_what_stands_around_it_is_not() -> None:
+def test_a_long_quoted_value_is_cut_and_the_text_around_it_is_not() -> None:
     fact = StepError(f"the step's input 'a' is not '{'v' * 100_000}', as it's written", "x").fact
     assert fact == f"the step's input 'a' is not '{'v' * 60}...{'v' * 17}', as it's written"
     assert StepError(f"'{'v' * 80}'", "x").fact == f"'{'v' * 80}'"

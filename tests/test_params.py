@@ -12,14 +12,14 @@ from artifacts.params import StepParams
 
 
 class Params(StepParams):
-    """A step's, for these tests."""
+    """Params of a step, for these tests."""
 
     size_bytes: int = Field(5, gt=0)
     scale: float = 1.0
 
 
 @pytest.mark.parametrize("given", [{}, {"size_bytes": 1}, {"scale": 2}, {"scale": 0.5}])
-def test_good_params_are_taken(given: dict[str, float]) -> None:
+def test_good_params_are_accepted(given: dict[str, float]) -> None:
     assert Params.model_validate(given).model_dump() == {"size_bytes": 5, "scale": 1.0} | given
 
 
@@ -38,7 +38,7 @@ def test_params_do_not_change() -> None:
         Params.model_validate({}).size_bytes = 6
 
 
-def test_no_plugin_of_another_package_has_a_say(tmp_path: Path) -> None:
+def test_no_plugin_of_another_package_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "meddler.py").write_text("raise SystemExit(1)\n")
     package = tmp_path / "meddler-1.0.dist-info"
     package.mkdir()

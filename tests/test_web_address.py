@@ -39,7 +39,7 @@ def test_an_address_is_shown_without_what_may_be_a_secret(url: str, shown: str) 
     assert shown_url(shown) == shown, "what is safe already stays as it is"
 
 
-def test_addresses_in_a_text_lose_their_secrets_and_the_text_stays() -> None:
+def test_addresses_in_a_text_are_shown_without_secrets_and_the_text_stays() -> None:
     text = (
         "see 'https://user:secret@host/a?token=sec\"ret', or (http://other/b?x=secret). It must begin with 'https://'"
     )
@@ -93,7 +93,7 @@ def test_a_good_address_has_no_fault(url: str) -> None:
         ("https://?secret", "names no host"),
     ],
 )
-def test_a_bad_address_is_told_without_being_quoted(url: str, fault: str) -> None:
+def test_a_bad_address_is_reported_without_being_quoted(url: str, fault: str) -> None:
     told = url_fault(url)
     assert told is not None
     assert told.startswith(fault)

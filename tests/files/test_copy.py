@@ -37,7 +37,7 @@ def test_between_two_disks_the_bytes_are_copied_too(tmp_path: Path) -> None:
         source.unlink()
 
 
-def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
     with pytest.raises(FileExistsError):

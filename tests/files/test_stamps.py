@@ -62,19 +62,19 @@ def test_one_file_has_one_digest_by_a_relative_and_by_an_absolute_path(
     assert digest_stamps(stamps_of(Path("folder"))) == digest_stamps(stamps_of(folder))
 
 
-def test_names_that_are_no_utf_8_have_a_digest(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_have_a_digest(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).write_text("x")
     assert len(digest_stamps(stamps_of(tmp_path))) == 64
 
 
-def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(folder: Path) -> None:
+def test_an_unreadable_folder_is_not_an_empty_one(folder: Path) -> None:
     with pytest.raises(OSError, match="Input/output error"):
         raise_error(OSError(errno.EIO, "Input/output error", str(folder)))
     raise_error(OSError(errno.ENOTDIR, "Not a directory", str(folder / "one.txt")))
 
 
 def stamped(path: Path, changed: int, *, device: int | None = None) -> os.stat_result:
-    """The stat of a file that was changed then; of another disk, if a device is given."""
+    """Return the stat of a file that was changed at a time; on another disk if `device` is set."""
     found = path.stat()
     values = list(found[:10])
     values[2] = found.st_dev if device is None else device

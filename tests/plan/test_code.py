@@ -32,7 +32,7 @@ def run(out, params, *, model):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of its own, called `artifacts`, with one step and one kit."""
+    """A package called `artifacts`, with one step and one kit."""
     package = tmp_path / "artifacts"
     for folder in (package, package / "steps", package / "kit"):
         folder.mkdir()
@@ -47,7 +47,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look(package: Path) -> dict[str, dict[str, str]]:
-    """The digests as they are now."""
+    """Return the digests of the code as it is now."""
     return code_of("artifacts.steps.make", DigestMemory(package.parent / "memory"))
 
 
@@ -74,7 +74,7 @@ def test_every_definition_that_a_step_reaches_has_a_digest(package: Path) -> Non
         ("add(params.size, LIMIT)", "add(\n        params.size,\n        LIMIT,\n    )"),
     ],
 )
-def test_words_for_readers_and_spaces_change_nothing(package: Path, old: str, new: str) -> None:
+def test_comments_docstrings_and_spaces_change_no_digest(package: Path, old: str, new: str) -> None:
     before = look(package)
     (package / "steps" / "make.py").write_text(STEP.replace(old, new))
     assert look(package) == before
@@ -110,7 +110,7 @@ def test_the_order_of_what_runs_at_import_counts_and_that_of_definitions_does_no
     assert {name for name in before | after if before.get(name) != after.get(name)} == {"order of statements"}
 
 
-def test_a_change_behind_the_step_shows_where_it_is(package: Path) -> None:
+def test_a_change_in_an_imported_module_shows_where_it_is(package: Path) -> None:
     before = look(package)
     (package / "kit" / "sums.py").write_text("def add(a, b):\n    return b + a\n\ndef other():\n    pass\n")
     after = look(package)
@@ -119,7 +119,7 @@ def test_a_change_behind_the_step_shows_where_it_is(package: Path) -> None:
     assert after["artifacts.kit.sums"]["other"] == before["artifacts.kit.sums"]["other"]
 
 
-def test_what_a_step_does_not_reach_and_how_errors_read_are_not_its_code(package: Path) -> None:
+def test_unreached_modules_and_error_texts_are_not_its_code(package: Path) -> None:
     before = look(package)
     (package / "kit" / "unused.py").write_text("X = 2\n")
     (package / "errors.py").write_text("X = 2\n")

@@ -24,7 +24,7 @@ def job() -> Job:
 
 @pytest.fixture
 def new(job: Job, tmp_path: Any) -> Identity:
-    """The identity that it has now."""
+    """The job's identity."""
     return job.identity({"small:model": "a" * 64}, DigestMemory(tmp_path / "memory"))
 
 
@@ -54,7 +54,7 @@ def test_nothing_changed_has_no_reasons(job: Job, new: Identity) -> None:
          "code its step uses: artifacts/params.py: StepParams changed"),
     ],
 )  # fmt: skip
-def test_each_change_is_said_with_the_place_to_go_to(
+def test_each_change_is_reported_with_its_location(
     job: Job, new: Identity, path: tuple[str, ...], old_value: Any, said: str
 ) -> None:
     old = asdict(new)
@@ -67,7 +67,7 @@ def test_each_change_is_said_with_the_place_to_go_to(
     assert not reason.endswith("(the default)")
 
 
-def test_what_is_new_is_said_to_be_new(job: Job, new: Identity) -> None:
+def test_a_new_part_is_reported_as_new(job: Job, new: Identity) -> None:
     old = asdict(new)
     del old["inputs"]["model"]
     del old["code"]["artifacts.steps.shard_weights"]["run"]
@@ -78,7 +78,7 @@ def test_what_is_new_is_said_to_be_new(job: Job, new: Identity) -> None:
 
 
 def make(**over: Any) -> Identity:
-    """An identity, with some of it otherwise."""
+    """Return an identity with some parts replaced."""
     parts: dict[str, Any] = {
         "step": "quantize",
         "code": {"artifacts.steps.quantize": {"run": "aa", "Params": "bb"}},
@@ -115,6 +115,6 @@ def test_each_difference_is_one_change(over: dict[str, Any], change: Change) -> 
     assert list(changes(make(), make(**over))) == [change]
 
 
-def test_an_identity_of_an_older_version_differs_in_what_it_lacks() -> None:
+def test_an_identity_of_an_older_version_differs_in_its_missing_parts() -> None:
     old = read_identity({"step": "quantize", "params": make().params})
     assert {change.part for change in changes(old, make())} == {"schema", "inputs", "tools", "code"}

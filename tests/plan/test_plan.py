@@ -16,12 +16,12 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 def plan_of(recipe: str = MODEL_RECIPE) -> Plan:
-    """The plan of a project with this recipe."""
+    """Return the plan of a project with this recipe."""
     write_pipeline(recipe)
     return load_plan()
 
 
-def test_a_job_knows_all_that_decides_its_bytes() -> None:
+def test_a_job_has_all_that_decides_its_bytes() -> None:
     job = plan_of().jobs["small:shards"]
     assert isinstance(job, Job)
     assert (job.full_name, job.step, job.is_layout) == ("small:shards", "shard_weights", False)
@@ -33,7 +33,7 @@ def test_a_job_knows_all_that_decides_its_bytes() -> None:
     assert str(job.location()) == "recipes/small.yaml:4:3"
 
 
-def test_what_a_target_says_about_itself_is_shown_and_decides_no_bytes() -> None:
+def test_the_about_text_of_a_target_is_shown_and_decides_no_bytes() -> None:
     plain = plan_of().jobs["small:again"]
     told = plan_of(MODEL_RECIPE.replace("  again:\n", "  again:\n    about: shards of shards\n")).jobs["small:again"]
     assert isinstance(plain, Job)
@@ -59,13 +59,13 @@ def test_the_time_of_a_step_is_bounded_by_its_target_else_its_recipe_else_by_def
     assert limits("resources: {minutes: 30, silent_minutes: 7}\n" + of_one) == [(30, 7), (30, 2.5)]
 
 
-def test_inputs_come_before_what_needs_them_else_the_recipe_s_order_is_kept() -> None:
+def test_inputs_come_before_their_consumers_else_the_recipe_s_order_is_kept() -> None:
     recipe = MODEL_RECIPE.replace("targets:\n", "targets:\n  last: {step: shard_weights, inputs: {model: again}}\n")
     assert list(plan_of(recipe).jobs) == [f"small:{name}" for name in ("model", "shards", "again", "last", "flat")]
 
 
 def chain(links: int, first: str = "model") -> list[str]:
-    """Lines of targets, each of which needs the one before it."""
+    """Return the lines of targets, each with the one before it as input."""
     names = [first, *(f"t{number}" for number in range(links))]
     pairs = zip(names[1:], names[:-1], strict=True)
     return [f"  {name}: {{step: shard_weights, inputs: {{model: {source}}}}}" for name, source in pairs]
@@ -82,7 +82,7 @@ def test_a_chain_of_targets_may_be_longer_than_the_stack(order: int) -> None:
     assert Lookup(plan).current("small:t1499") is None
 
 
-def test_a_long_cycle_is_told_in_one_line_of_bounded_length() -> None:
+def test_a_long_cycle_is_reported_in_one_line_of_bounded_length() -> None:
     with pytest.raises(
         RecipeError, match=r"recipes/small.yaml:\d+:\d+: targets.t\d+.inputs: dependency cycle: "
     ) as caught:
@@ -107,7 +107,7 @@ def test_an_unknown_word_is_answered_with_the_nearest(word: str, fix: str) -> No
     assert (caught.value.fact, caught.value.fix) == (f"no target is called '{word}'", fix)
 
 
-def test_a_recipe_that_the_pipeline_does_not_list_is_told_from_a_target_that_is_not_there() -> None:
+def test_an_unknown_recipe_and_an_unknown_target_have_different_errors() -> None:
     for word, fix in (("smal:shards", "did you mean 'small'?"), ("other:shards", "add its file to the recipes of")):
         with pytest.raises(RecipeError, match=f"no recipe is called '{word[:5].rstrip(':')}'") as caught:
             plan_of().resolve(word)
@@ -120,7 +120,7 @@ def test_a_pattern_means_all_that_fits_it() -> None:
     assert plan.selected(["sha*"]) == ["small:model", "small:shards"]
 
 
-def test_what_is_selected_comes_with_all_that_it_needs() -> None:
+def test_selected_targets_come_with_all_their_inputs() -> None:
     plan = plan_of()
     assert plan.selected(["again"]) == ["small:model", "small:shards", "small:again"]
     assert plan.selected(["model", "shards"]) == ["small:model", "small:shards"]
@@ -150,7 +150,7 @@ def test_recipes_have_names_of_their_own() -> None:
     [([], ["small"]), (["shards"], ["small"]), (["nothing"], ["small"]), (["small:shards"], ["small"]),
      (["small", "broken"], None), (["broken:shards"], None), (["brokn:shards"], None), (["shar*"], None), (None, None)],
 )  # fmt: skip
-def test_only_recipes_that_the_words_speak_of_are_read(words: list[str] | None, read: list[str] | None) -> None:
+def test_only_recipes_that_the_words_refer_to_are_read(words: list[str] | None, read: list[str] | None) -> None:
     write_pipeline()
     text = Path("pipeline.yaml").read_text()
     Path("pipeline.yaml").write_text(text.replace("recipes:\n", "recipes:\n  broken: recipes/broken.yaml\n"))
@@ -161,7 +161,7 @@ def test_only_recipes_that_the_words_speak_of_are_read(words: list[str] | None, 
         assert list(dict.fromkeys(job.loaded.name for job in load_plan(words=words).jobs.values())) == read
 
 
-def test_a_step_that_cannot_be_loaded_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_cannot_be_loaded_is_reported_with_its_location(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         raise SyntaxError("invalid syntax (shard_weights.py, line 3)")
 
@@ -176,7 +176,7 @@ def test_the_steps_are_the_files_in_their_folder() -> None:
     assert "__init__" not in known_steps()
 
 
-def test_a_tool_without_a_pin_is_told() -> None:
+def test_a_tool_without_a_pin_is_reported() -> None:
     write_pipeline()
     Path("pipeline.yaml").write_text(Path("pipeline.yaml").read_text().replace("  protobuf", "  # protobuf"))
     with pytest.raises(RecipeError) as caught:

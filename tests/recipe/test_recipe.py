@@ -30,12 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(text: str, name: str = "recipes/x.yaml") -> LoadedRecipe:
-    """Load a recipe that says this."""
+    """Load a recipe with this text."""
     Path(name).write_text(text)
     return load_recipe("x", Path(name))
 
 
-def test_a_recipe_has_sources_and_targets_with_their_places() -> None:
+def test_a_recipe_has_sources_and_targets_with_their_locations() -> None:
     loaded = load(BASE)
     target = loaded.recipe.targets["encoder"]
     assert (target.step, target.inputs) == ("export_encoder", {"checkpoint": "checkpoint"})
@@ -54,7 +54,7 @@ def test_a_recipe_that_extends_another_says_only_what_differs() -> None:
     assert str(loaded.document.location(("targets", "encoder", "params", "dynamic_axes"))) == "recipes/base.yaml:8:39"
 
 
-def test_a_path_is_seen_from_the_file_that_it_is_written_in() -> None:
+def test_a_path_is_relative_to_the_file_that_contains_it() -> None:
     Path("recipes/base.yaml").write_text(BASE)
     loaded = load("extends: ../base.yaml\nsources: {checkpoint: {file: mine.nemo}}", "recipes/sub/x.yaml")
     assert NamedSource(loaded, "checkpoint").path == Path("recipes/sub/mine.nemo")
@@ -62,7 +62,7 @@ def test_a_path_is_seen_from_the_file_that_it_is_written_in() -> None:
     assert loaded.lock_file == Path("recipes/sub/x.lock.yaml")
 
 
-def test_what_is_extended_can_extend_and_a_target_can_be_taken_away() -> None:
+def test_an_extended_recipe_can_extend_and_a_target_can_be_removed() -> None:
     Path("recipes/a.yaml").write_text(BASE)
     Path("recipes/b.yaml").write_text("extends: a.yaml\ntargets: {more: {step: s}, encoder: {params: {opset: 18}}}\n")
     loaded = load("extends: b.yaml\ntargets: {encoder: null}\n")
@@ -70,7 +70,7 @@ def test_what_is_extended_can_extend_and_a_target_can_be_taken_away() -> None:
     assert load("extends: b.yaml\n").recipe.targets["encoder"].params == {"opset": 18, "dynamic_axes": True}
 
 
-def test_a_cycle_of_recipes_is_told() -> None:
+def test_a_cycle_of_recipes_is_reported() -> None:
     Path("recipes/a.yaml").write_text("extends: x.yaml\n" + BASE)
     with pytest.raises(RecipeError, match=r"recipes/a.yaml:1:10: extends: 'x.yaml' leads back to itself"):
         load("extends: a.yaml\n")
@@ -112,14 +112,14 @@ def test_a_source_is_one_thing(source: str, problem: str) -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_a_login_in_a_url_is_told_where_to_put_it() -> None:
+def test_the_fix_for_a_login_in_a_url_is_netrc() -> None:
     with pytest.raises(RecipeError) as caught:
         load(f"sources: {{s: {{url: 'https://user:secret@host/f'}}}}\n{BASE[BASE.index('targets') :]}")
     assert caught.value.fix == "put them into ~/.netrc: machine HOST login USER password PASSWORD"
 
 
 @pytest.mark.parametrize("text", ["targets: {}", "sources: {a: {file: x}}"])
-def test_a_recipe_that_makes_nothing_is_refused(text: str) -> None:
+def test_a_recipe_without_targets_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="a recipe needs a target or a layout"):
         load(text)
 
@@ -131,7 +131,7 @@ def test_the_pipeline_names_recipes_and_pins() -> None:
     assert pipeline.tools == {"onnx": "1.23.2"}
 
 
-def test_a_pin_that_yaml_takes_for_a_number_is_told_to_be_put_in_quotes() -> None:
+def test_the_fix_for_a_pin_that_yaml_reads_as_a_number_is_quotes() -> None:
     Path("pipeline.yaml").write_text("default: x\nrecipes: {x: recipes/x.yaml}\ntools: {numpy: 2.4}\n")
     with pytest.raises(
         RecipeError, match=r"pipeline.yaml:3:16: tools.numpy: must be a text, got 2.4\n  fix: put the value in"
@@ -160,7 +160,7 @@ def test_no_recipe_is_called_as_a_folder_of_the_store(name: str) -> None:
         ("dist: cache/dist", "'cache' and 'dist' must not be inside one another"),
     ],
 )
-def test_results_lie_where_nothing_else_can_be_taken_for_them(places: str, problem: str) -> None:
+def test_folders_of_results_contain_no_other_files(places: str, problem: str) -> None:
     Path("pipeline.yaml").write_text(f"default: x\nrecipes: {{x: recipes/x.yaml}}\ntools: {{}}\n{places}\n")
     with pytest.raises(RecipeError, match=problem):
         load_pipeline()
@@ -173,7 +173,7 @@ def test_results_may_lie_on_another_disk(places: str) -> None:
 
 
 @pytest.mark.parametrize("section", ["sources", "targets", "layouts"])
-def test_a_name_that_no_file_system_would_take_is_told_with_its_place(section: str) -> None:
+def test_a_name_that_is_too_long_for_a_file_system_is_reported_with_its_location(section: str) -> None:
     value = "{file: a}" if section == "sources" else "{step: s}"
     loaded = load(f"{section}:\n  {'n' * 100}: {value}\n{'' if section == 'targets' else 'targets: {a: {step: s}}'}\n")
     assert "n" * 100 in getattr(loaded.recipe, section)
@@ -233,7 +233,7 @@ def test_a_chain_of_recipes_is_bounded_and_one_within_the_bound_is_read() -> Non
         ("''", r"recipes: cannot be read: Is a directory"),
     ],
 )
-def test_what_cannot_be_extended_is_told(base: str, fact: str) -> None:
+def test_a_file_that_cannot_be_extended_is_reported(base: str, fact: str) -> None:
     Path("recipes/loop.yaml").symlink_to("loop.yaml")
     Path("recipes/mine.yaml").symlink_to("x.yaml")
     os.mkfifo("recipes/pipe.yaml")

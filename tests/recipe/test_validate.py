@@ -42,12 +42,12 @@ def check(tmp_path: Path, text: str) -> Outer:
     return validate(Outer, read_yaml(tmp_path / "x.yaml"))
 
 
-def test_what_is_right_becomes_the_model_with_defaults(tmp_path: Path) -> None:
+def test_a_valid_document_becomes_the_model_with_defaults(tmp_path: Path) -> None:
     found = check(tmp_path, "count: 2\ninner: {a: {share: 1, names: [x, y]}}\n")
     assert found == Outer(count=2, inner={"a": Inner(share=1.0, names=("x", "y"))})
 
 
-def test_what_is_left_out_is_all_defaults_or_told_to_be_missing(tmp_path: Path) -> None:
+def test_an_absent_value_is_all_defaults_or_reported_as_missing(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("targets:\n  one: {}\n")
     document = read_yaml(tmp_path / "x.yaml")
     assert validate(Inner, document, ("targets", "one", "params")) == Inner()
@@ -85,14 +85,14 @@ def test_what_is_left_out_is_all_defaults_or_told_to_be_missing(tmp_path: Path) 
         ),
     ],
 )
-def test_what_is_wrong_is_told_as_its_author_reads_it(tmp_path: Path, text: str, fact: str, fix: str) -> None:
+def test_a_mistake_is_reported_in_words_of_yaml(tmp_path: Path, text: str, fact: str, fix: str) -> None:
     with pytest.raises(RecipeError) as caught:
         check(tmp_path, text)
     assert caught.value.fact == f"{tmp_path / 'x.yaml'}:{fact}"
     assert caught.value.fix == fix
 
 
-def test_a_long_value_is_not_repeated(tmp_path: Path) -> None:
+def test_a_long_value_is_not_quoted(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         check(tmp_path, f"count: {'x' * 100}")
     assert "got" not in caught.value.fact
@@ -117,7 +117,9 @@ def test_a_long_value_is_not_repeated(tmp_path: Path) -> None:
     ],
     ids=lambda text: text[:20],
 )
-def test_hostile_values_are_told_in_one_printable_line_of_bounded_length(tmp_path: Path, text: str, fact: str) -> None:
+def test_hostile_values_are_reported_in_one_printable_line_of_bounded_length(
+    tmp_path: Path, text: str, fact: str
+) -> None:
     with pytest.raises(RecipeError) as caught:
         check(tmp_path, text)
     assert caught.value.fact.removeprefix(f"{tmp_path / 'x.yaml'}:").startswith(fact)
@@ -125,6 +127,6 @@ def test_hostile_values_are_told_in_one_printable_line_of_bounded_length(tmp_pat
     assert caught.value.fact.isprintable()
 
 
-def test_the_nearest_word_is_offered_else_another_way() -> None:
+def test_the_fix_is_the_nearest_word_else_another_move() -> None:
     assert did_you_mean("shard_weight", ["shard_weights", "other"], "look") == "did you mean 'shard_weights'?"
     assert did_you_mean("nothing", ["shard_weights"], "look") == "look"

@@ -14,7 +14,7 @@ from artifacts.recipe.yaml_locations import MOST_BYTES, YamlDocument, merge, rea
 
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Reads a text as YAML, as from the file x.yaml."""
+    """Read a text as YAML, as if from the file x.yaml."""
     monkeypatch.chdir(tmp_path)
 
     def read_text(text: str, name: str = "x.yaml") -> YamlDocument:
@@ -40,7 +40,7 @@ def test_scalars_are_read_as_yaml_1_2_reads_them(read: Any, text: str, value: ob
     assert type(found) is type(value)
 
 
-def test_every_value_knows_its_place(read: Any) -> None:
+def test_every_value_has_its_location(read: Any) -> None:
     document = read("a: 1\nb:\n  c: [x, yy]\n  d:\n")
     assert str(document.location(("a",))) == "x.yaml:1:4"
     assert str(document.location(("b", "c", 1))) == "x.yaml:3:10"
@@ -82,14 +82,14 @@ def test_every_value_knows_its_place(read: Any) -> None:
         (f"a: {'{a: ' * 100_000}\n", "x.yaml:1:200: nested more than 50 deep"),
     ],
 )
-def test_what_is_not_yaml_is_told_with_its_place(read: Any, text: str, fact: str) -> None:
+def test_a_text_that_is_not_yaml_is_reported_with_its_location(read: Any, text: str, fact: str) -> None:
     with pytest.raises(RecipeError) as caught:
         read(text)
     assert caught.value.fact.startswith(fact)
     assert caught.value.fix
 
 
-def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_not_text_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such file"):
         read_yaml(tmp_path / "x.yaml")
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
@@ -102,7 +102,7 @@ def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["/dev/zero", "fifo", "link", "socket", "loop", "a\0b", "x" * 300, "/".join(["y"] * 3000)]
 )
-def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_file_that_is_not_regular_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo("fifo")
     Path("link").symlink_to("/dev/zero")
@@ -123,7 +123,7 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
         read_yaml(path)
 
 
-def test_a_file_in_another_encoding_is_told_and_a_mark_at_its_beginning_is_no_part_of_it(tmp_path: Path) -> None:
+def test_a_file_in_another_encoding_is_reported_and_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")
     document = read_yaml(path)
@@ -143,7 +143,7 @@ def test_the_time_of_a_merge_grows_with_its_size_alone(tmp_path: Path) -> None:
     document = read_yaml(path)
     began = time.monotonic()
     merged = merge(document, document)
-    assert time.monotonic() - began < 5  # to look at all places for each value takes minutes
+    assert time.monotonic() - began < 5  # a search of all locations for each value takes minutes
     assert merged.value == document.value
     assert merged.locations == document.locations
 
@@ -161,7 +161,7 @@ def test_a_merge_joins_mappings_and_replaces_the_rest(read: Any) -> None:
     assert base.value["c"] == 3
 
 
-def test_a_merged_value_has_the_place_where_it_was_written(read: Any) -> None:
+def test_a_merged_value_has_the_location_where_it_was_written(read: Any) -> None:
     base = read("a: {x: 1, y: {deep: 1}}\nb: 2\n", "base.yaml")
     over = read("# comment\na:\n  y: 3\n", "over.yaml")
     merged = merge(base, over)

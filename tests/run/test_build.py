@@ -14,53 +14,53 @@ from artifacts.store.journal import Entry
 from small_model import MODEL_RECIPE, write_pipeline
 
 
-class Heard:
-    """A listener who remembers."""
+class RecordingListener:
+    """A listener that records the events."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.events: list[str] = []
         self.builds: list[Build] = []
 
     def started(self, target: str, why: list[str]) -> None:
-        """A step began."""
-        self.said.append(f"started {target}: {'; '.join(why)}")
+        """Record a start."""
+        self.events.append(f"started {target}: {'; '.join(why)}")
 
     def progressed(self, target: str, message: str, done: int | None, total: int | None) -> None:
-        """A step is at work."""
+        """Ignore progress."""
 
     def ended(self, outcome: Outcome) -> None:
-        """A target is done."""
-        self.said.append(f"ended {outcome.target}: {outcome.status}")
+        """Record an outcome."""
+        self.events.append(f"ended {outcome.target}: {outcome.status}")
 
 
 @pytest.fixture
-def heard(here: Path) -> Iterator[Heard]:
-    """Who listens to the builds of a test."""
-    heard = Heard()
-    yield heard
-    for build in heard.builds:
+def listener(here: Path) -> Iterator[RecordingListener]:
+    """The listener of a test's builds."""
+    listener = RecordingListener()
+    yield listener
+    for build in listener.builds:
         build.close()
 
 
-def start(heard: Heard) -> Build:
-    """A new invocation."""
-    heard.builds.append(Build(load_plan(), heard, lambda: GIB))
-    return heard.builds[-1]
+def start(listener: RecordingListener) -> Build:
+    """Return the build of a new invocation."""
+    listener.builds.append(Build(load_plan(), listener, lambda: GIB))
+    return listener.builds[-1]
 
 
-def test_a_target_is_built_once_and_found_again_by_the_next_invocation(heard: Heard) -> None:
-    build = start(heard)
+def test_a_target_is_built_once_and_is_current_in_the_next_invocation(listener: RecordingListener) -> None:
+    build = start(listener)
     assert not build.is_current("small:shards")
     build.make("small:model")
     outcome = build.make("small:shards")
     assert (outcome.status, outcome.metrics["shards"]) == ("built", 3)
     assert outcome.peak_bytes > 10_000_000
-    assert heard.said == [
+    assert listener.events == [
         "ended small:model: found",
         "started small:shards: it was never built",
         "ended small:shards: built",
     ]
-    again = start(heard)
+    again = start(listener)
     assert again.is_current("small:model")
     assert again.is_current("small:shards")
     unchanged = Outcome("small:shards", "unchanged", outcome.bytes, metrics=outcome.metrics)
@@ -69,12 +69,12 @@ def test_a_target_is_built_once_and_found_again_by_the_next_invocation(heard: He
     assert [entry.outcome for entry in again.journal.read()] == ["built"]
 
 
-def test_what_the_store_has_is_restored_and_the_journal_says_why(heard: Heard) -> None:
-    build = start(heard)
+def test_an_artifact_in_the_store_is_restored_and_the_journal_says_why(listener: RecordingListener) -> None:
+    build = start(listener)
     build.make("small:model")
     build.make("small:shards")
     Path("cache/small/shards").unlink()
-    again = start(heard)
+    again = start(listener)
     assert not again.is_current("small:shards")
     assert again.make("small:shards").status == "restored"
     entry = again.journal.last("small:shards")
@@ -83,18 +83,18 @@ def test_what_the_store_has_is_restored_and_the_journal_says_why(heard: Heard) -
     assert again.is_current("small:shards")
 
 
-def test_an_input_that_is_not_made_is_asked_for(heard: Heard) -> None:
+def test_an_input_that_is_not_built_is_an_error(listener: RecordingListener) -> None:
     with pytest.raises(StoreError) as caught:
-        start(heard).make("small:again")
+        start(listener).make("small:again")
     assert caught.value.fact == "small:again: its input small:shards is not built"
     assert caught.value.fix == "doit small:shards"
 
 
-def test_a_failure_is_told_noted_and_leaves_nothing(heard: Heard) -> None:
+def test_a_failure_is_reported_and_recorded_and_leaves_nothing(listener: RecordingListener) -> None:
     shutil.rmtree("recipes/model")
     Path("recipes/model").mkdir()
     Path("recipes/model/encoder-model.onnx").write_bytes(b"not a model")
-    build = start(heard)
+    build = start(listener)
     build.make("small:model")
     with pytest.raises(StepError, match=r"^small:shards: encoder-model.onnx"):
         build.make("small:shards")
@@ -106,14 +106,14 @@ def test_a_failure_is_told_noted_and_leaves_nothing(heard: Heard) -> None:
     assert not Path("cache/actions").exists()
 
 
-def test_the_memory_a_target_needs_is_declared_or_learned_or_unknown(heard: Heard) -> None:
+def test_the_memory_a_target_needs_is_declared_or_learned_or_unknown(listener: RecordingListener) -> None:
     write_pipeline(MODEL_RECIPE.replace("  again:\n", "  again:\n    resources: {memory_gib: 2.5}\n"))
-    build = start(heard)
+    build = start(listener)
     jobs = [build.plan.jobs[f"small:{name}"] for name in ("shards", "again")]
     assert all(isinstance(job, Job) for job in jobs)
     assert [build.needed_bytes(job) for job in jobs if isinstance(job, Job)] == [None, int(2.5 * GIB)]
     write_pipeline("resources: {memory_gib: 1}\n" + MODEL_RECIPE)
-    for_all = start(heard)
+    for_all = start(listener)
     assert [for_all.needed_bytes(job) for job in for_all.plan.jobs.values() if isinstance(job, Job)] == [GIB] * 3
     for peak in (100, 300, 200):
         build.journal.write(Entry("small:shards", "built", "k", peak_bytes=peak))
@@ -121,27 +121,29 @@ def test_the_memory_a_target_needs_is_declared_or_learned_or_unknown(heard: Hear
     assert [build.needed_bytes(job) for job in jobs if isinstance(job, Job)] == [300, int(2.5 * GIB)]
 
 
-def test_a_layout_is_laid_out_and_put_right(heard: Heard) -> None:
-    build = start(heard)
+def test_a_layout_is_laid_out_and_repaired(listener: RecordingListener) -> None:
+    build = start(listener)
     for name in build.plan.jobs:
         build.make(name)
     laid_out = Path("dist/small/flat")
     assert len(list(laid_out.iterdir())) == 7
     (laid_out / "encoder-model.onnx").unlink()
-    again = start(heard)
+    again = start(listener)
     assert not again.is_current("small:flat")
     assert again.make("small:flat").status == "restored"
     assert len(list(laid_out.iterdir())) == 7
 
 
-def test_what_does_not_come_to_an_end_was_interrupted(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = start(heard)
+def test_a_target_that_does_not_end_is_interrupted(
+    listener: RecordingListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = start(listener)
     build.make("small:model")
 
     def interrupt(target: str, why: list[str]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(heard, "started", interrupt)
+    monkeypatch.setattr(listener, "started", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build.make("small:shards")
     assert build.outcomes["small:shards"].status == "interrupted"

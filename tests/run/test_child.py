@@ -51,7 +51,7 @@ def ask(
 
 
 def answer(folder: Path) -> dict[str, Any]:
-    """What the child answered."""
+    """Return the answer of the child."""
     result: dict[str, Any] = json.loads((folder / "result.json").read_bytes())
     return result
 
@@ -67,7 +67,7 @@ def test_the_answer_lists_metrics_seconds_memory_processor_and_what_confined_it(
     ]
 
 
-def test_what_runs_is_the_source_and_not_older_bytecode_of_the_same_second(folder: Path, package: Path) -> None:
+def test_the_source_runs_and_not_older_bytecode_of_the_same_second(folder: Path, package: Path) -> None:
     own = folder / "package"
     shutil.copytree(package, own)
     step = own / "artifacts" / "steps" / "write_text.py"
@@ -98,7 +98,7 @@ def test_a_child_without_its_parent_does_nothing(folder: Path, package: Path) ->
 
 
 def test_every_line_of_progress_is_whole_however_long_the_message(folder: Path, package: Path) -> None:
-    reader_would_block = 1 << 20  # the pipe holds less than 2000 long messages, so these must be short
+    reader_would_block = 1 << 20  # a pipe contains fewer than 2000 long messages, so these must be short
     code, said = ask_while_reading(folder, package)
     assert code == 0
     lines = [json.loads(line) for line in said]
@@ -108,7 +108,7 @@ def test_every_line_of_progress_is_whole_however_long_the_message(folder: Path, 
 
 
 def ask_while_reading(folder: Path, package: Path) -> tuple[int, list[str]]:
-    """As `ask`, for a step that says more than a pipe holds."""
+    """Do as `ask`, for a step with more progress than a pipe can contain."""
     read_end, write_end = os.pipe()
     spec = {"step": "misbehave", "params": {"how": "talk much"}, "inputs": {}, "tools": {}, "trusted": [], "stamps": {},
             "parent": os.getpid(), "progress": write_end}  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is foretold of sources and records; the walk itself is tried in end_to_end/test_explain.py."""
+"""Predictions for sources and records; those for whole plans are tested in end_to_end/test_explain.py."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from artifacts.run.dry_run import dry_run
 from small_model import MODEL_RECIPE, Quiet, write_pipeline
 
 
-def foretell(*words: str) -> dict[str, tuple[str, list[str]]]:
-    """What would happen to each target, and why."""
+def predict(*words: str) -> dict[str, tuple[str, list[str]]]:
+    """Return the status that each target would have, and why."""
     return {row.target.removeprefix("small:"): (row.status, row.why) for row in dry_run(load_plan(), list(words))}
 
 
 @pytest.mark.usefixtures("here")
-def test_a_source_that_lies_here_is_found_until_a_step_has_read_it_then_left() -> None:
+def test_a_local_source_is_found_until_a_step_has_read_it_then_unchanged() -> None:
     build = Build(load_plan(), Quiet(), lambda: 1 << 30)
-    assert foretell("model") == {"model": ("found", ["it is not locked yet"])}
+    assert predict("model") == {"model": ("found", ["it is not locked yet"])}
     build.make("small:model")
-    assert foretell("model") == {"model": ("found", ["it is not locked yet"])}
+    assert predict("model") == {"model": ("found", ["it is not locked yet"])}
     build.make("small:shards")
     build.close()
-    assert foretell("model") == {"model": ("unchanged", [])}
+    assert predict("model") == {"model": ("unchanged", [])}
 
 
 @pytest.mark.usefixtures("here")
-def test_a_source_that_is_not_here_is_missing_and_nothing_behind_it_is_tried() -> None:
+def test_a_source_that_is_not_here_is_missing_and_its_consumers_are_not_tried() -> None:
     shutil.rmtree("recipes/model")
-    rows = foretell()
+    rows = predict()
     assert rows["model"] == ("missing", ["recipes/small.yaml:2:3: sources.model: no folder at 'recipes/model'"])
     assert rows["shards"] == rows["flat"] == ("not tried", rows["model"][1])
 
 
 @pytest.mark.usefixtures("here")
-def test_a_pinned_address_is_fetched_and_what_follows_is_known_already() -> None:
+def test_a_pinned_address_is_fetched_and_its_consumers_are_predicted() -> None:
     pin = hashlib.sha256(b"model").hexdigest()
     source = f"{{url: 'http://127.0.0.1:9/model.onnx', sha256: {pin}}}"
     write_pipeline(MODEL_RECIPE.replace("{folder: model}", source))
-    rows = foretell()
+    rows = predict()
     assert rows["model"] == ("fetched", [])
     assert rows["shards"] == ("built", ["it was never built"])
     write_pipeline(MODEL_RECIPE.replace("{folder: model}", "{url: 'http://127.0.0.1:9/model.onnx'}"))
-    assert foretell()["shards"] == ("built", ["it was never built", "small:model is fetched first"])
+    assert predict()["shards"] == ("built", ["it was never built", "small:model is fetched first"])
 
 
 @pytest.mark.usefixtures("built_here")
-def test_damage_is_foretold_with_what_it_is_and_what_follows_is_left() -> None:
+def test_damage_is_predicted_in_words_and_its_consumers_may_be_unchanged() -> None:
     path = Path("cache/small/shards/encoder-model.onnx.data.001").resolve()
     path.unlink()
-    rows = foretell()
+    rows = predict()
     assert rows["shards"] == ("built", ["its artifact was damaged: 'encoder-model.onnx.data.001' is missing"])
     assert rows["again"] == (
         "built?",
@@ -63,16 +63,16 @@ def test_damage_is_foretold_with_what_it_is_and_what_follows_is_left() -> None:
 
 
 @pytest.mark.usefixtures("built_here")
-def test_damage_behind_something_that_is_built_is_certain() -> None:
+def test_damage_of_a_target_with_unbuilt_inputs_is_certain() -> None:
     for target in ("shards", "again"):
         next(Path(f"cache/small/{target}/").resolve().glob("*.data.000")).unlink()
-    what, why = foretell()["again"]
+    what, why = predict()["again"]
     assert what == "built"
     assert why == ["its artifact was damaged: 'encoder-model.onnx.data.000' is missing", "small:shards is built first"]
 
 
 @pytest.mark.usefixtures("built_here")
-def test_the_last_build_says_what_to_expect() -> None:
+def test_the_last_build_gives_the_expected_seconds_and_memory() -> None:
     last = {row.target: row.last for row in dry_run(load_plan(), [])}
     assert last["small:model"] is None
     entry = last["small:shards"]

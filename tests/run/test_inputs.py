@@ -16,21 +16,21 @@ from artifacts.run.lookup import Lookup
 
 @pytest.fixture
 def lookup(built_here: Path) -> Lookup:
-    """What is known of a project in which all is built."""
+    """The lookup of a project in which all is built."""
     lookup = Lookup(load_plan())
     assert lookup.current("small:flat") is not None
     return lookup
 
 
 def job_of(lookup: Lookup, name: str) -> Job:
-    """One job of the plan."""
+    """Return a job of the plan."""
     job = lookup.plan.jobs[name]
     assert isinstance(job, Job)
     return job
 
 
-def believe(lookup: Lookup, path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Change a file below what is remembered of it."""
+def rot(lookup: Lookup, path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Change a file's bytes so that its remembered digest stays, as a disk does."""
     digest = lookup.store.memory.digest(path)
     path.chmod(0o644)
     path.write_bytes(change(path.read_bytes()))
@@ -41,12 +41,12 @@ def believe(lookup: Lookup, path: Path, change: Callable[[bytes], bytes]) -> Non
 
 
 def flip(data: bytes) -> bytes:
-    """The bytes with one bit changed."""
+    """Return the bytes with one bit changed."""
     return bytes([data[0] ^ 1]) + data[1:]
 
 
 @pytest.mark.parametrize("name", ["small:shards", "small:again"])
-def test_inputs_that_are_as_their_identity_says_are_held(lookup: Lookup, name: str) -> None:
+def test_unchanged_inputs_pass_the_check(lookup: Lookup, name: str) -> None:
     job = job_of(lookup, name)
     stamps = hash_inputs(lookup, job)
     [(given, files)] = stamps.items()
@@ -55,8 +55,8 @@ def test_inputs_that_are_as_their_identity_says_are_held(lookup: Lookup, name: s
     check_inputs(lookup, job, stamps)
 
 
-def test_a_source_whose_bytes_rotted_is_told_by_its_name(lookup: Lookup) -> None:
-    believe(lookup, Path("recipes/model/encoder-model.onnx"), flip)
+def test_a_source_whose_bytes_rotted_is_reported_by_its_name(lookup: Lookup) -> None:
+    rot(lookup, Path("recipes/model/encoder-model.onnx"), flip)
     with pytest.raises(DamagedError) as caught:
         hash_inputs(lookup, job_of(lookup, "small:shards"))
     assert caught.value.target == "small:model"
@@ -64,8 +64,8 @@ def test_a_source_whose_bytes_rotted_is_told_by_its_name(lookup: Lookup) -> None
     assert caught.value.fix == "doit small:model"
 
 
-def test_an_artifact_whose_bytes_rotted_is_told_by_its_name_and_is_damaged_from_then_on(lookup: Lookup) -> None:
-    believe(lookup, lookup.resolved["small:shards"].path / "encoder-model.onnx", flip)
+def test_an_artifact_whose_bytes_rotted_is_reported_by_its_name_and_stays_damaged(lookup: Lookup) -> None:
+    rot(lookup, lookup.resolved["small:shards"].path / "encoder-model.onnx", flip)
     assert lookup.current("small:shards") is not None
     with pytest.raises(DamagedError) as caught:
         hash_inputs(lookup, job_of(lookup, "small:again"))
@@ -92,7 +92,7 @@ def _remove(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_touch, _add, _add_and_remove, _remove])
-def test_an_input_that_was_touched_since_is_told(lookup: Lookup, change: Callable[[Path], None]) -> None:
+def test_an_input_that_was_touched_since_is_reported(lookup: Lookup, change: Callable[[Path], None]) -> None:
     job = job_of(lookup, "small:shards")
     stamps = hash_inputs(lookup, job)
     time.sleep(0.02)
@@ -115,7 +115,7 @@ def test_an_input_of_many_targets_is_hashed_once_in_a_run(lookup: Lookup) -> Non
 MODULE = f"{STEPS}.shard_weights"
 
 
-def test_code_that_ran_as_its_identity_says_is_held(lookup: Lookup) -> None:
+def test_code_that_ran_as_its_identity_says_passes_the_check(lookup: Lookup) -> None:
     job = job_of(lookup, "small:shards")
     identity, code = lookup.identity(job), read_code(f"{STEPS}.{job.step}", lookup.store.memory)
     assert identity is not None
@@ -125,7 +125,7 @@ def test_code_that_ran_as_its_identity_says_is_held(lookup: Lookup) -> None:
     check_code(lookup, job, identity, earlier, {MODULE: code.files[MODULE]})
 
 
-def test_code_that_ran_and_is_not_that_of_the_identity_is_told(lookup: Lookup) -> None:
+def test_code_that_ran_and_is_not_that_of_the_identity_is_reported(lookup: Lookup) -> None:
     job = job_of(lookup, "small:shards")
     identity, code = lookup.identity(job), read_code(f"{STEPS}.{job.step}", lookup.store.memory)
     assert identity is not None

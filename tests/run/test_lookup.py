@@ -12,18 +12,18 @@ from artifacts.run.lookup import Lookup
 
 @pytest.fixture
 def lookup(built_here: Path) -> Lookup:
-    """What is known of a project in which all is built."""
+    """The lookup of a project in which all is built."""
     return Lookup(load_plan())
 
 
 def job_of(lookup: Lookup, name: str) -> Job:
-    """One job of the plan."""
+    """Return a job of the plan."""
     job = lookup.plan.jobs[name]
     assert isinstance(job, Job)
     return job
 
 
-def test_what_is_built_is_current_and_known(lookup: Lookup) -> None:
+def test_a_built_target_is_current_and_resolved(lookup: Lookup) -> None:
     manifest = lookup.current("small:flat")
     assert manifest is not None
     assert set(lookup.resolved) == set(lookup.plan.jobs), "its inputs were looked at as well"
@@ -38,7 +38,7 @@ def test_nothing_is_current_in_an_empty_cache(lookup: Lookup) -> None:
     assert empty.identity(job_of(lookup, "small:again")) is None
 
 
-def test_what_stands_behind_a_target_decides_whether_it_is_current(lookup: Lookup) -> None:
+def test_a_target_is_current_only_if_its_inputs_are(lookup: Lookup) -> None:
     shutil.rmtree("recipes/model")
     assert lookup.current("small:model") is None
     assert lookup.current("small:flat") is None
@@ -59,7 +59,7 @@ def test_a_path_that_shows_something_else_is_not_current(lookup: Lookup) -> None
         assert lookup.current(f"small:{name}") is None
 
 
-def test_looking_changes_nothing(lookup: Lookup) -> None:
+def test_a_lookup_changes_nothing(lookup: Lookup) -> None:
     def listing() -> list[tuple[Path, int]]:
         return [(path, path.lstat().st_mtime_ns) for path in sorted(Path().rglob("*")) if "digests" not in path.name]
 
@@ -69,7 +69,7 @@ def test_looking_changes_nothing(lookup: Lookup) -> None:
     assert listing() == before
 
 
-def test_why_a_step_runs_is_told_from_what_is_there(lookup: Lookup) -> None:
+def test_the_store_and_the_link_say_why_a_step_runs(lookup: Lookup) -> None:
     job = job_of(lookup, "small:shards")
     lookup.current("small:shards")
     identity = lookup.identity(job)

@@ -1,4 +1,4 @@
-"""Downloads, forgotten recipes and leftovers; artifacts are tried in end_to_end/test_damage.py."""
+"""Downloads, forgotten recipes and leftovers; artifacts are tested in end_to_end/test_damage.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEEDED, ADDRESS = "a" * 64, "http://127.0.0.1:9/model.bin"
 
 
 def put(path: str, size: int) -> Path:
-    """A file of so many bytes."""
+    """Make a file of so many bytes."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(bytes(size))
     return Path(path)
@@ -44,7 +44,7 @@ def test_downloads_that_no_source_is_pinned_to_are_dropped() -> None:
     )
 
 
-def test_what_is_on_its_way_is_kept() -> None:
+def test_a_partial_download_is_kept() -> None:
     write_pipeline(MODEL_RECIPE.replace("{folder: model}", f"{{url: '{ADDRESS}'}}"))
     from artifacts.sources.find import partial_folder
 
@@ -55,7 +55,7 @@ def test_what_is_on_its_way_is_kept() -> None:
     assert part.exists()
 
 
-def test_what_killed_runs_left_is_dropped_and_nothing_of_others() -> None:
+def test_leftovers_of_killed_runs_are_dropped_and_no_other_file() -> None:
     left = [
         put("cache/staging/key.abc/files/half.bin", 100),
         put("cache/artifacts/.removed.abc/content/files/f", 10),
@@ -82,7 +82,7 @@ def test_a_target_that_no_recipe_has_any_more_loses_its_path() -> None:
     assert Path("cache/small/shards").is_symlink()
 
 
-def test_nothing_is_dropped_while_a_build_is_at_work() -> None:
+def test_nothing_is_dropped_while_a_build_runs() -> None:
     user = Store(Path("cache")).use()
     with pytest.raises(StoreError, match="is in use by a build"):
         collect_garbage(load_plan())
@@ -103,7 +103,7 @@ LEFT = (
 OTHERS = ("cache/small/.target.swp", "cache/actions/key.json", "dist/small/flat/a")
 
 
-def test_what_is_unfinished_is_removed_and_nothing_else() -> None:
+def test_unfinished_files_are_removed_and_no_other_file() -> None:
     write_pipeline(MODEL_RECIPE)
     for name in (*LEFT, *OTHERS):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def test_what_is_unfinished_is_removed_and_nothing_else() -> None:
     assert all(Path(name).exists() for name in OTHERS)
 
 
-def test_where_nothing_is_left_nothing_is_made() -> None:
+def test_without_leftovers_no_file_is_made() -> None:
     write_pipeline(MODEL_RECIPE)
     clear_leftovers(Lookup(load_plan()))
     assert not Path("cache/guard").exists()

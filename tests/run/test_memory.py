@@ -12,7 +12,7 @@ from artifacts.run.memory import MemoryBudget, free_bytes, free_in_groups, kerne
 
 
 def most_at_once(budget: MemoryBudget, needs: list[int | None]) -> tuple[int, int]:
-    """Runs a job for each need, all at once. Returns the most that ran together and the most bytes they declared."""
+    """Run a job for each need, all at once. Return the most jobs together, and their most bytes."""
     lock = threading.Lock()
     running: list[int] = []
     most = [0, 0]
@@ -111,7 +111,7 @@ def test_the_tightest_group_of_version_2_binds(machine: Machine) -> None:
     assert free_in_groups(machine.proc) == GIB
 
 
-def test_pages_of_files_that_can_be_given_up_count_as_free(machine: Machine) -> None:
+def test_reclaimable_pages_of_files_count_as_free(machine: Machine) -> None:
     machine.mount("cgroup2", "/", "0::/\n")
     machine.group(".", memory__max=str(4 * GIB), memory__current=str(3 * GIB), memory__stat=f"inactive_file {GIB}\n")
     assert free_in_groups(machine.proc) == 2 * GIB
@@ -133,7 +133,7 @@ def test_a_container_sees_its_own_group_as_the_root(machine: Machine) -> None:
     assert free_in_groups(machine.proc) == 2 * GIB
 
 
-def test_a_hierarchy_of_other_things_than_memory_is_not_asked(machine: Machine) -> None:
+def test_a_hierarchy_without_memory_is_not_read(machine: Machine) -> None:
     machine.mount("cgroup", "/", "4:cpu:/\n", "rw,cpu")
     machine.group(".", memory__limit_in_bytes="5", memory__usage_in_bytes="0", memory__stat="")
     assert free_in_groups(machine.proc) is None

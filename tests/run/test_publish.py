@@ -13,7 +13,7 @@ from artifacts.store.store import Store
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store that remembers digests."""
+    """A store with a memory of digests."""
     return Store(tmp_path / "cache")
 
 
@@ -60,7 +60,7 @@ def test_a_layout_that_cannot_be_copied_leaves_the_old_one_and_nothing_else(tmp_
     assert (place / "old").read_bytes() == b"1"
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path: Path, store: Store) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path, store: Store) -> None:
     place = tmp_path / "dist" / "flat"
     left = place.parent / ".flat.abcd1234.unfinished" / "new"
     left.mkdir(parents=True)
@@ -88,7 +88,7 @@ def test_a_copy_is_not_hashed_a_second_time(tmp_path: Path, store: Store) -> Non
     assert not read
 
 
-def test_a_link_in_the_place_of_a_layout_is_replaced_and_not_followed(tmp_path: Path, store: Store) -> None:
+def test_a_link_instead_of_a_layout_is_replaced_and_not_followed(tmp_path: Path, store: Store) -> None:
     place = tmp_path / "dist" / "flat"
     place.parent.mkdir()
     place.symlink_to(tmp_path / "nowhere")

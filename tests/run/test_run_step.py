@@ -20,7 +20,7 @@ SCOPED = {"signal a parent"} if landlock_version() < 6 else set()
 
 
 class Run:
-    """Runs a step in a folder, and keeps what it said."""
+    """Run a step in a folder, and record its progress."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,12 +39,12 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the small steps."""
+    """A runner of the small steps."""
     monkeypatch.setitem(module.FIXED, "PYTHONPATH", str(package))
     return Run(tmp_path)
 
 
-def test_a_step_gives_files_metrics_and_what_it_took(run: Run) -> None:
+def test_a_step_gives_files_metrics_seconds_and_memory(run: Run) -> None:
     result = run("write_text", {"text": "x", "lines": 3, "seconds": 0.3})
     [path] = run.folder.glob("staging*/files/text.txt")
     assert path.read_text() == "x\n" * 3
@@ -63,19 +63,19 @@ def test_inputs_reach_the_step_by_their_names(run: Run) -> None:
 
 
 def test_progress_comes_while_the_step_runs(run: Run) -> None:
-    came: list[float] = []
+    times: list[float] = []
 
-    class Said(list[tuple[str, int | None, int | None]]):
-        """Notes when it was told."""
+    class TimedProgress(list[tuple[str, int | None, int | None]]):
+        """List that records the time of each message."""
 
         def append(self, words: tuple[str, int | None, int | None]) -> None:
-            came.append(time.monotonic())
+            times.append(time.monotonic())
             super().append(words)
 
-    run.said = Said()
+    run.said = TimedProgress()
     run("write_text", {"lines": 3, "seconds": 0.6})
     assert run.said == [("writing", 0, 3), ("writing", 1, 3), ("writing", 2, 3)]
-    assert came[2] - came[0] > 0.25
+    assert times[2] - times[0] > 0.25
 
 
 def test_a_step_sees_a_fixed_environment_and_an_empty_folder_of_its_own(
@@ -116,7 +116,9 @@ def test_a_step_sees_a_fixed_environment_and_an_empty_folder_of_its_own(
         ("link its folder", StepCrashError, "replaced its folder by something else"),
     ],
 )
-def test_a_step_that_ends_badly_is_told_by_what_it_did(run: Run, how: str, kind: type[Exception], fact: str) -> None:
+def test_a_step_that_ends_badly_is_reported_with_its_cause(
+    run: Run, how: str, kind: type[Exception], fact: str
+) -> None:
     with pytest.raises(kind, match=fact):
         run("misbehave", {"how": how})
 
@@ -128,7 +130,7 @@ def test_a_step_that_never_ends_is_stopped_at_its_limit(run: Run) -> None:
     assert told.value.fix.startswith("raise resources.minutes of this target, or read '")
 
 
-def test_a_step_that_falls_silent_is_stopped_and_one_that_reports_is_not(run: Run) -> None:
+def test_a_step_without_progress_is_stopped_and_one_that_reports_is_not(run: Run) -> None:
     run.limits = Limits(minutes=5, silent_minutes=0.03)
     assert run("write_text", {"lines": 40, "seconds": 4}).seconds >= 4
     with pytest.raises(
@@ -137,7 +139,7 @@ def test_a_step_that_falls_silent_is_stopped_and_one_that_reports_is_not(run: Ru
         run("misbehave", {"how": "fall silent"})
 
 
-def test_what_is_not_a_line_of_progress_is_left_out(run: Run) -> None:
+def test_a_line_that_is_not_progress_is_ignored(run: Run) -> None:
     assert run("misbehave", {"how": "babble"}).files
     assert run.said == [("misbehaving", None, None), ("still here", 7, None)]
 
@@ -161,9 +163,9 @@ def test_a_step_gets_no_secret_no_file_of_others_and_no_socket(run: Run) -> None
         result = run("reach_out", reached, source=home / "source")
     assert result.unconfined == ()
     [path] = run.folder.glob("staging*/files/came.json")
-    came = json.loads(path.read_text())
-    assert {name for name, how in came.items() if how == "done"} == {"read an input"} | SCOPED
-    assert len(came) == 21
+    times = json.loads(path.read_text())
+    assert {name for name, how in times.items() if how == "done"} == {"read an input"} | SCOPED
+    assert len(times) == 21
     after = (home / "victim").stat()
     assert (after.st_mode, after.st_mtime_ns, after.st_size) == (before.st_mode, before.st_mtime_ns, before.st_size)
     assert sorted(found.name for found in home.rglob("*")) == ["empty", "secret", "source", "victim"]
@@ -187,7 +189,7 @@ def test_a_local_version_is_the_version(run: Run, package: Path) -> None:
         run("write_text", {}, {"torchlike": "2.13"})
 
 
-def test_what_is_printed_goes_to_the_log(run: Run) -> None:
+def test_printed_text_goes_to_the_log(run: Run) -> None:
     with pytest.raises(StepCrashError):
         run("misbehave", {"how": "raise"})
     assert "Traceback (most recent call last):" in run.log.read_text()
@@ -228,7 +230,7 @@ def test_an_answer_that_no_record_can_hold_is_a_crash_of_the_step(change: dict[s
 
 
 @pytest.mark.parametrize("answer", [b"[" * 100_000, b'{"files":' * 100_000, b"\xff", b""])
-def test_an_answer_that_is_none_is_a_crash_of_the_step(tmp_path: Path, answer: bytes) -> None:
+def test_a_malformed_answer_is_a_crash_of_the_step(tmp_path: Path, answer: bytes) -> None:
     (tmp_path / "result.json").write_bytes(answer)
     (tmp_path / "log").write_text("what the step printed")
     last = module._LastProgress(lambda *_words: None)

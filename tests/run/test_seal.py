@@ -13,7 +13,7 @@ from artifacts.run.seal import UnsealableError, seal
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """What a step wrote: a file, and one in a folder."""
+    """Output of a step: a file, and one in a folder."""
     (tmp_path / "out" / "inner").mkdir(parents=True)
     (tmp_path / "out" / "a.bin").write_bytes(b"a")
     (tmp_path / "out" / "inner" / "b.bin").write_bytes(b"bb")
@@ -29,7 +29,7 @@ def test_files_are_named_by_their_bytes_and_made_read_only(out: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "link to a folder", "second name", "pipe"])
-def test_what_is_not_a_file_of_its_own_is_refused_and_left(out: Path, kind: str) -> None:
+def test_anything_but_a_file_of_its_own_is_refused_and_left(out: Path, kind: str) -> None:
     victim = out.parent / "victim"
     victim.write_bytes(b"victim")
     victim.chmod(0o600)
@@ -48,7 +48,7 @@ def test_what_is_not_a_file_of_its_own_is_refused_and_left(out: Path, kind: str)
     assert victim.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_link_in_the_place_of_the_folder_is_refused(out: Path) -> None:
+def test_a_link_instead_of_the_folder_is_refused(out: Path) -> None:
     moved = out.rename(out.with_name("elsewhere"))
     out.symlink_to(moved)
     with pytest.raises(UnsealableError, match="replaced its folder"):
@@ -62,7 +62,7 @@ def test_a_name_that_no_manifest_can_show_is_refused(out: Path, name: bytes) -> 
         seal(out)
 
 
-def test_nothing_is_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     with pytest.raises(UnsealableError, match="the step wrote no file"):
         seal(tmp_path)
@@ -76,7 +76,7 @@ def test_folders_are_open_to_their_owner_and_written_by_nobody_else(out: Path) -
     assert [(out / name).stat().st_mode & 0o7777 for name in ("inner", "open")] == [0o700, 0o755]
 
 
-def test_what_takes_for_ever_to_seal_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_take_days_to_hash_are_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (out / "holes").open("wb") as file:
         file.truncate(1 << 43)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 42))

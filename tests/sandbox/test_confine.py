@@ -70,7 +70,7 @@ def test_without_landlock_namespaces_confine_it_where_they_are_allowed(folder: P
                     "PermissionError", "2", "3.0"]  # fmt: skip
 
 
-def test_a_kernel_with_none_of_them_is_told(folder: Path) -> None:
+def test_a_kernel_without_any_mechanism_is_reported(folder: Path) -> None:
     first = """
 def missing(*_):
     raise OSError(38, "not here")

@@ -18,7 +18,7 @@ restrict_files([Path("/usr"), Path("/lib"), Path("/lib64"), Path("/bin"), Path("
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with three: one to be read, one to be written, and one that is neither."""
+    """A folder with three folders: a readable one, a writable one, and one that is neither."""
     for name in ("read", "write", "neither"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @needs_landlock
-def test_only_what_is_named_can_be_read(folder: Path) -> None:
+def test_only_named_files_can_be_read(folder: Path) -> None:
     assert tell_confined(
         folder,
         LEAVE,
@@ -39,7 +39,7 @@ def test_only_what_is_named_can_be_read(folder: Path) -> None:
 
 
 @needs_landlock
-def test_only_what_is_named_so_can_be_written(folder: Path) -> None:
+def test_only_writable_files_can_be_written(folder: Path) -> None:
     said = tell_confined(
         folder,
         LEAVE,
@@ -71,6 +71,6 @@ def test_programs_that_it_starts_are_confined_too(folder: Path) -> None:
     ) == ["1", "b'read'"]
 
 
-def test_a_kernel_without_it_is_told(folder: Path) -> None:
+def test_a_kernel_without_landlock_is_an_error(folder: Path) -> None:
     without = "from artifacts.sandbox import landlock\nlandlock.landlock_version = lambda: 0\n"
     assert tell_confined(folder, without, "landlock.restrict_files([], [])") == ["OSError"]

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_home_is_empty_but_for_what_is_needed(folder: Path) -> None:
+def test_a_home_is_empty_but_for_needed_files(folder: Path) -> None:
     assert tell_confined(
         folder,
         VIEW,
@@ -53,7 +53,7 @@ def test_only_the_folder_that_is_writable_can_be_written(folder: Path) -> None:
     assert (folder / "other/file").read_text() == "other"
 
 
-def test_the_network_is_gone(folder: Path) -> None:
+def test_there_is_no_network(folder: Path) -> None:
     assert tell_confined(
         folder, VIEW, "sorted(name for _, name in socket.if_nameindex())", "socket.create_connection(('127.0.0.1', 9))"
     ) == ["['lo']", "OSError"]

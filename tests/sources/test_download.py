@@ -40,7 +40,7 @@ def test_a_download_goes_on_in_the_same_run_through_any_number_of_breaks(
     assert "broke off after 1000000 of 5120000 bytes; it is tried again in 0.0 s" in caplog.text
 
 
-def test_what_arrived_is_kept_and_continued_by_the_next_run(url: str, server: FileServer, tmp_path: Path) -> None:
+def test_a_partial_file_is_kept_and_continued_by_the_next_run(url: str, server: FileServer, tmp_path: Path) -> None:
     server.break_after = [1_000_000, 500_000, 0, 2_000_000]
     for arrived in (1_000_000, 1_500_000, 1_500_000, 3_500_000):
         error = refusal(url, tmp_path)
@@ -95,7 +95,7 @@ def test_a_part_that_is_longer_than_the_file_is_begun_anew(url: str, server: Fil
         "\0",
     ],
 )
-def test_a_part_of_which_nothing_is_known_is_not_continued(
+def test_a_part_without_a_valid_validator_is_not_continued(
     url: str, server: FileServer, tmp_path: Path, validator: str | None
 ) -> None:
     (tmp_path / "part").write_bytes(b"of another file")
@@ -106,7 +106,7 @@ def test_a_part_of_which_nothing_is_known_is_not_continued(
     assert server.gets(PATH)[0].range is None
 
 
-def test_what_an_earlier_run_had_whole_is_taken_unless_it_is_not_what_is_pinned(
+def test_a_whole_file_of_an_earlier_run_is_used_unless_the_pin_differs(
     url: str, server: FileServer, tmp_path: Path
 ) -> None:
     (tmp_path / "whole").write_bytes(b"earlier")
@@ -115,7 +115,7 @@ def test_what_an_earlier_run_had_whole_is_taken_unless_it_is_not_what_is_pinned(
     assert len(server.gets(PATH)) == 1
 
 
-def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
+def test_an_invalid_address_is_reported(tmp_path: Path) -> None:
     assert "cannot be fetched" in refusal("http://127.0.0.1:9/x", tmp_path, patience=QUICK).fact
     assert "(3 tries)" not in refusal("http://127.0.0.1:9/x", tmp_path, patience=QUICK).fact, "nothing there: one try"
     assert "cannot be fetched" in refusal("http://no such host/x", tmp_path).fact
@@ -130,7 +130,7 @@ def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "seconds"), [(429, 0), (500, 0), (502, 0), (503, 0), (504, 0), (408, 0), (429, 1), (503, 1)]
 )
-def test_what_may_pass_is_tried_again_after_the_time_that_the_server_asks_for(
+def test_a_failure_that_may_pass_is_tried_again_after_the_server_s_pause(
     url: str, server: FileServer, tmp_path: Path, status: int, seconds: int
 ) -> None:
     server.once[PATH] = [(status, {"Retry-After": "0"}), (status, {"Retry-After": str(seconds)})]
@@ -140,7 +140,7 @@ def test_what_may_pass_is_tried_again_after_the_time_that_the_server_asks_for(
     assert len(server.gets(PATH)) == 3
 
 
-def test_a_server_that_asks_for_too_long_a_pause_is_told(url: str, server: FileServer, tmp_path: Path) -> None:
+def test_a_server_that_asks_for_too_long_a_pause_is_reported(url: str, server: FileServer, tmp_path: Path) -> None:
     server.once[PATH] = [(429, {"Retry-After": "3600"})]
     error = refusal(url, tmp_path, patience=QUICK)
     assert error.fact == f"'{url}' answers 429 Too Many Requests, and asks to wait 3600 s"
@@ -161,13 +161,15 @@ def test_a_server_that_asks_for_too_long_a_pause_is_told(url: str, server: FileS
         f"1 Jan 2026 0:0:0 -{'9' * 20}",
     ],
 )
-def test_a_pause_that_is_none_is_ours(url: str, server: FileServer, tmp_path: Path, said: str) -> None:
+def test_an_invalid_pause_is_replaced_by_our_own(url: str, server: FileServer, tmp_path: Path, said: str) -> None:
     server.once[PATH] = [(503, {"Retry-After": said})]
     assert arrive(url, tmp_path).sha256 == SHA256
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 501, 204, 304, 302])
-def test_what_will_not_pass_is_not_tried_again(url: str, server: FileServer, tmp_path: Path, status: int) -> None:
+def test_a_failure_that_will_not_pass_is_not_tried_again(
+    url: str, server: FileServer, tmp_path: Path, status: int
+) -> None:
     server.answers[PATH] = (status, {})
     assert f"' answers {status}" in refusal(url, tmp_path, patience=QUICK).fact
     assert len(server.gets(PATH)) == 1

@@ -1,4 +1,4 @@
-"""What lies on this disk, and how it is pinned. What is fetched is tried in end_to_end/test_sources.py."""
+"""Sources on this disk, and their pins. Downloads are tested in end_to_end/test_sources.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(sources: str) -> LoadedRecipe:
-    """A recipe with these sources."""
+    """Load a recipe with these sources."""
     Path("recipes/x.yaml").write_text(f"sources: {sources}\ntargets: {{t: {{step: s}}}}\n")
     return load_recipe("x", Path("recipes/x.yaml"))
 
@@ -62,7 +62,7 @@ def test_a_folder_is_its_files_with_their_names() -> None:
     assert find(loaded, "s").content != first.content
 
 
-def test_what_no_digest_would_see_in_a_folder_is_refused() -> None:
+def test_a_file_in_a_folder_that_no_digest_covers_is_refused() -> None:
     loaded = load("{s: {folder: speech}}")
     Path("elsewhere").mkdir()
     Path("recipes/speech/clips").symlink_to(Path("elsewhere").absolute())
@@ -75,7 +75,7 @@ def test_what_no_digest_would_see_in_a_folder_is_refused() -> None:
         find(loaded, "s")
 
 
-def test_a_lock_is_held() -> None:
+def test_a_changed_source_differs_from_its_lock() -> None:
     loaded = load("{a: {file: model.nemo}}")
     content = find(loaded, "a").content
     assert look(loaded, "a") is None
@@ -102,7 +102,7 @@ def test_a_lock_is_held() -> None:
         ("{a: {folder: speech}}", "the folder 'recipes/speech' is empty", "put its files there"),
     ],
 )
-def test_what_is_missing_is_told_with_the_way_to_get_it(sources: str, fact: str, fix: str) -> None:
+def test_a_missing_source_is_reported_with_its_hint(sources: str, fact: str, fix: str) -> None:
     loaded = load(sources)
     for attempt in (find, look):
         with pytest.raises(StoreError) as caught:
@@ -113,7 +113,7 @@ def test_what_is_missing_is_told_with_the_way_to_get_it(sources: str, fact: str,
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket", "nothing"])
-def test_what_is_not_a_regular_file_is_refused_alone_and_in_a_folder(kind: str) -> None:
+def test_a_file_that_is_not_regular_is_refused_alone_and_in_a_folder(kind: str) -> None:
     path = Path("recipes/speech/odd")
     if kind == "pipe":
         os.mkfifo(path)
@@ -149,7 +149,7 @@ def test_what_is_not_a_regular_file_is_refused_alone_and_in_a_folder(kind: str) 
         ("/.hidden", ".hidden"),
     ],
 )
-def test_a_download_has_a_name_that_every_disk_can_hold(server: FileServer, path: str, name: str) -> None:
+def test_a_download_has_a_name_that_is_short_enough_for_every_disk(server: FileServer, path: str, name: str) -> None:
     server.any_path = b"data"
     loaded = load(f'{{a: {{url: "{server.address}{path}"}}}}')
     found = find(loaded, "a")
@@ -158,7 +158,7 @@ def test_a_download_has_a_name_that_every_disk_can_hold(server: FileServer, path
     assert [file.name for file in Path("cache/downloads").glob("*/*") if file.is_file()] == [name]
 
 
-def test_each_address_has_its_own_place_for_what_is_under_way() -> None:
+def test_each_address_has_its_own_folder_for_a_partial_download() -> None:
     loaded = load(
         "{a: {url: 'https://host/x'}, b: {url: 'https://host/y'}, c: {hf: o/n@r, file: x}, d: {hf: o/n@q, file: x}}"
     )

@@ -16,13 +16,13 @@ from small_server import CERTIFICATE, FileServer
 
 
 def fetched(url: str, authorization: str | None = None) -> bytes:
-    """The body of an address."""
+    """Return the body of an address."""
     with get(url, {}, authorization, 1, 5.0) as answer:
         return b"".join(answer.chunks())
 
 
 def refusal(url: str, authorization: str | None = None) -> RefusedError:
-    """The error of an address that is refused."""
+    """Return the error of an address that is refused."""
     with pytest.raises(RefusedError) as caught:
         fetched(url, authorization)
     assert "secret" not in caught.value.fact + caught.value.fix
@@ -30,7 +30,7 @@ def refusal(url: str, authorization: str | None = None) -> RefusedError:
 
 
 def redirect(server: FileServer, path: str, target: str, status: int = 302) -> str:
-    """Lets a path of the server redirect, and returns its address."""
+    """Let a path of the server redirect, and return its address."""
     server.answers[path] = (status, {"Location": target})
     return server.address + path
 
@@ -99,7 +99,7 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(
     assert "SSL_CERT_FILE" in error.fix
 
 
-def test_a_slow_server_is_left_over_https_as_well(tls_server: FileServer) -> None:
+def test_the_connection_to_a_slow_server_ends_over_https_as_well(tls_server: FileServer) -> None:
     def drip(write: object) -> None:
         assert callable(write)
         write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -173,14 +173,14 @@ def test_netrc_names_another_file_and_a_broken_one_shows_no_secret(
     assert f"{tmp_path} cannot be read, so no login is taken from it" in caplog.text
 
 
-def test_who_has_no_login_is_told_where_to_put_it(server: FileServer) -> None:
+def test_the_fix_for_a_missing_login_is_netrc(server: FileServer) -> None:
     server.answers["/a"] = (401, {"WWW-Authenticate": 'Basic realm="x"'})
     assert "~/.netrc" in refusal(f"{server.address}/a").fix
 
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str | None]]]:
-    """A proxy that answers by itself, and what it was asked for."""
+    """A proxy with its own answers, and the requests that it got."""
     asked: list[tuple[str, str | None]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -229,7 +229,7 @@ def test_a_host_without_a_proxy_is_asked_itself(
     assert proxy == []
 
 
-def test_ipv6_is_spoken(server: FileServer) -> None:
+def test_ipv6_is_supported(server: FileServer) -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     try:

@@ -57,12 +57,12 @@ def test_more_than_the_announced_length_is_an_error(url: str, server: FileServer
 
 
 @pytest.mark.parametrize("said", ["abc", "-5", "5, 6", "", "5.0", "0x5"])
-def test_a_length_that_is_none_is_told(url: str, server: FileServer, tmp_path: Path, said: str) -> None:
+def test_an_invalid_length_is_reported(url: str, server: FileServer, tmp_path: Path, said: str) -> None:
     server.raw[PATH] = lambda write: write(head(f"Content-Length: {said}") + b"abcde")
     assert f"'{url}' announces a length of '" in refusal(url, tmp_path).fact
 
 
-def test_a_length_that_is_said_twice_is_one_length(url: str, server: FileServer, tmp_path: Path) -> None:
+def test_a_repeated_length_is_one_length(url: str, server: FileServer, tmp_path: Path) -> None:
     server.raw[PATH] = lambda write: write(head("Content-Length: 5", "Content-Length: 5") + b"abcde")
     assert arrive(url, tmp_path).is_whole
     server.raw[PATH] = lambda write: write(head("Content-Length: 5", "Content-Length: 6") + b"abcde")
@@ -142,7 +142,9 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123
         ('[{"error": "https://host/?t=secret"}]', "X.ONNX", "", "is a text, not the file; it begins with: [{"),
     ],
 )
-def test_what_cannot_be_the_file_is_named(body: str, name: str, content_type: str, fault: str, tmp_path: Path) -> None:
+def test_a_body_that_cannot_be_the_file_is_reported(
+    body: str, name: str, content_type: str, fault: str, tmp_path: Path
+) -> None:
     (tmp_path / "body").write_text(body, encoding="utf-8")
     told = page_fault(tmp_path / "body", name, content_type)
     assert told is not None
@@ -169,7 +171,7 @@ def test_what_cannot_be_the_file_is_named(body: str, name: str, content_type: st
         (b"the version https://git-lfs.github.com/spec/v1", "x.txt", ""),
     ],
 )
-def test_what_may_be_the_file_is_left(body: bytes, name: str, content_type: str, tmp_path: Path) -> None:
+def test_a_body_that_may_be_the_file_is_accepted(body: bytes, name: str, content_type: str, tmp_path: Path) -> None:
     (tmp_path / "body").write_bytes(body)
     assert page_fault(tmp_path / "body", name, content_type) is None
 
@@ -185,7 +187,7 @@ def test_many_comments_take_no_time(tmp_path: Path) -> None:
     (tmp_path / "body").write_text("<!---->" * 580 + "x")
     started = time.process_time()
     assert page_fault(tmp_path / "body", "x.txt", "") is None
-    assert time.process_time() - started < 5  # a pattern that goes back for each would take for ever
+    assert time.process_time() - started < 5  # a pattern that backtracks for each comment would not end
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ QUICK = Patience(least_bytes=1000, seconds=5.0, tries=5, pause_seconds=0.01)
 
 @pytest.fixture(autouse=True)
 def hub(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
-    """The server as the hub, with a file in a repository."""
+    """A server that acts as the hub, with a file in a repository."""
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
     template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -34,7 +34,7 @@ def arrive(folder: Path, pin: str | None = None, repository: str = "owner/name@m
 
 
 def refusal(folder: Path, pin: str | None = None, repository: str = "owner/name@main") -> StoreError:
-    """The error of a download that fails."""
+    """Return the error of a download that fails."""
     with pytest.raises(StoreError) as caught:
         arrive(folder, pin, repository)
     assert "\n" not in caught.value.fact + caught.value.fix
@@ -43,7 +43,7 @@ def refusal(folder: Path, pin: str | None = None, repository: str = "owner/name@
 
 
 def linked(hub: FileServer, target: str, *, size: int | None = None, sha256: str = "x") -> None:
-    """Let the file be a large one, which lies at another address."""
+    """Make the file a large one, which has another address."""
     headers = {"Location": target, "X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{sha256}"'}
     headers |= {"X-Linked-Size": str(size)} if size is not None else {}
     hub.answers[BRANCH] = hub.answers[AT_COMMIT] = (302, headers)
@@ -94,7 +94,7 @@ def test_a_redirect_that_only_the_get_meets_takes_no_token_along(
     assert [one.token for one in other_server.asked] == [None]
 
 
-def test_what_arrived_is_held_to_the_hub_s_sha256_and_size(
+def test_a_download_is_compared_with_the_hub_s_sha256_and_size(
     hub: FileServer, other_server: FileServer, tmp_path: Path
 ) -> None:
     url = f"{other_server.address}/signed?key=secret"
@@ -110,7 +110,7 @@ def test_what_arrived_is_held_to_the_hub_s_sha256_and_size(
     assert arrive(tmp_path, pin=SHA256).sha256 == SHA256, "the recipe's own pin is enough"
 
 
-def test_a_length_that_only_the_hub_says_is_held_to(hub: FileServer, other_server: FileServer, tmp_path: Path) -> None:
+def test_a_length_that_only_the_hub_says_is_compared(hub: FileServer, other_server: FileServer, tmp_path: Path) -> None:
     other_server.raw["/b"] = lambda write: write(b"HTTP/1.1 200 OK\r\n\r\n" + DATA[:1000])
     linked(hub, f"{other_server.address}/b", size=len(DATA))
     assert "broke off after 1000 of 512000 bytes" in refusal(tmp_path).fact
@@ -121,7 +121,7 @@ def test_a_length_that_only_the_hub_says_is_held_to(hub: FileServer, other_serve
     assert "the hub says 512000" in refusal(tmp_path).fact
 
 
-def test_what_was_whole_of_another_version_is_fetched_anew(hub: FileServer, tmp_path: Path) -> None:
+def test_a_whole_file_of_another_version_is_fetched_anew(hub: FileServer, tmp_path: Path) -> None:
     (tmp_path / "whole").write_bytes(b"earlier")
     assert arrive(tmp_path).path.read_bytes() == DATA
 
@@ -134,7 +134,7 @@ def test_a_part_of_another_version_is_not_continued(hub: FileServer, tmp_path: P
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_that_is_busy_is_asked_again(hub: FileServer, tmp_path: Path, status: int) -> None:
+def test_a_busy_hub_is_tried_again(hub: FileServer, tmp_path: Path, status: int) -> None:
     hub.once[BRANCH] = [(status, {"Retry-After": "0"})] * 2
     hub.once[AT_COMMIT] = [(status, {"Retry-After": "0"})]
     assert arrive(tmp_path).sha256 == SHA256
@@ -143,7 +143,7 @@ def test_a_hub_that_is_busy_is_asked_again(hub: FileServer, tmp_path: Path, stat
     assert refusal(tmp_path).fact.endswith(", and asks to wait 4000 s")
 
 
-def test_what_is_not_the_hub_is_told(hub: FileServer, tmp_path: Path) -> None:
+def test_a_server_that_is_not_the_hub_is_reported(hub: FileServer, tmp_path: Path) -> None:
     hub.extra = {"X-Repo-Commit": "", "Content-Type": "text/html"}
     hub.files[BRANCH] = b"<html>sign in to this network</html>"
     error = refusal(tmp_path)
@@ -152,13 +152,11 @@ def test_what_is_not_the_hub_is_told(hub: FileServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a--b/c", "../..", "a/b.git", "-a/b"])
-def test_a_name_that_the_hub_does_not_allow_is_told(tmp_path: Path, name: str) -> None:
+def test_a_name_that_the_hub_does_not_allow_is_reported(tmp_path: Path, name: str) -> None:
     assert refusal(tmp_path, repository=f"{name}@main").fact.startswith(f"'{name}' is not a repository name: ")
 
 
-def test_no_try_is_made_where_the_hub_is_not_to_be_asked(
-    hub: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_tried_in_offline_mode(hub: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert refusal(tmp_path).fix == "unset HF_HUB_OFFLINE"
     assert hub.asked == []

@@ -26,12 +26,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(sources: str) -> LoadedRecipe:
-    """A recipe with these sources."""
+    """Load a recipe with these sources."""
     Path("recipes/x.yaml").write_text(f"sources: {sources}\ntargets: {{t: {{step: s}}}}\n")
     return load_recipe("x", Path("recipes/x.yaml"))
 
 
-def test_what_was_locked_to_other_bytes_meanwhile_is_refused() -> None:
+def test_a_source_that_was_locked_to_other_bytes_meanwhile_is_refused() -> None:
     loaded = load("{a: {file: model.nemo}}")
     lock_source(NamedSource(loaded, "a"), "1" * 64)
     with pytest.raises(StoreError, match=f"'recipes/model.nemo' has sha256 {'2' * 64}, .*x.lock.yaml pins {'1' * 64}"):
@@ -74,7 +74,7 @@ def test_sources_that_are_used_at_once_are_all_locked() -> None:
     assert {name: pinned_digest(NamedSource(loaded, name))[0] for name in names} == digests
 
 
-def test_a_source_that_cannot_be_locked_is_told_with_the_pin_that_needs_no_lock(
+def test_the_fix_for_a_source_that_cannot_be_locked_is_a_pin_in_the_recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def flock(_file: object, _how: int) -> None:
@@ -92,7 +92,7 @@ def test_a_source_that_cannot_be_locked_is_told_with_the_pin_that_needs_no_lock(
 
 
 @pytest.mark.parametrize("lock", ["sources: [a]\n", "sources: {a: {sha256: 12}}\n", "a: b\n", "{", "sources: {a: }\n"])
-def test_a_lock_file_that_is_none_is_told(lock: str) -> None:
+def test_a_malformed_lock_file_is_reported(lock: str) -> None:
     loaded = load("{a: {file: model.nemo}}")
     Path("recipes/x.lock.yaml").write_text(lock)
     with pytest.raises(RecipeError, match=r"recipes/x.lock.yaml:\d+:\d+: "):

@@ -14,7 +14,7 @@ Write = Callable[[bytes], object]
 
 
 def drip(first: bytes, rest: bytes) -> Callable[[Write], None]:
-    """Writes `first` at once, then byte after byte."""
+    """Write `first` at once, then byte after byte."""
 
     def play(write: Write) -> None:
         write(first)
@@ -38,7 +38,7 @@ def drip(first: bytes, rest: bytes) -> Callable[[Write], None]:
     ],
     ids=["body", "body without a length", "headers", "chunk's length", "second chunk", "status", "silence"],
 )
-def test_a_server_that_sends_next_to_nothing_is_left_and_told(
+def test_the_connection_to_a_server_that_sends_too_little_ends_with_an_error(
     url: str, server: FileServer, tmp_path: Path, play: Callable[[Write], None]
 ) -> None:
     server.raw[PATH] = play
@@ -53,7 +53,7 @@ def test_a_server_that_sends_next_to_nothing_is_left_and_told(
     assert len(server.gets(PATH)) == 2
 
 
-def test_a_slow_server_that_brings_enough_is_not_left(url: str, server: FileServer, tmp_path: Path) -> None:
+def test_the_connection_to_a_slow_server_that_sends_enough_stays(url: str, server: FileServer, tmp_path: Path) -> None:
     server.files[PATH] = DATA[: 20 << 14]
     server.pause_seconds = 0.05
     patience = Patience(least_bytes=1000, seconds=0.3, tries=1)

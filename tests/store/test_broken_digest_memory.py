@@ -21,7 +21,7 @@ ONE = hashlib.sha256(b"one").hexdigest()
 
 
 def write(path: Path, data: bytes) -> Path:
-    """A file that was last touched long enough ago to be remembered."""
+    """Write a file with a time that is old enough for its digest to be remembered."""
     path.write_bytes(data)
     time.sleep(SETTLED_SECONDS * 1.5)
     return path
@@ -29,7 +29,7 @@ def write(path: Path, data: bytes) -> Path:
 
 @pytest.mark.parametrize("column", ["file", "kind", "value", "noted", "checksum"])
 @pytest.mark.parametrize("damaged", ["'\"no end'", "NULL", "7", "x'ff00'", "{} || ' '", "replace({}, '1', '2')"])
-def test_a_row_with_damage_in_any_column_is_not_believed(tmp_path: Path, column: str, damaged: str) -> None:
+def test_a_row_with_damage_in_any_column_is_not_used(tmp_path: Path, column: str, damaged: str) -> None:
     path = write(tmp_path / "f", b"one")
     memory = DigestMemory(tmp_path / "m")
     memory.digest(path)
@@ -55,7 +55,7 @@ def remembered(tmp_path: Path, count: int) -> list[Path]:
 
 
 def hashed(memory: DigestMemory, paths: list[Path]) -> int:
-    """How many of these files the memory has to hash. Checks all digests."""
+    """Check all digests, and return how many of these files the memory has to hash."""
     read: list[Path] = []
 
     def compute(path: Path) -> str:
@@ -68,7 +68,7 @@ def hashed(memory: DigestMemory, paths: list[Path]) -> int:
     return len(read)
 
 
-def test_one_flipped_bit_anywhere_gives_no_wrong_digest_and_is_mended(tmp_path: Path) -> None:
+def test_one_flipped_bit_anywhere_gives_no_wrong_digest_and_is_repaired(tmp_path: Path) -> None:
     paths = remembered(tmp_path, 6)
     good = (tmp_path / "m").read_bytes()
     bits = random.Random(0)
@@ -112,7 +112,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_database_is_replaced_and_told_in_one_line(
+def test_a_broken_database_is_replaced_and_reported_in_one_line(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = remembered(tmp_path, 3)
@@ -135,7 +135,7 @@ def test_garbage_beside_the_database_changes_no_digest(tmp_path: Path, suffix: s
     assert hashed(DigestMemory(tmp_path / "m"), paths) == 0
 
 
-def test_a_database_that_another_process_locks_for_ever_is_waited_for_so_long(
+def test_the_wait_for_a_database_that_another_process_locks_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.3)

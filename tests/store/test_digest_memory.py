@@ -19,7 +19,7 @@ ONE = hashlib.sha256(b"one").hexdigest()
 
 
 def write(path: Path, data: bytes) -> Path:
-    """A file that was last touched long enough ago to be remembered."""
+    """Write a file with a time that is old enough for its digest to be remembered."""
     path.write_bytes(data)
     time.sleep(SETTLED_SECONDS * 1.5)
     return path
@@ -63,7 +63,7 @@ def test_a_file_that_was_touched_just_now_is_not_remembered(tmp_path: Path) -> N
     assert memory.digest(path) == hashlib.sha256(b"one").hexdigest()
 
 
-def test_what_was_hashed_elsewhere_can_be_noted(tmp_path: Path) -> None:
+def test_a_digest_that_was_computed_elsewhere_can_be_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "f", b"one")
     memory = DigestMemory(tmp_path / "m")
     memory.note(path, "as noted")
@@ -71,7 +71,7 @@ def test_what_was_hashed_elsewhere_can_be_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b"no database at all" * 100, b"SQLite format 3\0" + bytes(5000)])
-def test_a_torn_memory_is_begun_anew(tmp_path: Path, torn: bytes) -> None:
+def test_a_torn_memory_is_replaced(tmp_path: Path, torn: bytes) -> None:
     path = write(tmp_path / "f", b"one")
     (tmp_path / "m").write_bytes(torn)
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_a_torn_memory_is_begun_anew(tmp_path: Path, torn: bytes) -> None:
     assert not read, "the second one could remember"
 
 
-def test_a_memory_that_is_torn_while_it_is_used_is_done_without(tmp_path: Path) -> None:
+def test_a_memory_that_is_torn_while_it_is_used_costs_no_digest(tmp_path: Path) -> None:
     path = write(tmp_path / "f", b"one")
     memory = DigestMemory(tmp_path / "m")
     memory.digest(path)
@@ -93,14 +93,14 @@ def test_a_memory_that_is_torn_while_it_is_used_is_done_without(tmp_path: Path) 
     assert memory.digest(path) == hashlib.sha256(b"one").hexdigest()
 
 
-def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+def test_a_memory_that_cannot_be_written_costs_no_digest(tmp_path: Path) -> None:
     path = write(tmp_path / "f", b"one")
     (tmp_path / "in the way").write_text("")
     memory = DigestMemory(tmp_path / "in the way" / "m")
     assert memory.digest(path) == hashlib.sha256(b"one").hexdigest()
 
 
-def test_many_threads_and_memories_come_to_the_same(tmp_path: Path) -> None:
+def test_many_threads_and_memories_give_the_same_digests(tmp_path: Path) -> None:
     paths = [tmp_path / f"f{index}" for index in range(40)]
     for index, path in enumerate(paths):
         path.write_bytes(bytes([index]) * 1000)
@@ -120,7 +120,7 @@ def test_many_threads_and_memories_come_to_the_same(tmp_path: Path) -> None:
     assert found == [right] * 40
 
 
-def test_what_is_remembered_is_corrected_by_the_bytes(tmp_path: Path) -> None:
+def test_a_remembered_digest_is_corrected_by_the_bytes(tmp_path: Path) -> None:
     path = write(tmp_path / "f", b"one")
     memory = DigestMemory(tmp_path / "m")
     memory.note(path, "as believed")
@@ -157,7 +157,7 @@ def test_a_file_that_is_written_while_it_is_hashed_is_not_remembered(tmp_path: P
 
 @pytest.fixture
 def coarse_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk whose stamps are whole seconds, as those of ext3 are."""
+    """A disk with stamps in whole seconds, as on ext3."""
     image, place = tmp_path / "image", tmp_path / "disk"
     place.mkdir()
     with image.open("wb") as file:
@@ -172,7 +172,7 @@ def coarse_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_file_changed_twice_within_a_second_is_not_believed_where_stamps_are_seconds(coarse_disk: Path) -> None:
+def test_a_file_changed_twice_within_a_second_is_read_again_where_stamps_are_seconds(coarse_disk: Path) -> None:
     path = coarse_disk / "f"
     memory = DigestMemory(coarse_disk / "m")
     for _ in range(20):  # until both changes fall into one second

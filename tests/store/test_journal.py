@@ -11,7 +11,7 @@ import pytest
 from artifacts.store.journal import Entry, Journal, Status
 
 
-def test_what_was_written_is_read_oldest_first_with_its_time(tmp_path: Path) -> None:
+def test_entries_are_read_oldest_first_with_their_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "cache" / "journal.jsonl")
     assert list(journal.read()) == []
     journal.write(Entry("x:a", "built", "k1", ["because"], "step", 10, 1.5, 2000))
@@ -45,7 +45,7 @@ def test_a_line_cut_off_by_a_crash_costs_that_line_alone(tmp_path: Path) -> None
     assert [entry.target for entry in journal.read()] == ["x:a", "x:c"]
 
 
-def test_lines_of_another_version_and_nonsense_are_left_out(tmp_path: Path) -> None:
+def test_lines_of_another_version_and_malformed_lines_are_skipped(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.path.write_bytes(
         b'{"target": "x:a"}\n[1]\n\xff\xfe\n{"target": "x:a", "outcome": "o", "key": "k", "new": 1}\n\n'
@@ -87,7 +87,7 @@ def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     assert {entry.key for entry in entries} == {"k" * 500}
 
 
-def test_the_most_memory_of_each_target_is_found_in_one_reading(tmp_path: Path) -> None:
+def test_the_peak_memory_of_all_targets_is_read_once(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     for peak in (5, 9, 7):
         journal.write(Entry("x:a", "built", "k", peak_bytes=peak))
@@ -126,7 +126,7 @@ def test_of_a_very_large_journal_the_newest_part_is_read(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_a_journal_that_is_no_file_is_empty(tmp_path: Path, kind: str) -> None:
+def test_a_journal_that_is_not_a_file_is_empty(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "journal.jsonl"
     if kind == "pipe":
         os.mkfifo(path)

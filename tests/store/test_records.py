@@ -1,4 +1,4 @@
-"""Records of a store: as they are written and read, and those that say something else than they should."""
+"""Records of a store: as they are written and read, and malformed ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def put(store: Store, identity: Identity, data: bytes) -> str:
 
 
 def write_record(store: Store, key: str, action: Any) -> None:
-    """A record whose own digest is right."""
+    """Write a record with the right digest of itself."""
     (store.cache / "actions" / f"{key}.json").write_text(json.dumps({"action": action, "sha256": digest_json(action)}))
 
 
@@ -85,7 +85,7 @@ def test_a_record_with_a_value_of_another_kind_is_none(store: Store, field: str,
 @pytest.mark.parametrize(
     "key", ["", ".", "..", "../actions/x", "/etc/passwd", "k" * 5000, "a\0b", "\udcff", KEY.upper()]
 )
-def test_a_key_that_is_none_has_no_record(store: Store, key: str) -> None:
+def test_an_invalid_key_has_no_record(store: Store, key: str) -> None:
     assert store.action(key) is None
 
 
@@ -95,7 +95,7 @@ DEEP = "[" * 200_000 + "]" * 200_000
 @pytest.mark.parametrize(
     "text", [DEEP, '{"action": ' + DEEP + ', "sha256": "x"}', "1" * 10_000, '"', "\0", "[]", "NaN"]
 )
-def test_a_record_that_no_reader_can_take_is_none(store: Store, text: str) -> None:
+def test_a_record_that_no_parser_accepts_is_none(store: Store, text: str) -> None:
     (store.cache / "actions" / f"{KEY}.json").write_text(text)
     assert store.action(KEY) is None
 
@@ -120,7 +120,7 @@ IN_THE_WAY: list[Callable[[Path], None]] = [_folder, _pipe, _loop, Path.unlink]
 
 
 @pytest.mark.parametrize("put_there", IN_THE_WAY)
-def test_what_lies_in_the_place_of_a_record_is_replaced_by_the_next_build(
+def test_anything_else_at_the_path_of_a_record_is_replaced_by_the_next_build(
     store: Store, put_there: Callable[[Path], None]
 ) -> None:
     put_there(store.cache / "actions" / f"{KEY}.json")
@@ -130,7 +130,7 @@ def test_what_lies_in_the_place_of_a_record_is_replaced_by_the_next_build(
 
 
 @pytest.mark.parametrize("put_there", IN_THE_WAY)
-def test_what_lies_in_the_place_of_a_manifest_is_replaced_by_the_next_build(
+def test_anything_else_at_the_path_of_a_manifest_is_replaced_by_the_next_build(
     store: Store, put_there: Callable[[Path], None]
 ) -> None:
     [content] = store.contents()
@@ -140,7 +140,7 @@ def test_what_lies_in_the_place_of_a_manifest_is_replaced_by_the_next_build(
     assert store.damage(content) is None
 
 
-def test_a_link_to_nowhere_in_the_place_of_an_artifact_is_replaced_by_the_next_build(store: Store) -> None:
+def test_a_broken_link_at_the_path_of_an_artifact_is_replaced_by_the_next_build(store: Store) -> None:
     [content] = store.contents()
     shutil.rmtree(store.folder(content))
     store.folder(content).symlink_to("nowhere")
@@ -196,7 +196,7 @@ def test_a_manifest_that_is_nested_too_deep_is_none(store: Store) -> None:
     assert store.manifest(content) is None
 
 
-def test_a_folder_outside_the_store_is_no_artifact(store: Store, tmp_path: Path) -> None:
+def test_a_folder_outside_the_store_is_not_an_artifact(store: Store, tmp_path: Path) -> None:
     shutil.copytree(store.folder(store.contents()[0]), tmp_path / "elsewhere")
     assert store.manifest("../../elsewhere") is None
 
@@ -228,7 +228,7 @@ def test_an_identity_is_read_as_it_was_recorded() -> None:
     assert read_identity(asdict(IDENTITY)) == IDENTITY
 
 
-def test_what_a_record_of_another_schema_lacks_is_empty() -> None:
+def test_missing_parts_in_a_record_of_another_schema_are_empty() -> None:
     old = read_identity({"step": "quantize", "params": {"bits": 8}})
     assert (old.schema, old.params, old.inputs, old.code) == (0, {"bits": 8}, {}, {})
 

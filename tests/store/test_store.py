@@ -42,7 +42,7 @@ def put(store: Store, identity: Identity, files: dict[str, bytes], metrics: Metr
     return manifest.content
 
 
-def test_what_is_sealed_is_found_by_its_key_and_by_its_content(store: Store) -> None:
+def test_a_sealed_artifact_is_found_by_its_key_and_by_its_content(store: Store) -> None:
     content = put(store, K1, {"a.onnx": b"a", "sub/b.data": b"bb"}, {"shards": 2})
     assert store.action(K1.key) == Action(K1, content, {"shards": 2}, 1.5, 1000)
     assert (store.files(content) / "sub" / "b.data").read_bytes() == b"bb"
@@ -54,7 +54,7 @@ def test_what_is_sealed_is_found_by_its_key_and_by_its_content(store: Store) -> 
     assert [key for key, _ in store.actions()] == [K1.key]
 
 
-def test_metrics_keep_the_order_in_which_the_step_told_them(store: Store) -> None:
+def test_metrics_keep_the_order_in_which_the_step_returned_them(store: Store) -> None:
     put(store, K1, {"a.onnx": b"a"}, {"wer_percent": 2, "deletions_percent": 1})
     action = store.action(K1.key)
     assert action is not None
@@ -68,7 +68,7 @@ def test_two_keys_that_give_the_same_bytes_share_one_artifact(store: Store) -> N
     assert [key for key, _ in store.actions()] == sorted((K1.key, K2.key))
 
 
-def test_nothing_is_known_of_what_was_never_sealed(store: Store) -> None:
+def test_an_artifact_that_was_never_sealed_has_no_record(store: Store) -> None:
     assert store.action(K1.key) is None
     assert store.manifest("0" * 64) is None
     assert store.damage("0" * 64) == "its manifest is missing or damaged"
@@ -104,7 +104,7 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGE)
-def test_damage_is_seen_and_what_is_sealed_again_replaces_it(
+def test_damage_is_detected_and_sealing_again_repairs_it(
     store: Store, damage: Callable[[Path], object], said: str
 ) -> None:
     files = {"a": b"abc", "sub/b": b"b"}
@@ -119,7 +119,7 @@ def test_damage_is_seen_and_what_is_sealed_again_replaces_it(
 
 
 @pytest.mark.parametrize("bit", [1, 30, 60, 90, 120])
-def test_a_record_with_one_flipped_bit_is_no_record(store: Store, bit: int) -> None:
+def test_a_record_with_one_flipped_bit_is_ignored(store: Store, bit: int) -> None:
     put(store, K1, {"a": b"a"}, {"wer_percent": 3.25})
     path = store.cache / "actions" / f"{K1.key}.json"
     data = bytearray(path.read_bytes())
@@ -128,7 +128,7 @@ def test_a_record_with_one_flipped_bit_is_no_record(store: Store, bit: int) -> N
     assert store.action(K1.key) is None
 
 
-def test_a_record_of_another_version_is_no_record(store: Store) -> None:
+def test_a_record_of_another_version_is_ignored(store: Store) -> None:
     put(store, K1, {"a": b"a"})
     path = store.cache / "actions" / f"{K1.key}.json"
     action = {**json.loads(path.read_bytes())["action"], "a new field": 1}
@@ -150,7 +150,7 @@ def test_a_staging_folder_is_empty_and_removes_what_an_earlier_holder_left(store
 
 
 @pytest.mark.parametrize("is_link", [True, False])
-def test_what_a_step_puts_where_its_artifact_is_sealed_leads_nowhere(
+def test_a_link_that_a_step_makes_in_its_staging_folder_leads_nowhere(
     store: Store, tmp_path: Path, is_link: bool
 ) -> None:
     elsewhere, staging = tmp_path / "elsewhere", store.stage("a" * 64)
@@ -186,7 +186,7 @@ def test_one_at_a_time_holds_a_key(store: Store) -> None:
     assert [name[1:] for name in held[::2]] == [name[1:] for name in held[1::2]]
 
 
-def test_who_has_to_wait_for_a_key_is_told_so_once(store: Store) -> None:
+def test_a_wait_for_a_key_is_reported_once(store: Store) -> None:
     said: list[str] = []
     got = threading.Event()
 
@@ -204,7 +204,7 @@ def test_who_has_to_wait_for_a_key_is_told_so_once(store: Store) -> None:
     assert said == ["waiting"]
 
 
-def test_the_store_is_held_alone_only_while_nobody_uses_it(store: Store) -> None:
+def test_the_store_can_be_locked_only_while_nobody_uses_it(store: Store) -> None:
     users = [store.use(), store.use()]
     for user in users:
         with pytest.raises(StoreError, match="is in use by a build"), store.alone():
@@ -219,7 +219,7 @@ def test_the_content_is_the_sha256_of_the_manifest_file(store: Store) -> None:
     assert digest_file(store.folder(content) / "manifest.json") == content
 
 
-def test_a_forgotten_action_is_gone_and_its_artifact_is_not(store: Store) -> None:
+def test_a_forgotten_action_is_removed_and_its_artifact_is_not(store: Store) -> None:
     content = put(store, K1, {"a": b"a"})
     store.forget(K1.key)
     store.forget("never there")

@@ -22,7 +22,7 @@ def files(tmp_path: Path) -> list[Path]:
     return found
 
 
-def test_a_path_shows_the_artifact_that_the_target_is_now(tmp_path: Path, files: list[Path]) -> None:
+def test_a_path_shows_the_target_s_artifact(tmp_path: Path, files: list[Path]) -> None:
     link = TargetLink(tmp_path, "tiny", "encoder.fp32")
     assert link.key is None
     assert not link.shows(files[0], ONE)
@@ -66,7 +66,7 @@ def test_a_file_in_the_way_is_replaced_and_a_folder_is_not(tmp_path: Path, files
         link.point("k", files[0], ONE)
 
 
-def test_a_key_that_is_no_key_is_none_of_ours(tmp_path: Path, files: list[Path]) -> None:
+def test_a_malformed_key_is_ignored(tmp_path: Path, files: list[Path]) -> None:
     link = TargetLink(tmp_path, "tiny", "t")
     link.point("k", files[0], ONE)
     for odd in (b"\xff\x00", b"", b"k\n", b"../k", b"k" * 65, b"k" * 1_000_000, b"k\x00"):
@@ -74,7 +74,7 @@ def test_a_key_that_is_no_key_is_none_of_ours(tmp_path: Path, files: list[Path])
         assert link.key is None
 
 
-def test_state_that_is_no_file_is_none_of_ours(tmp_path: Path, files: list[Path]) -> None:
+def test_state_that_is_not_a_file_is_ignored(tmp_path: Path, files: list[Path]) -> None:
     link = TargetLink(tmp_path, "tiny", "t")
     link.manifest_file.parent.mkdir(parents=True)
     for path in (link.manifest_file, link.manifest_file.with_name("t.key")):
