@@ -18,11 +18,12 @@ def test_a_run_says_in_plain_lines_what_happens_and_ends_with_a_table(project: P
     # On a busy machine a step may take so long that its progress is told too: such lines are indented.
     lines = [line.rstrip() for line in ended.out.splitlines() if not line.startswith("        small:")]
     assert lines[:4] == [
-        "[1/5] found small:notes  11 B",
+        lines[0],
         "      building small:first",
         lines[2],
         "      building small:second",
     ]
+    assert re.fullmatch(r"\[1/5\] found small:notes  11 B(  \d+\.\d s)?", lines[0])
     assert re.fullmatch(r"\[2/5\] built small:first  12 B(  \d+\.\d s)?", lines[2])
     table = [line.split() for line in lines if line.lstrip().startswith("small:")]
     assert [(row[0], row[1]) for row in table] == [

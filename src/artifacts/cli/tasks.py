@@ -70,6 +70,8 @@ class Session:
 
     def tasks(self) -> Iterator[dict[str, Any]]:
         """Task dictionaries: each recipe, `<recipe>:<target>` for those read, `<target>` alone for the default's."""
+        if not hasattr(self, "plan"):  # doit's own loader, which runs from another folder, passes no words
+            self.load(None)
         for recipe, file in self.pipeline.recipes.items():
             yield {"basename": recipe, "name": None, "doc": printable(f"All targets of {file}")}
         for full_name, job in self.plan.jobs.items():
