@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 TOOLS = ("numpy", "onnxruntime", "soundfile")
 
 DEPENDS_ON_PROCESSOR = True
+HEADLINE = ("recordings", "seconds", "outlier_ratio_max")
 
 OUTPUTS = ("encoder_output", "encoded_lengths")
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TOOLS = ("kaldi-native-fbank", "ncnn", "numpy", "soundfile")
 
 DEPENDS_ON_PROCESSOR = True
+HEADLINE = ("encoder_layers", "joint_layers", "seconds")
 
 
 class Params(StepParams):

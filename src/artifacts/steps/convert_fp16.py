@@ -18,6 +18,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("numpy", "onnx", "onnxconverter-common", "onnxruntime", "protobuf")
+HEADLINE = ("tensors", "casts_inserted")
 
 # Ops that runtimes lack in float16: the list of onnxconverter-common 1.16.
 FLOAT32_OPS = (

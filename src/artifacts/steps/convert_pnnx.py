@@ -13,6 +13,7 @@ from pathlib import Path
 from artifacts.params import StepParams
 
 TOOLS = ("pnnx", "ncnn", "torch", "numpy")
+HEADLINE = ("encoder_output_max_abs_diff", "g_max_abs_diff", "joint_output_max_abs_diff")
 
 
 class Params(StepParams):

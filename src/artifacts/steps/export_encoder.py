@@ -17,6 +17,7 @@ from pydantic import Field
 from artifacts.nemo.export_params import ExportParams
 
 TOOLS = ("torch", "nemo_toolkit", "numpy", "onnx", "protobuf")
+HEADLINE = ("encoder_output_max_abs_diff",)
 
 # Of the comparison with torch: odd, even and unequal lengths.
 CASES = [{"batch": b, "frames": t} for b, t in ((1, 1), (1, 8), (1, 9), (2, 101), (3, 400), (1, 1501))]

@@ -13,6 +13,7 @@ from pydantic import Field
 from artifacts.nemo.export_params import ExportParams
 
 TOOLS = ("torch", "nemo_toolkit", "onnx", "protobuf")
+HEADLINE = ("joint_output_max_abs_diff",)
 
 # Of the comparison with torch.
 CASES = [{"batch": b, "encoder_frames": t, "tokens": u} for b, t, u in ((1, 1, 1), (2, 13, 5), (4, 50, 1))]

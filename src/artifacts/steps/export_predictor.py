@@ -13,6 +13,7 @@ from pydantic import Field
 from artifacts.nemo.export_params import ExportParams
 
 TOOLS = ("torch", "nemo_toolkit", "onnx", "protobuf")
+HEADLINE = ("g_max_abs_diff",)
 
 # Of the comparison with torch.
 CASES = [{"batch": b, "tokens": u} for b, u in ((1, 1), (1, 7), (4, 1), (4, 12))]

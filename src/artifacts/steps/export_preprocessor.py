@@ -17,6 +17,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("nemo_toolkit", "numpy", "onnx", "protobuf")
+HEADLINE = ("features_max_abs_diff",)
 
 # Features have a deviation of 1. On the quietest speech this graph is 3e-4 off float64, and NeMo itself 7e-4.
 MAX_ABS_DIFF = 1e-3

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from artifacts.nemo.streaming import StreamingSchedule
 
 TOOLS = ("torch", "nemo_toolkit", "numpy", "onnx", "protobuf")
+HEADLINE = ("encoder_output_max_abs_diff", "latency_seconds")
 
 
 class Params(StepParams):

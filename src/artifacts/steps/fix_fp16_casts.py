@@ -21,6 +21,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
+HEADLINE = ("casts_changed", "casts_inserted", "casts_removed")
 
 
 class Params(StepParams):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 TOOLS = ("onnx", "protobuf")
+HEADLINE = ("outputs_max_abs_diff",)
 
 # The fused graph runs the same operators on the same values; a runtime may only combine them differently.
 MAX_ABS_DIFF = 1e-6

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     Gain = NDArray[np.float32]
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
+HEADLINE = ("channels", "gain")
 
 
 class Params(StepParams):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from artifacts.speech.corpus import Utterance
 
 TOOLS = ("soundfile", "numpy")
+HEADLINE = ("utterances", "hours")
 
 
 class Params(StepParams):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from artifacts.speech.decoding import DecodingSettings
 
 TOOLS = ("ncnn", "numpy")
+HEADLINE = ("files", "bytes")
 
 PARTS = ("encoder", "predictor", "joint")
 # Features of the encoder's one run on zeros.

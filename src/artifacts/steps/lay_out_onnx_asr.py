@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from artifacts.speech.decoding import DecodingSettings
 
 TOOLS = ("onnx", "protobuf")
+HEADLINE = ("files", "bytes")
 
 MAX_FEATURES = 4096
 

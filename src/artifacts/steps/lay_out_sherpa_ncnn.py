@@ -18,6 +18,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("kaldi-native-fbank", "ncnn", "numpy", "sherpa-ncnn", "soundfile")
+HEADLINE = ("files", "bytes", "tokens")
 
 STEM = "{}_jit_trace-pnnx.ncnn"
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from artifacts.model.model_meta import ModelMeta
 
 TOOLS = ("onnx", "protobuf")
+HEADLINE = ("files", "bytes")
 
 ENCODER = (
     ["audio_signal", "length", "cache_last_channel", "cache_last_time", "cache_last_channel_len"],

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 TOOLS = ("onnxruntime", "numpy", "soundfile")
 
 DEPENDS_ON_PROCESSOR = True
+HEADLINE = ("cosine_min_encoder_output", "max_abs_encoder_output", "steps_with_other_choice")
 
 log = logging.getLogger(__name__)
 

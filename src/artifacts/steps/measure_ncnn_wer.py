@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TOOLS = ("jiwer", "ncnn", "numpy", "onnxruntime", "rapidfuzz", "soundfile")
 
 DEPENDS_ON_PROCESSOR = True
+HEADLINE = ("wer_percent", "empty_hypotheses")
 
 
 class Params(StepParams):

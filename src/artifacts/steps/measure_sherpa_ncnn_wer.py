@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TOOLS = ("jiwer", "kaldi-native-fbank", "ncnn", "numpy", "rapidfuzz", "sherpa-ncnn", "soundfile")
 
 DEPENDS_ON_PROCESSOR = True
+HEADLINE = ("wer_percent", "sherpa_equal_utterances", "utterances")
 
 log = logging.getLogger(__name__)
 

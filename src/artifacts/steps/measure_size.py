@@ -24,6 +24,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("brotli", "zstandard")
+HEADLINE = ("bytes", "brotli_bytes", "largest_file_bytes")
 
 CHUNK_BYTES = 1 << 22
 GZIP_CONTAINER = 31  # zlib's wbits for a window of 32 KiB and a gzip header without time and name

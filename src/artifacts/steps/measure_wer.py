@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TOOLS = ("onnxruntime", "numpy", "soundfile", "jiwer", "rapidfuzz")
 
 DEPENDS_ON_PROCESSOR = True
+HEADLINE = ("wer_percent", "latency_seconds", "real_time_factor")
 
 
 class Buffered(StepParams):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
+HEADLINE = ("weights", "nodes_left_float", "bytes_after")
 
 
 _CANNOT = "export the model again, or use quantize_nbits"

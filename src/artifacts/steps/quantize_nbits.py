@@ -23,6 +23,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
+HEADLINE = ("weights", "nodes_left_float", "bytes_after")
 
 
 class Params(StepParams):

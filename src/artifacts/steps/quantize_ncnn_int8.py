@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from artifacts.ncnn.weights_file import LayerWeights
 
 TOOLS = ("ncnn", "numpy")
+HEADLINE = ("int8_layers", "layers_left_float", "bytes_after")
 
 
 class Params(StepParams):

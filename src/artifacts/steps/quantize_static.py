@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from artifacts.graph.quantization.static_int8 import StaticMatMul
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
+HEADLINE = ("nodes_quantized", "nodes_left_float", "mean_error")
 
 REPORT_NAME = "quantized_nodes.json"
 

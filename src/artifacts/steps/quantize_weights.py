@@ -20,6 +20,7 @@ from pydantic import Field
 from artifacts.params import StepParams
 
 TOOLS = ("numpy", "onnx", "protobuf")
+HEADLINE = ("tensors", "largest_error", "bytes_after")
 
 
 class Params(StepParams):

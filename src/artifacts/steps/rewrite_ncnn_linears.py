@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from artifacts.ncnn.weights_file import LayerWeights, Weight
 
 TOOLS = ("ncnn", "numpy")
+HEADLINE = ("layers_rewritten", "gemms_left")
 
 # Gemm params of a linear layer, with all values that are right.
 _LINEAR: dict[int, tuple[Value, ...]] = {

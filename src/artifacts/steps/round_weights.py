@@ -20,6 +20,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("numpy", "onnx", "protobuf")
+HEADLINE = ("tensors", "largest_error")
 
 
 class Params(StepParams):

@@ -15,6 +15,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("onnx", "protobuf")
+HEADLINE = ("shards", "largest_shard_bytes")
 
 LARGEST_BUFFER_BYTES = 2**31 - 1
 

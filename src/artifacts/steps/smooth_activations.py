@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from artifacts.graph.quantization.weight_matmuls import WeightMatMul
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "protobuf")
+HEADLINE = ("values_smoothed", "mean_error_before", "mean_error")
 
 REPORT_NAME = "smoothing.json"
 

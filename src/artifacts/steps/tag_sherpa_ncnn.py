@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from artifacts.ncnn.sherpa_metadata import Metadata
 
 TOOLS = ("ncnn", "numpy")
+HEADLINE = ("num_encoder_layers", "encoder_dim", "rnn_hidden_size")
 
 # sherpa-ncnn always computes this number of mel bins.
 FEATURES = 80

@@ -12,6 +12,7 @@ from typing import Literal
 from artifacts.params import StepParams
 
 TOOLS = ("torch", "numpy")
+HEADLINE = ("max_abs_diff",)
 
 
 class Params(StepParams):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from artifacts.nemo.transducer import Transducer
 
 TOOLS = ("torch", "nemo_toolkit", "numpy")
+HEADLINE = ("max_abs_diff",)
 
 NEMOS_NAMES = {"encoder": "encoder", "predictor": "decoder", "joint": "joint"}
 

@@ -14,6 +14,7 @@ from artifacts.errors import StepError
 from artifacts.params import StepParams
 
 TOOLS = ("sentencepiece",)
+HEADLINE = ("tokens",)
 
 BLANK = "<blk>"
 
