@@ -27,7 +27,7 @@ def model(lstm_checkpoint: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def heard(evaluation: Path) -> npt.NDArray[np.float32]:
+def speech(evaluation: Path) -> npt.NDArray[np.float32]:
     """Kaldi features of real speech, float32 `[T, 80]`: the first clean utterance."""
     from artifacts.speech.corpus import read_corpus
     from artifacts.speech.sherpa_streaming import features

@@ -135,7 +135,7 @@ def test_a_configuration_that_is_not_the_weights_is_refused(
         (lambda weights: weights.clear(), "no weight 'encoder.encoder_embed.out.weight'"),
     ],
 )
-def test_weights_of_another_model_are_told_by_name(
+def test_weights_of_another_model_are_refused_by_name(
     change: Callable[[Weights], object], told: str, weights: Weights, saved: Callable[[Any], Path]
 ) -> None:
     change(weights)
@@ -145,7 +145,7 @@ def test_weights_of_another_model_are_told_by_name(
 
 
 @pytest.mark.parametrize("content", [{"model": 3}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2), "text"])
-def test_what_is_no_state_dict_is_told(content: Any, saved: Callable[[Any], Path]) -> None:
+def test_an_object_that_is_not_a_state_dict_is_refused(content: Any, saved: Callable[[Any], Path]) -> None:
     with pytest.raises(StepError, match=r"changed\.pt: contains no state dict"):
         load(saved(content))
 
@@ -157,7 +157,7 @@ def test_code_in_a_checkpoint_is_not_run(weights: Weights, saved: Callable[[Any]
 
 
 @pytest.mark.parametrize("kept", [0, 500, 300_000])
-def test_a_file_that_is_cut_short_is_told_in_two_lines(kept: int, tmp_path: Path, lstm_checkpoint: Path) -> None:
+def test_a_file_that_is_cut_short_is_an_error_of_two_lines(kept: int, tmp_path: Path, lstm_checkpoint: Path) -> None:
     (tmp_path / "cut.pt").write_bytes((lstm_checkpoint / "pretrained.pt").read_bytes()[:kept])
     with pytest.raises(StepError, match=r"^cut\.pt: "):
         load(tmp_path / "cut.pt")
@@ -191,7 +191,7 @@ def test_a_folder_contains_one_checkpoint(tmp_path: Path) -> None:
     ids=lambda value: repr(value[:12]),
 )
 @pytest.mark.parametrize("name", ["config.yaml", "config.json"])
-def test_a_configuration_that_cannot_be_read_is_told(text: bytes, told: str, name: str, tmp_path: Path) -> None:
+def test_a_configuration_that_cannot_be_read_is_refused(text: bytes, told: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "a.pt").touch()
     (tmp_path / name).write_bytes(text)
     with pytest.raises(StepError) as raised:
@@ -216,7 +216,7 @@ def test_a_configuration_that_cannot_be_read_is_told(text: bytes, told: str, nam
         (lambda weights: weights.update({"x": torch.zeros(1).expand(10**9)}), "the tensors have 4005957072 bytes"),
     ],
 )
-def test_weights_that_no_training_gives_are_told(
+def test_weights_that_no_training_gives_are_refused(
     change: Callable[[Weights], object], told: str, weights: Weights, saved: Callable[[Any], Path]
 ) -> None:
     change(weights)
@@ -228,7 +228,7 @@ def test_weights_that_no_training_gives_are_told(
 
 
 @pytest.mark.parametrize("content", [b"", b"\1" * 100_000])
-def test_a_storage_of_another_size_is_told(content: bytes, tmp_path: Path, lstm_checkpoint: Path) -> None:
+def test_a_storage_of_another_size_is_refused(content: bytes, tmp_path: Path, lstm_checkpoint: Path) -> None:
     found = records((lstm_checkpoint / "pretrained.pt").read_bytes())
     (name,) = (name for name in found if name.endswith("/data/3"))
     (tmp_path / "a.pt").write_bytes(zipped({**found, name: content}))

@@ -22,8 +22,8 @@ from artifacts.icefall.lstm_transducer import (
 Features = npt.NDArray[np.float32]
 
 
-def _batch(heard: Features) -> torch.Tensor:
-    return torch.from_numpy(heard)[None]
+def _batch(speech: Features) -> torch.Tensor:
+    return torch.from_numpy(speech)[None]
 
 
 def test_exponentials_are_rounded_once() -> None:
@@ -41,10 +41,10 @@ def test_at_full_size_the_networks_have_as_many_parameters_as_icefalls() -> None
 
 
 @torch.no_grad()
-def test_chunk_by_chunk_is_the_same_as_all_at_once(model: Any, heard: Features) -> None:
-    features = _batch(heard)
+def test_chunk_by_chunk_is_the_same_as_all_at_once(model: Any, speech: Features) -> None:
+    features = _batch(speech)
     whole, h_whole, c_whole = model.encoder(features, *model.zero_states())
-    frames = ((len(heard) - 3) // 2 - 1) // 2
+    frames = ((len(speech) - 3) // 2 - 1) // 2
     assert whole.shape == (1, frames, model.config.encoder_dim)
     assert frames > 50
     (h, c), parts = model.zero_states(), []
@@ -57,8 +57,8 @@ def test_chunk_by_chunk_is_the_same_as_all_at_once(model: Any, heard: Features) 
 
 
 @torch.no_grad()
-def test_a_frame_has_heard_nothing_behind_its_nine(model: Any, heard: Features) -> None:
-    features = _batch(heard)
+def test_a_frame_depends_on_no_feature_after_its_nine(model: Any, speech: Features) -> None:
+    features = _batch(speech)
     changed = features.clone()
     changed[:, 40 * SHIFT_FRAMES + CHUNK_FRAMES :] = 0.0
     whole, other = (model.encoder(each, *model.zero_states())[0] for each in (features, changed))
@@ -67,8 +67,8 @@ def test_a_frame_has_heard_nothing_behind_its_nine(model: Any, heard: Features) 
 
 
 @torch.no_grad()
-def test_the_states_matter(model: Any, heard: Features) -> None:
-    chunk = _batch(heard)[:, 60 : 60 + CHUNK_FRAMES]
+def test_the_states_matter(model: Any, speech: Features) -> None:
+    chunk = _batch(speech)[:, 60 : 60 + CHUNK_FRAMES]
     fresh, h, c = model.encoder(chunk, *model.zero_states())
     assert float((model.encoder(chunk, h, c)[0] - fresh).abs().max()) > 0.05
 

@@ -35,13 +35,13 @@ def test_a_seed_gives_the_same_sample_again(lstm_checkpoint: Any) -> None:
 
 
 @torch.no_grad()
-def test_the_networks_hear_speech_as_the_model_does(
-    model: Any, lstm_checkpoint: Any, heard: npt.NDArray[np.float32]
+def test_the_networks_encode_speech_as_the_model_does(
+    model: Any, lstm_checkpoint: Any, speech: npt.NDArray[np.float32]
 ) -> None:
-    features = torch.from_numpy(heard)[None]
+    features = torch.from_numpy(speech)[None]
     want, want_h, want_c = model.encoder(features, *model.zero_states())
     out, length, h, c = EncoderNetwork(load(lstm_checkpoint))(
-        features, torch.tensor([len(heard)]), *model.zero_states()
+        features, torch.tensor([len(speech)]), *model.zero_states()
     )
     assert length.tolist() == [want.shape[1]]
     # the norms' eps has become a number on the way

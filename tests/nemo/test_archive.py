@@ -53,7 +53,7 @@ def test_the_members_come_out_as_they_went_in(tmp_path: Path, prefix: str, pack:
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
-def test_an_archive_cut_anywhere_before_its_end_mark_is_told_in_two_lines(tmp_path: Path, pack: type[bytes]) -> None:
+def test_an_archive_cut_before_its_end_mark_is_an_error_of_two_lines(tmp_path: Path, pack: type[bytes]) -> None:
     whole = pack(_archive())
     with tarfile.open(fileobj=io.BytesIO(_archive())) as tar:
         tar.getmembers()

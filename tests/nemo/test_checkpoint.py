@@ -103,7 +103,7 @@ def test_weights_of_less_precision_are_widened(
 
 @pytest.mark.parametrize("function", [restore, restore_preprocessor])
 @pytest.mark.parametrize("kept", [0, 1000, 300_000])
-def test_weights_that_torch_cannot_read_are_told_in_two_lines(
+def test_weights_that_torch_cannot_read_are_an_error_of_two_lines(
     scratch: Path,
     tiny_checkpoint: Path,
     with_weights: Callable[[bytes], Path],
@@ -121,7 +121,7 @@ WEIGHT_CASES = list(weights())
 
 
 @pytest.mark.parametrize("case", WEIGHT_CASES, ids=[case.name for case in WEIGHT_CASES])
-def test_weights_that_are_not_the_models_are_told_in_two_lines(
+def test_weights_that_are_not_the_models_are_an_error_of_two_lines(
     case: Case, tmp_path: Path, scratch: Path, tiny_checkpoint: Path
 ) -> None:
     part = {"export_encoder": "encoder", "export_joint": "joint"}.get(case.step, "preprocessor")
@@ -152,7 +152,7 @@ def test_weights_that_are_not_the_models_are_told_in_two_lines(
     ],
 )
 @pytest.mark.parametrize("trusted", [False, True])
-def test_a_value_that_nemo_refuses_is_told_in_two_lines_and_its_traceback_is_logged(
+def test_a_value_that_nemo_refuses_is_an_error_of_two_lines_and_its_traceback_is_logged(
     path: str, value: Any, told: str, trusted: bool, tmp_path: Path, scratch: Path, tiny_checkpoint: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip

@@ -180,7 +180,7 @@ def test_an_offline_checkpoint_is_refused_with_the_reasons(restored_model: Any) 
         set_up_streaming(restored_model, StreamingOverrides(), "tiny.nemo")
 
 
-def test_each_thing_that_makes_a_checkpoint_offline_is_told(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_reason_why_a_checkpoint_is_offline_is_named(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.encoder, "conv_context_size", [4, 4])
     with pytest.raises(StepError, match=r"convolutions look ahead \(conv_context_size \[4, 4\]\); it was"):
         set_up_streaming(model, StreamingOverrides(), NAME)

@@ -57,7 +57,7 @@ def test_a_part_is_made_alike_from_a_trusted_configuration(tiny_checkpoint: Path
     assert preprocessor.featurizer.fb.shape == (1, 128, 257)
 
 
-def test_what_a_library_raises_is_told_by_its_first_line() -> None:
+def test_an_exception_of_a_library_becomes_an_error_with_its_first_line() -> None:
     with pytest.raises(StepError, match=r"^x: one\n") as raised, library_errors("x"):
         raise ValueError("\n\none\ntwo")
     assert isinstance(raised.value.__cause__, ValueError)

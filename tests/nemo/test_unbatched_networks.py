@@ -89,7 +89,7 @@ def test_the_model_is_left_as_it_was(restored_model: Any, speech: torch.Tensor) 
     assert torch.equal(before, after)
 
 
-def test_a_shorter_table_holds_fewer_rows_and_gives_the_same_bits(
+def test_a_shorter_table_has_fewer_rows_and_gives_the_same_bits(
     encoder: UnbatchedEncoder, restored_model: Any, speech: torch.Tensor
 ) -> None:
     short = UnbatchedEncoder(restored_model, max_seconds=10)
@@ -149,7 +149,7 @@ def test_predictor_and_joint_compute_what_the_batched_ones_do(
             torch.testing.assert_close(ours, other, rtol=0, atol=1e-6)
 
 
-def test_a_predictor_that_is_no_plain_lstm_is_refused(restored_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_predictor_that_is_not_a_plain_lstm_is_refused(restored_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(restored_model.decoder.prediction._modules, "dec_rnn", torch.nn.Identity())
     with pytest.raises(StepError, match="the predictor is a Identity, only plain LSTM layers convert"):
         UnbatchedPredictor(restored_model)

@@ -70,7 +70,7 @@ def test_there_are_two_files_and_the_difference_was_measured(part: str, traced: 
     assert metrics["bytes"] == (out / f"{part}.pt").stat().st_size
 
 
-def test_the_interface_is_what_pnnx_has_to_be_told(traced: dict[str, Any]) -> None:
+def test_the_interface_is_what_pnnx_needs(traced: dict[str, Any]) -> None:
     encoder, predictor, joint = (json.loads((traced[part][0] / "inputs.json").read_text()) for part in PARTS)
     assert [(each["name"], each["dtype"], each["shape"], each["shape2"]) for each in encoder["inputs"]] == [
         ("features", "float32", [1, 39, 80], [1, 9, 80]),
@@ -92,11 +92,11 @@ def test_speech_of_any_length_goes_through_as_through_the_model(
 ) -> None:
     model = load(CHECKPOINT)
     corpus = read_corpus(evaluation, ("noisy_1db",))
-    heard = torch.from_numpy(features(corpus.waveform(corpus.utterances[0]))[:frames])[None]
+    frames_of_speech = torch.from_numpy(features(corpus.waveform(corpus.utterances[0]))[:frames])[None]
     with torch.no_grad():
-        want, h, c = model.encoder(heard, *model.zero_states())
+        want, h, c = model.encoder(frames_of_speech, *model.zero_states())
     out, length, h_out, c_out = _run(
-        traced["encoder"][0] / "encoder.pt", heard, torch.tensor([frames]), *model.zero_states()
+        traced["encoder"][0] / "encoder.pt", frames_of_speech, torch.tensor([frames]), *model.zero_states()
     )
     assert length.tolist() == [want.shape[1]] == [((frames - 3) // 2 - 1) // 2]
     for have, wanted in ((out, want), (h_out, h), (c_out, c)):
@@ -129,7 +129,7 @@ def test_the_bytes_are_the_same_wherever_and_however_often(tmp_path: Path) -> No
     assert files[0] == files[1]
 
 
-def test_a_checkpoint_that_is_cut_short_is_told_in_two_lines(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_cut_short_is_an_error_of_two_lines(tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes((CHECKPOINT / "pretrained.pt").read_bytes()[:1000])
     with pytest.raises(StepError, match=r"^cut\.pt: "):
         trace_icefall.run(tmp_path, Params(), checkpoint=tmp_path / "cut.pt")

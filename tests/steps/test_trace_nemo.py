@@ -137,7 +137,7 @@ def test_lengths_of_as_many_encoder_frames_leave_no_length_open(traced: Path, tm
 
 
 @pytest.mark.parametrize("name", ["checkpoint.nemo", "checkpoint.bin"])
-def test_what_is_no_checkpoint_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"<html>")
     with pytest.raises(StepError, match=rf"{name}: not a \.nemo checkpoint"):
         trace_nemo.run(tmp_path, Params(), checkpoint=tmp_path / name)

@@ -75,7 +75,7 @@ def test_the_layout_of_tensors_is_that_of_the_exported_graphs(meta: dict[str, An
             assert meta["tensor_layout_contract"][f"{network}_{side}"] == ", ".join(told)
 
 
-def test_onnx_asr_is_told_what_it_reads(exports: Any) -> None:
+def test_the_configuration_is_what_onnx_asr_reads(exports: Any) -> None:
     config = json.loads((exports.folder / "model_meta" / "config.json").read_text("utf-8"))
     assert config == {
         "model_type": "nemo-conformer-tdt", "features_size": 128, "subsampling_factor": 8, "max_tokens_per_step": 10,

@@ -98,16 +98,16 @@ def transcribe_with_nemo(model: Any, waveforms: Sequence[Any]) -> list[str]:
             buffer.reset_buffer()
             buffer.append_audio(waveform)
             channel, time, length = model.encoder.get_initial_cache_state(batch_size=1)
-            said, heard = None, None
+            said, hypotheses = None, None
             for number, (window, lengths) in enumerate(iter(buffer)):
-                said, found, channel, time, length, heard = model.conformer_stream_step(
+                said, found, channel, time, length, hypotheses = model.conformer_stream_step(
                     processed_signal=window,
                     processed_signal_length=lengths,
                     cache_last_channel=channel,
                     cache_last_time=time,
                     cache_last_channel_len=length,
                     keep_all_outputs=buffer.is_buffer_empty(),
-                    previous_hypotheses=heard,
+                    previous_hypotheses=hypotheses,
                     previous_pred_out=said,
                     drop_extra_pre_encoded=0 if number == 0 else model.encoder.streaming_cfg.drop_extra_pre_encoded,
                     return_transcription=True,

@@ -38,6 +38,6 @@ def test_every_other_exception_is_passed_on(error: BaseException) -> None:
     assert raised.value is error
 
 
-def test_a_package_is_told_by_its_whole_name() -> None:
+def test_a_package_is_recognised_by_its_whole_name() -> None:
     with pytest.raises(json.JSONDecodeError), foreign_errors("js", "x", "y"):
         json.loads("")

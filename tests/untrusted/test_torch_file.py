@@ -70,7 +70,7 @@ def test_an_embedded_file_is_read_without_torch(tiny_checkpoint: Path, tmp_path:
 
 
 @pytest.mark.parametrize("content", [print, Path("a"), torch.nn.Linear(1, 1), torch.zeros(2).to_sparse(), complex(1)])
-def test_what_is_not_a_tensor_is_told(content: Any, saved: Any) -> None:
+def test_an_object_that_is_not_a_tensor_is_refused(content: Any, saved: Any) -> None:
     with pytest.raises(ForeignObjectError, match=r"^contains a '.*', which is not a tensor$"):
         read_index(saved({"x": content}))
 
@@ -95,7 +95,7 @@ def test_views_may_share_a_storage_but_not_swell(saved: Any) -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, 2200, 97))
-def test_a_file_that_is_cut_is_told(cut: int, saved: Any) -> None:
+def test_a_file_that_is_cut_is_refused(cut: int, saved: Any) -> None:
     path = saved({"a": torch.zeros(200)})
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(TorchFileError):
