@@ -180,7 +180,11 @@ def test_a_mistake_in_a_recipe_is_told_in_two_lines_and_changes_nothing(built_on
         ("small: recipes/small.yaml", "small: recipes/none.yaml", "recipes/none.yaml: no such file\n  fix: create it"),
         ("tools:\n", "tols:\n", "pipeline.yaml:4:1: tols: unknown key 'tols'\n  fix: did you mean 'tools'?"),
         ("  PyYAML", "  PyYML", "pipeline.yaml: tools: 'PyYAML', which decides the bytes of step 'write_text', is not"),
-        ("  small: r", "  logs: recipes/small.yaml\n  small: r", "pipeline.yaml:3:3: recipes: the name 'logs' is the"),
+        (
+            "  small: r",
+            "  logs: recipes/small.yaml\n  small: r",
+            "pipeline.yaml:3:3: recipes: the name 'logs' is reserved",
+        ),
         (
             "  small: r",
             "  third: recipes/small.yaml\n  small: r",

@@ -206,5 +206,5 @@ def test_a_cache_that_is_removed_while_a_step_runs_is_told(project: Project) -> 
     shutil.rmtree(project.cache)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert re.fullmatch(r"small:slow: '.*': No such file or directory\n  fix: leave the files .*\n", err), err
+    assert re.fullmatch(r"small:slow: '.*': No such file or directory\n  fix: do not move files .*\n", err), err
     assert project.doit().code == 0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.files.stamps import FINE_MARGIN, SECOND
-from artifacts.store.digest_memory import DigestMemory, file_identity
+from artifacts.files.stamps import FINE_MARGIN, SECOND, stamps_of
+from artifacts.store.digest_memory import DigestMemory
 
 SETTLED_SECONDS = FINE_MARGIN / SECOND
 ONE = hashlib.sha256(b"one").hexdigest()
@@ -177,11 +177,11 @@ def test_a_file_changed_twice_within_a_second_is_read_again_where_stamps_are_sec
     memory = DigestMemory(coarse_disk / "m")
     for _ in range(20):  # until both changes fall into one second
         path.write_bytes(b"one")
-        before = file_identity(path)
+        before = stamps_of(path)
         time.sleep(0.3)  # more than a fine clock's margin
         assert memory.digest(path) == ONE
         path.write_bytes(b"two")
         assert memory.digest(path) == hashlib.sha256(b"two").hexdigest()
-        if file_identity(path) == before:
+        if stamps_of(path) == before:
             return
     pytest.fail("the two were always told apart by their stamps")

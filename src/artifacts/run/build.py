@@ -232,7 +232,7 @@ class Build:
             folder = self.lookup.layout_folder(job)
             if job.is_layout and not is_published(self.store, folder, manifest):
                 self._publish(job, action, manifest, folder)
-        self.lookup.resolve(job.full_name, action)
+        self.lookup.resolve_to(job.full_name, action)
         return manifest.total_bytes
 
     def _publish(self, job: Job, action: Action, manifest: Manifest, folder: Path) -> None:

@@ -72,7 +72,7 @@ def _job(lookup: Lookup, job: Job, outcomes: dict[str, PlannedOutcome]) -> tuple
     state = lookup.artifact(job, identity)
     if state.action is None or state.damage is not None:
         return Status.BUILT, lookup.why_built(job, identity, state.damage)
-    lookup.resolve(job.full_name, state.action)
+    lookup.resolve_to(job.full_name, state.action)
     if state.shown is None:
         return Status.RESTORED, lookup.why_restored(job, identity)
     return Status.UNCHANGED, []

@@ -67,7 +67,7 @@ class Lookup:
             self.resolved[job.full_name] = ResolvedTarget(resolved.path, resolved.content)
         return resolved
 
-    def resolve(self, full_name: str, action: Action) -> None:
+    def resolve_to(self, full_name: str, action: Action) -> None:
         """Note that a target has the artifact of an action."""
         self.resolved[full_name] = ResolvedTarget(self.store.files(action.content), action.content)
 
@@ -140,5 +140,5 @@ class Lookup:
         identity = self.identity(job)
         state = self.artifact(job, identity) if identity is not None else ArtifactState()
         if state.action is not None and state.shown is not None:
-            self.resolve(full_name, state.action)
+            self.resolve_to(full_name, state.action)
         return state.shown

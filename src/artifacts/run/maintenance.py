@@ -157,7 +157,7 @@ def _needed(lookup: Lookup) -> tuple[set[str], set[str]]:
             action = lookup.store.action(identity.key)
             keys.add(identity.key)
             if action is not None:
-                lookup.resolve(name, action)
+                lookup.resolve_to(name, action)
     return keys, pins
 
 

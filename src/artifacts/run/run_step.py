@@ -17,24 +17,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StepError, StoreError
 from artifacts.files.stamps import Stamps, digest_stamps
 from artifacts.run.memory import kernel_kills
 from artifacts.run.seal import UnsealableError, seal
 
+if TYPE_CHECKING:
+    from artifacts.sources.find import ProgressCallback
+
 GIB = 1 << 30
 MAX_RESULT_BYTES = 1 << 24
 MAX_PROGRESS_CHARACTERS = 10_000
 # Bound on a number that a step reports: Python's integers have none, and these are divided and shown.
 MOST_OF_A_NUMBER = 1 << 63
-
-# Progress callback: message, number done, number in all; None for an unknown number.
-Progress = Callable[[str, int | None, int | None], None]
 
 # Environment variables that a step gets. The number of threads decides no bytes; tests check that.
 PASSED_ON = ("PATH", "OMP_NUM_THREADS")
@@ -84,7 +84,7 @@ def run_step(
     params: dict[str, Any],
     inputs: dict[str, Path],
     tools: dict[str, str],
-    progress: Progress,
+    progress: ProgressCallback,
     limits: Limits,
     trusted: Collection[str] = (),
     stamps: Mapping[str, Stamps] = {},
@@ -155,7 +155,7 @@ def run_step(
 class _LastProgress:
     """Last message of a step, and its time. Passes each message on to the callback."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ProgressCallback) -> None:
         self.progress = progress
         self.message = ""
         self.at = time.monotonic()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from artifacts.digest import digest_file
@@ -23,10 +24,10 @@ from artifacts.sources.http_get import Answer, RefusedError, TransientError, get
 from artifacts.sources.http_response import PartialFile, beginning_of, fix_for_page, length_of, page_fault, validator_of
 from artifacts.web_address import shown_url
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from artifacts.sources.find import ProgressCallback
 
-# Progress callback: message, bytes so far, bytes in all; None for an unknown number.
-Progress = Callable[[str, int | None, int | None], None]
+log = logging.getLogger(__name__)
 
 FETCHING = "fetching, bytes"
 TRY_AGAIN = "check the network, then run again; the download continues where it stopped"
@@ -72,7 +73,7 @@ class DownloadedFile:
 
 
 def download_url(
-    url: str, folder: Path, progress: Progress, pin: str | None = None, patience: Patience = PATIENT
+    url: str, folder: Path, progress: ProgressCallback, pin: str | None = None, patience: Patience = PATIENT
 ) -> DownloadedFile:
     """Fetch `url` into `folder`. A file with the sha256 `pin` is accepted, whatever its server says of it.
 
@@ -109,7 +110,7 @@ class Download:
     pin: str | None
     patience: Patience
 
-    def fetch(self, progress: Progress) -> DownloadedFile:
+    def fetch(self, progress: ProgressCallback) -> DownloadedFile:
         """Fetch the file in as many tries as `patience` allows, and compare it. Raises `StoreError`."""
         part, patience = self.folder / "part", self.patience
         furthest, fruitless = _size(part), 0
@@ -130,7 +131,7 @@ class Download:
                 self._pause(error, fruitless, progress)
         raise AssertionError("the last try returns or raises")
 
-    def _pause(self, error: TransientError, fruitless: int, progress: Progress) -> None:
+    def _pause(self, error: TransientError, fruitless: int, progress: ProgressCallback) -> None:
         seconds = self.patience.pause_seconds * 2 ** max(fruitless - 1, 0) * random.uniform(0.5, 1)
         if error.pause_seconds is not None:
             seconds = error.pause_seconds
@@ -141,7 +142,7 @@ class Download:
         progress(f"{error.fact}; tried again in {seconds:.0f} s", None, None)
         time.sleep(seconds)
 
-    def _try(self, remote: RemoteFile, progress: Progress) -> _Body:
+    def _try(self, remote: RemoteFile, progress: ProgressCallback) -> _Body:
         """Make one request; a second one if the server has another version of the file than the part."""
         whole = self.folder / "whole"
         if whole.exists():  # an earlier run was killed before it moved the file
@@ -161,7 +162,7 @@ class Download:
                     return self._receive(answer, begins_at, remote, progress)
             self._forget()
 
-    def _receive(self, answer: Answer, begins_at: int, remote: RemoteFile, progress: Progress) -> _Body:
+    def _receive(self, answer: Answer, begins_at: int, remote: RemoteFile, progress: ProgressCallback) -> _Body:
         """Write a body to the part, from `begins_at` on, and rename it once it is certainly whole."""
         part, validator_file, whole = (self.folder / name for name in ("part", "validator", "whole"))
         length, is_chunked = length_of(answer, begins_at)

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from artifacts.digest import digest_json
@@ -27,10 +26,10 @@ from artifacts.sources.pins import check_pin, lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.records import Manifest, manifest_of
 
-if TYPE_CHECKING:
-    from artifacts.sources.download import Progress
-
 log = logging.getLogger(__name__)
+
+# Progress callback of a download or a step: message, number done, number in all; None for an unknown number.
+ProgressCallback = Callable[[str, int | None, int | None], None]
 
 # File systems allow 255; some that encrypt names allow fewer.
 LONGEST_NAME_BYTES = 140
@@ -66,7 +65,7 @@ def find_source(
     source: NamedSource,
     memory: DigestMemory,
     downloads: Path,
-    progress: Progress,
+    progress: ProgressCallback,
     waiting: Callable[[], None] | None = None,
 ) -> ResolvedSource:
     """Return a source, downloaded if necessary, and compare it with its pin.
@@ -173,7 +172,7 @@ def _address(source: Source) -> list[str]:
 
 
 def _downloaded(
-    source: NamedSource, memory: DigestMemory, downloads: Path, partial: Path, progress: Progress
+    source: NamedSource, memory: DigestMemory, downloads: Path, partial: Path, progress: ProgressCallback
 ) -> ResolvedSource:
     from artifacts.sources.download import download_url  # it takes longer to import than `doit list` may
     from artifacts.sources.hub import download_hf

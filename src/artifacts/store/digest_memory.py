@@ -201,12 +201,8 @@ class DigestMemory:
         self._has_warned = True
 
 
-def file_identity(path: Path) -> str:
-    """Return device, inode, size, mtime and ctime of the file that a path leads to, as text. Raises OSError."""
-    return _identity(path)[0]
-
-
 def _identity(path: Path) -> tuple[str, os.stat_result]:
+    """Return device, inode, size, mtime and ctime of the file that a path leads to, as text, and its stat."""
     stat = path.stat()
     return f"{stat.st_dev}.{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}.{stat.st_ctime_ns}", stat
 
