@@ -1,21 +1,27 @@
 # make        set up, then build, measure and lay out the embedded checkpoint
-# make test   set up, then run the tests
+# make test   set up, then run ruff, mypy and the tests of the engine, the kits and the steps: minutes
+# make test-speech   set up, then run the rest: whole recipes, consumers, NeMo, other processors, minutes of speech
 # make lint   ruff and mypy
 # make test-faults   set up, then half an hour of kills, flipped bits, disk errors and crowds: docs/faults.md
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: all test lint test-faults
+.PHONY: all test test-speech test-faults lint
 all: .venv/ready
 	$(BIN)/doit -n 2
 
+# Files in their order: by default those with few tests come last, and the longest are among them.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	@# Files in their order: by default those with few tests come last, and the longest are among them.
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not speech"
+
+test-speech: .venv/ready
+	$(PYTEST) -m speech
 
 test-faults: .venv/ready
-	FAULTS=long $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults/test_crowd.py tests/faults
+	FAULTS=long $(PYTEST) tests/faults/test_crowd.py tests/faults
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks recipes dodo.py
