@@ -228,8 +228,8 @@ def test_two_builds_in_two_folders_give_the_same_bytes(
 
 def test_the_words_of_doit_itself_break_nothing(built_project: Project) -> None:
     for words, fact in (
-        (("ignore", "first"), "no target can be ignored"),
-        (("info", "small:first"), "doit's own view of a target"),
+        (("ignore", "first"), "a target cannot be ignored"),
+        (("info", "small:first"), "doit does not know what decides a rebuild"),
         (("forget",), "there is nothing to forget"),
     ):
         refused = built_project.doit(*words)

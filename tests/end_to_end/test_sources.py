@@ -53,7 +53,7 @@ def test_a_source_is_fetched_once_locked_and_held_to_it(project: Project, server
     use(project, server, source)
     code, out, err = fetch(project, server)
     assert code == 0, err
-    assert "found    small:notes  512 kB" in out
+    assert "found small:notes  512 kB" in out
     lock = project.root / "recipes" / "small.lock.yaml"
     assert lock.read_text().endswith(f"sources:\n  notes:\n    sha256: {SHA256}\n")
     assert (project.cache / "downloads" / SHA256 / "notes.bin").read_bytes() == DATA

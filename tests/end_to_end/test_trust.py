@@ -49,7 +49,7 @@ def test_a_trusted_checkpoint_is_built_and_the_report_says_so(odd_project: Proje
     odd_project.recipe(RECIPE.format(trust=", trust: true"))
     ended = odd_project.doit("predictor")
     assert (ended.code, ended.err) == (0, "")
-    told = "trusted by its recipe, with classes of its own choice: small:checkpoint\n"
+    told = "trusted by its recipe (it may name any class): small:checkpoint\n"
     assert ended.out.count(told) == 1
     assert list((odd_project.cache / "small" / "predictor").glob("*.onnx"))
     assert not (odd_project.root / "written").exists(), "what no export needs is not made, trusted or not"
