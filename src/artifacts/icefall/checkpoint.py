@@ -46,8 +46,9 @@ MAX_SCALE = 80
 def load(checkpoint: Path) -> LstmTransducer:
     """Return the model in evaluation mode, float32, without gradients.
 
-    Raises StepError for a file that is damaged or contains more than weights, for a configuration that is wrong or does
-    not agree with the weights, and for a weight that is missing, unknown, of another shape or not finite.
+    Raises StepError for a file that is damaged or contains more than weights, and for a configuration that is wrong or
+    does not agree with the weights. It does so too for a weight that is missing, unknown, of another shape or not
+    finite.
     """
     file, beside = _find(checkpoint)
     _check(file)

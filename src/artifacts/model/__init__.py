@@ -1,1 +1,1 @@
-"""What is known of a model, typed."""
+"""Types that describe a model: its metadata, its chunk schedule, and its parts as networks."""

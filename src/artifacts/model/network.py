@@ -16,8 +16,8 @@ Sizes = Mapping[str, int]
 class Network(nn.Module):
     """A part of a model. `forward` takes the tensors of `inputs` and returns a tuple of those of `outputs`, in order.
 
-    It is in evaluation mode from the start: torch's exporter puts the whole module back into the mode in which it found
-    the outermost one, and would otherwise leave the shared parts in training mode.
+    It is in evaluation mode from the start. torch's exporter puts the whole module back into the mode in which it found
+    the outermost one; otherwise it would leave the shared parts in training mode.
     """
 
     inputs: Dims

@@ -1,9 +1,9 @@
 """Read the files in a .nemo checkpoint: a tar (older ones gzipped) of configuration, weights and tokenizer.
 
-Reading needs neither torch nor NeMo, and no more memory than the member that is read. A checkpoint is a download: the
-sizes in its headers are bounded by the size of the file, and only regular files with flat names are members.
+Reading needs neither torch nor NeMo, and no more memory than the member that is read. A checkpoint is a download. The
+sizes in its headers are bounded by the size of the file. Only regular files with flat names are members.
 
-`tarfile` reads a header as long as it claims to be, calls itself for each header that describes the next one, and
+`tarfile` reads a header as long as it claims to be. It calls itself for each header that describes the next one, and
 moves backwards for a negative size. One budget of bytes for all headers together bounds each of these.
 """
 

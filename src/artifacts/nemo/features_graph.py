@@ -183,7 +183,7 @@ def _spectrum(nodes: _Nodes, signal: str, settings: FeatureSettings) -> str:
 def _normalized(nodes: _Nodes, values: str, valid: str) -> str:
     """Return each feature with mean 0 and (unbiased) standard deviation 1 over the valid frames of its row.
 
-    The mean is subtracted twice: runtimes add in plain float32, and an error in the last place of the first sum is
+    The mean is subtracted twice, because runtimes add in plain float32. An error in the last place of the first sum is
     large against the deviation of a feature that hardly changes. Rows of less than two frames, where a deviation is
     undefined, become 0 as in NeMo.
     """

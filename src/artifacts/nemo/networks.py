@@ -118,8 +118,8 @@ def shrinking_lengths(rows: int, frames: int) -> Tensor:
 def folded_batch_norms(network: nn.Module) -> Iterator[None]:
     """Fold the batch normalisation of each Conformer convolution of `network`; restore it afterwards.
 
-    torch's exporter and pnnx fold too, in float32 with the instructions of the processor at hand, so that the last bits
-    of the weights are those of one machine. Here each weight is computed in float64 and rounded once.
+    torch's exporter and pnnx fold too, in float32 with the instructions of the processor at hand. The last bits of the
+    weights would then be those of one machine. Here each weight is computed in float64 and rounded once.
     Memory: one more copy of each depthwise weight.
     """
     from nemo.collections.asr.parts.submodules.conformer_modules import ConformerConvolution

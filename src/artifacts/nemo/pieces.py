@@ -21,8 +21,8 @@ def read_tokenizer(archive: Archive, config: ModelConfig) -> bytes:
 def read_pieces(archive: Archive, config: ModelConfig) -> list[str]:
     """Return the pieces in the order of their ids, blank not included. U+2581 (▁) begins a word.
 
-    Raises StepError if their number is not the decoder's, if the tokenizer cannot be read, or if a piece is not UTF-8
-    or has a control character or a line end.
+    Raises StepError if the tokenizer cannot be read, or has another number of pieces than the decoder. It does so too
+    for a piece that is not UTF-8, or has a control character or a line end.
     """
     import sentencepiece
 

@@ -70,8 +70,8 @@ class StreamingOverrides:
 def set_up_streaming(model: Transducer, overrides: StreamingOverrides, name: str) -> StreamingSchedule:
     """Set the streaming parameters of the model's encoder. Returns its schedule.
 
-    Raises StepError, for the checkpoint `name`, if it was not trained to stream, or not with these sizes; with
-    `experimental` only if the sizes cannot be computed with at all.
+    Raises StepError, for the checkpoint `name`, if it was not trained to stream, or not with these sizes. With
+    `experimental`, it does so only for sizes that cannot be computed with at all.
     """
     encoder = model.encoder
     context = _context(model, overrides, name)
@@ -190,10 +190,10 @@ class StreamingEncoderNetwork(Network):
 
     A later window has features of the chunk before, so that the subsampling has its past; the encoder frames that they
     give are dropped. The first window has none, and nothing is dropped. NeMo has two settings for this. A graph with
-    one of them is wrong on the first chunk, by more than rounding: features that are zero are not the zeros with which
-    a convolution pads its input. Here empty caches mark the first window, so that one graph serves both.
+    one of them is wrong on the first chunk, by more than rounding: zeros as features are not the zeros with which a
+    convolution pads its input. Here empty caches mark the first window, so that one graph serves both.
 
-    All rows of a batch are at one place of their streams: if one of them is past its first chunk, all are taken to be.
+    The rows of a batch must begin their streams together. If one is past its first chunk, all are treated so.
     The encoder must be set up before, by `set_up_streaming`.
     """
 

@@ -158,8 +158,8 @@ def _create_pe(self: Any, positions: Tensor, dtype: torch.dtype) -> None:
 def sinusoids(positions: NDArray[np.float32], d_model: int) -> NDArray[np.float32]:
     """Return the sinusoidal encoding [N, d_model] of `positions` [N]: sines in even columns, cosines in odd ones.
 
-    The angles are float32, as in NeMo. Functions are evaluated in extended precision and rounded once: with 64 bits of
-    mantissa, two libraries hardly round one of ten million values differently (chance 2e-5 for all of them).
+    The angles are float32, as in NeMo. Functions are evaluated in extended precision and rounded once. With 64 bits of
+    mantissa, two libraries round none of ten million values differently (chance 2e-5 that they do).
     """
     exponents = np.arange(0, d_model, 2, dtype=np.float32) * np.float32(-math.log(LONGEST_WAVELENGTH) / d_model)
     frequencies = np.exp(exponents.astype(np.longdouble)).astype(np.float32)

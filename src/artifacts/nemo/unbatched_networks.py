@@ -4,8 +4,8 @@ ncnn has neither batches nor the operators of NeMo's masks. With one utterance, 
 nothing to mask. Three computations differ from `networks.py` in their order, so that every length can vary after pnnx
 has converted the trace:
 
-* relative shift: the padded scores are cut as one row for each head instead of one for each position, because a length
-  that results from a reshape is fixed at that of the trace. Bit for bit the same;
+* relative shift: the padded scores are cut as one row for each head instead of one for each position. A length that
+  results from a reshape would be fixed at that of the trace. Bit for bit the same;
 * pointwise convolutions are linear layers, which ncnn quantises; the sums may round otherwise;
 * the LSTM takes the batch first: time first converts without an error and computes something else.
 

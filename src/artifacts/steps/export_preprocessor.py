@@ -33,7 +33,7 @@ def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float]:
     """Write `preprocessor.onnx`, without external data, from the .nemo file.
 
     Returns the largest absolute difference from NeMo's own preprocessor, on rows of unequal length with loud, soft and
-    silent parts. Raises StepError if it is above 1e-3, naming the key of a setting that has no graph here, or if the
+    silent parts. Raises StepError if it is above 1e-3, for a setting that has no graph here, with its key, and if the
     checkpoint is not a supported one.
     """
     from artifacts.graph.model_file import check_model, save_graph

@@ -4,10 +4,10 @@ The graph, float32: `audio_signal` [B, features, T], `length` [B] int64, `cache_
 `cache_last_time` [L, B, D, K], `cache_last_channel_len` [B] int64 → `encoder_output` [B, D, T'], `encoded_lengths` [B]
 int64 and the three caches for the next chunk, `_out` behind their names. Caches of zeros begin a stream.
 
-The result is exactly that of NeMo's own streaming, the first chunk included: empty caches mark the first chunk, and the
-graph drops the encoder frames of the features before a chunk for all others only (NeMo's own export always drops them,
-and so loses the first 0.16 s). The rows of a batch must therefore begin their streams together; a row that joins later
-loses these frames.
+The result is exactly that of NeMo's own streaming, the first chunk included. Empty caches mark the first chunk. For all
+others the graph drops the encoder frames of the features before a chunk. NeMo's own export always drops them, and so
+loses the first 0.16 s. The rows of a batch must begin their streams together: a row that joins later loses these
+frames.
 
 The graph's metadata say how to feed it, in NeMo's terms; `nemo/streaming.py` defines them.
 """
@@ -36,8 +36,8 @@ class Params(StepParams):
     encoder frames: one of the pairs that the checkpoint was trained with; a right context alone chooses its pair.
     `chunk_frames` and `shift_frames`, in features: length of a chunk, and distance to the next one. `cache_size` and
     `cache_drop_size`, in encoder frames: length of the past that attention sees, and of a chunk's end that does not
-    enter it. `experimental` allows what the checkpoint was not trained for, also an offline checkpoint; then the result
-    is no longer what the checkpoint gives for a whole recording.
+    enter it. `experimental` allows what the checkpoint was not trained for, also an offline checkpoint. The result is
+    then no longer what the checkpoint gives for a whole recording.
     """
 
     opset: int = Field(17, ge=17, le=20)
@@ -54,9 +54,9 @@ class Params(StepParams):
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int | str]:
     """Write `encoder-model.onnx`, above 1.5 GB with `encoder-model.onnx.data`, from the .nemo file.
 
-    Returns the largest absolute difference of each output between ONNX Runtime and torch, on batches of one to three
-    rows at the beginning and in the middle of a stream, and `latency_seconds`: the longest time from a sound to the
-    end of its chunk.
+    Returns the largest absolute difference of each output between ONNX Runtime and torch, and `latency_seconds`: the
+    longest time from a sound to the end of its chunk. The comparison is on batches of one to three rows, at the
+    beginning and in the middle of a stream.
     Raises StepError if a difference is above 1e-4, or if the checkpoint was not trained to stream, or not so.
     """
     from artifacts.nemo.checkpoint import restore

@@ -1,8 +1,8 @@
 """Write the sizes, ids and tokens of a .nemo checkpoint's model as JSON, for the programs that run it.
 
-`model_meta.json` has the keys that TensorRT applications read: sizes, ids, durations, tokens, and the shapes of the
-inputs and outputs of the exported encoder, predictor and joint. `config.json` is what onnx-asr reads beside its models;
-without `features_size` it assumes 80.
+`model_meta.json` has the keys that TensorRT applications read: sizes, ids, durations, tokens, and the shapes of all
+inputs and outputs of the exported networks. onnx-asr reads `config.json` beside its models; without `features_size` it
+assumes 80.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Write the tokens of a .nemo checkpoint as vocab.txt, tokens.txt and the SentencePiece model.
 
-`vocab.txt` (onnx-asr and programs with its layout) and `tokens.txt` (sherpa-onnx) have the same content under two
-names: a line `piece id` for each token in the order of ids, UTF-8, the last one `<blk>` with the id V. Pieces are those
-of SentencePiece: U+2581 begins a word. `<unk>` and other control pieces have their lines too, because ids count them.
+`vocab.txt` (onnx-asr and programs with its layout) and `tokens.txt` (sherpa-onnx) have the same content: a line
+`piece id` for each token in the order of ids, UTF-8. The last one is `<blk>` with the id V. Pieces are those of
+SentencePiece: U+2581 begins a word. `<unk>` and other control pieces have their lines too, because ids count them.
 `tokenizer.model` is the SentencePiece model, byte for byte.
 """
 

@@ -1,7 +1,7 @@
 """Read a pickle of plain values, by our own interpreter of the few opcodes that `torch.save` writes (protocol 2).
 
-For Python's reader, a file of some bytes can take any time and memory. A tuple that contains one tuple twice, that one
-another twice, and so on, doubles the cost of its hash with each; a list of copies of a dictionary is as large as their
+For Python's reader, a file of some bytes can take any time and memory. A tuple may contain one tuple twice, that one
+another twice, and so on: each level doubles the cost of the hash. A list of copies of a dictionary is as large as their
 product. Here keys are plain, nothing is copied, and the cost of each opcode is linear in its bytes.
 """
 

@@ -1,8 +1,8 @@
 """Check a file that `torch.save` wrote, and the tensors in it, before torch maps the file.
 
-torch trusts a file that it maps: it compares neither checksums nor the sizes of storages, so that an emptied storage
-takes its values from the bytes after it. A pickle of some bytes can reserve any amount of memory. Here the pickle is
-read without torch; it may name nothing but tensors, and no function of the file is called.
+torch trusts a file that it maps: it compares neither checksums nor the sizes of storages. An emptied storage takes its
+values from the bytes after it. A pickle of some bytes can reserve any amount of memory. Here the pickle is read without
+torch; it may name nothing but tensors, and no function of the file is called.
 
 The format is torch's since 1.6: a zip of uncompressed records, `data.pkl` and one `data/<key>` for each storage.
 """
