@@ -93,6 +93,26 @@ def test_other_nodes_stay_the_objects_that_they_were(places_model: ModelProto) -
     assert all(old is new for old, new in zip(before, after, strict=True))
 
 
+def test_a_weight_of_a_subgraph_may_have_the_name_of_an_outer_weight() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (bool go, float[2,2] x) => (float[2,2] y)
+    <float[2,2] w = {1, 2, 3, 4}> {
+      a = If(go) <
+        then_branch = then_ () => (float[2,2] b) <float[2,2] w = {5, 6, 7, 8}> { b = MatMul(x, w) },
+        else_branch = else_ () => (float[2,2] c) { c = Neg(x) }
+      >
+      y = MatMul(a, w)
+    }"""
+    model = parser.parse_model(text)
+    after = quantized(model, 3)
+    assert [node.op_type for node in after.graph.node] == ["If", "DequantizeLinear", "MatMul"]
+    feeds = {"go": np.array(True), "x": np.eye(2, dtype=np.float32)}
+    found, expected = (
+        onnxruntime.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+        for one in (after, model)
+    )
+    assert np.abs(found - expected).max() < 1.0  # half a step of each weight
+
+
 def test_new_names_are_free_names() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]> g (float[2,2] w_scale) => (float[2,2] y)
     <float[2,2] w = {1, 2, 3, 4}> { w_quantized = MatMul(w_scale, w) y = Neg(w_quantized) }"""

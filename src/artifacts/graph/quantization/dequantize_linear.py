@@ -112,7 +112,8 @@ def dequantize(model: ModelProto, weights: Sequence[tuple[LargeWeight, int | Non
         if axis is not None:
             node.attribute.append(helper.make_attribute("axis", axis))
         nodes.setdefault(id(graph), (graph, {}))[1][name] = node
-    for graph, by_output in nodes.values():
+    # Subgraphs first: a subgraph's weight that still has the name of an outer one would look like a consumer of that.
+    for graph, by_output in reversed(nodes.values()):
         _insert(graph, by_output)
     return done
 
