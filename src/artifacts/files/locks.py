@@ -31,7 +31,7 @@ def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None
 
 
 def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
-    """Open and lock the file. If its last holder has removed it meanwhile, the lock is void: try the next file."""
+    """Open and lock the file. If the last holder has removed that file meanwhile, the lock is void: open a new one."""
     while True:
         file = open_lock(path)
         try:
@@ -62,7 +62,7 @@ def open_lock(path: Path) -> IO[str]:
 
 
 def lock_file(file: IO[str] | IO[bytes], folder: Path, how: int, fix: str = ON_A_LOCAL_DISK) -> bool:
-    """Call flock(2); return False if the lock is held and `how` is not to wait.
+    """Call flock(2); return False if the lock is held elsewhere and `how` contains LOCK_NB.
 
     Raises `StoreError`, which names `folder`, if the file system has no locks.
     """

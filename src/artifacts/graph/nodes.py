@@ -21,8 +21,7 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 def consumed_names(node: NodeProto) -> Iterator[str]:
     """Yield the names of the values that the node consumes, directly or in its subgraphs.
 
-    Values that a subgraph defines are left out. Such a value may have the name of a value that the outer graph defines
-    later.
+    Values that a subgraph defines are left out, because one may have the same name as a later value of the outer graph.
     """
     yield from node.input
     for subgraph in subgraphs(node):
@@ -36,9 +35,9 @@ def consumed_names(node: NodeProto) -> Iterator[str]:
 
 
 def topological_sort(graph: GraphProto) -> None:
-    """Sort the nodes of the graph and of its subgraphs in place, each behind the nodes that it depends on.
+    """Sort the nodes of the graph and of its subgraphs in place, so that each follows those that it depends on.
 
-    Nodes that are in order already keep it. Raises StepError for a cycle.
+    Nodes that are already in order keep their order. Raises StepError for a cycle.
     """
     rank = node_ranks(graph)
     for node in graph.node:
@@ -48,9 +47,9 @@ def topological_sort(graph: GraphProto) -> None:
 
 
 def node_ranks(graph: GraphProto) -> dict[str, int]:
-    """Return the rank of each output of the graph's nodes. It is above the ranks of all values that its node consumes.
+    """Return a rank for each output of the graph's nodes.
 
-    Raises StepError for a cycle.
+    The rank of an output is above the ranks of all values that its node consumes. Raises StepError for a cycle.
     """
     nodes = list(graph.node)
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}

@@ -1,8 +1,8 @@
-"""An LSTM transducer over ncnn, as `artifacts.speech.sherpa_streaming` calls one.
+"""Run an LSTM transducer in ncnn, with the methods that `artifacts.speech.sherpa_streaming` calls.
 
-sherpa-ncnn runs its files in the same way. ncnn's matrices have no batch axis. Two facts come from the `.param` files,
-because ncnn does not report them: the sizes of the states, and how many tokens the predictor reads. If an encoder has
-sherpa-ncnn's metadata, they must agree with the network.
+sherpa-ncnn runs the same files in the same way. ncnn's matrices have no batch axis. Two facts come from the `.param`
+files, because ncnn does not report them: the sizes of the states, and how many tokens the predictor reads. If an
+encoder has sherpa-ncnn's metadata, the metadata must agree with the network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONTEXT_TYPES = ("Convolution1D", "ConvolutionDepthWise1D")
 
 
 class NcnnLstmTransducer:
-    """The three networks, opened from their artifacts' folders, or given opened."""
+    """Encoder, predictor and joint in ncnn: opened from their artifacts' folders, or passed as open `nets`."""
 
     def __init__(
         self,
@@ -39,8 +39,9 @@ class NcnnLstmTransducer:
     ) -> None:
         """With `as_sherpa`, predictor and joint store values between layers as fp16 where the processor can.
 
-        That is ncnn's default, and sherpa-ncnn turns it off for the encoder alone. It may decide between two tokens
-        with nearly equal scores. Raises StepError unless these are an encoder, a predictor and a joint that ncnn opens.
+        That is ncnn's default, and sherpa-ncnn turns it off for the encoder alone. fp16 storage may decide between two
+        tokens with nearly equal scores. Raises StepError unless these are an encoder, a predictor and a joint that ncnn
+        opens.
         """
         params = [find_net(folder)[0] for folder in (encoder, predictor, joint)]
         self.metadata = _metadata(read_param(params[0]), params[0].name)
@@ -80,7 +81,7 @@ class NcnnLstmTransducer:
 
 
 def count_tokens(predictor: Path) -> int:
-    """Return how many tokens a predictor has. Raises StepError for another network."""
+    """Return the size of a predictor's vocabulary. Raises StepError for another network."""
     param, _ = find_net(predictor)
     found = [layer.integer(1) for layer in read_param(param).layers if layer.type == "Embed"]
     if len(found) != 1:
@@ -94,7 +95,7 @@ def _metadata(file: ParamFile, place: str) -> Metadata:
 
 
 def _context_size(file: ParamFile, place: str) -> int:
-    """Return the width of the convolution over tokens; 1 without one."""
+    """Return how many tokens the predictor reads: the width of its convolution over tokens, or 1 if it has none."""
     types = [layer.type for layer in file.layers]
     if "Embed" not in types or "LSTM" in types:
         raise StepError(f"{place}: is not a stateless predictor", "give the predictor of an LSTM transducer")

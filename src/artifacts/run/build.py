@@ -32,8 +32,8 @@ UNKNOWN_PROCESSOR = "a processor that was not recorded"
 class Outcome:
     """Outcome of one target: status, size, seconds, peak memory and metrics.
 
-    `measured_on` is the processor, for steps that measure. `trusts` are the sources that it trusts. `unconfined` says
-    which of `files` and `network` the sandbox could not keep from its step.
+    `measured_on` is the processor, for steps that measure. `trusts` are its sources with `trust: true`. `unconfined`
+    says which of `files` and `network` the sandbox could not keep from the step.
     """
 
     target: str
@@ -61,7 +61,7 @@ class Listener(Protocol):
 
 
 class Build:
-    """A build of a plan's targets. The caller asks for a target's inputs before the target.
+    """A build of a plan's targets. The caller must ask for a target's inputs before the target.
 
     `free_bytes` is called once, before the first step runs: it returns the memory that the steps may use together.
     """
@@ -103,7 +103,7 @@ class Build:
         return True
 
     def make(self, full_name: str) -> Outcome:
-        """Build a target. Raises `ArtifactsError` for a user's mistake, `StepCrashError` for a bug in a step."""
+        """Find, restore or build a target. Raises `ArtifactsError` (user mistake) or `StepCrashError` (step bug)."""
         job = self.plan.jobs[full_name]
         self.outcomes[full_name] = Outcome(full_name, Status.INTERRUPTED)  # replaced when it ends
         try:
@@ -126,7 +126,7 @@ class Build:
 
     def close(self) -> None:
         """Write interrupted targets to the journal, release the store, and clear leftovers of killed runs."""
-        with contextlib.suppress(OSError):  # a run ends on a full disk too
+        with contextlib.suppress(OSError):  # a run must be able to end on a full disk
             for outcome in list(self.outcomes.values()):
                 if outcome.status == Status.INTERRUPTED:
                     self.journal.write(Entry(outcome.target, Status.INTERRUPTED, ""))
@@ -134,7 +134,7 @@ class Build:
             self._in_use.close()
         # A thread of an interrupted run may still work in its staging folder; a later build clears it.
         if not any(outcome.status == Status.INTERRUPTED for outcome in self.outcomes.values()):
-            from artifacts.run.maintenance import clear_leftovers  # here: `doit` and `doit list` start sooner without
+            from artifacts.run.maintenance import clear_leftovers  # so `doit` and `doit list` start sooner
 
             with contextlib.suppress(ArtifactsError, OSError):
                 clear_leftovers(self.lookup)
@@ -142,7 +142,7 @@ class Build:
     def needed_bytes(self, job: Job) -> int | None:
         """Return the memory that a job is expected to need; None if it is unknown.
 
-        The target's declaration decides, else the most that it took before, else its recipe's declaration for all.
+        It is the target's own declaration; else its peak in earlier builds; else the recipe's value for all targets.
         """
         if job.memory_gib is not None:
             return int(job.memory_gib * GIB)
@@ -169,7 +169,7 @@ class Build:
             if any(name in other.inputs.values() for other in self.plan.jobs.values() if isinstance(other, Job)):
                 self._unlocked.add(name)
             elif local:
-                lock_source(job, resolved.content)  # no step reads it, so none can refuse it
+                lock_source(job, resolved.content)  # no step reads this source, so none can refuse it
         with self.store.lock(f"target.{name}"):
             self.lookup.link_of(name).write_manifest(resolved.manifest)
         self.lookup.resolved[name] = ResolvedTarget(resolved.path, resolved.content)
@@ -216,14 +216,14 @@ class Build:
         return Outcome(job.full_name, status, size, seconds, peak, action.metrics, measured_on, trusts, unconfined)
 
     def _lock_sources(self, job: Job) -> None:
-        """Lock the sources of a job that are not pinned: a step has accepted their bytes."""
+        """Write a job's unpinned sources to the lock file: a step has accepted their bytes."""
         for name in job.inputs.values():
             source = self.plan.jobs[name]
             if isinstance(source, NamedSource) and name in self._unlocked:
                 lock_source(source, self.lookup.resolved[name].content)
 
     def _show(self, job: Job, key: str, action: Action) -> int:
-        """Point the target's path at an artifact, and lay out a layout. Return the artifact's bytes."""
+        """Point the target's path at an artifact, and copy a layout to `dist/`. Return the artifact's size in bytes."""
         manifest = self.store.manifest(action.content)
         if manifest is None:
             raise StoreError(f"{job.full_name}: its artifact was removed during the build", "run again")
@@ -268,7 +268,7 @@ class Build:
                             staging, log, job.step, job.params, inputs, job.tools, progress, limits, job.trusted, stamps
                         )
                 except (StepError, StepCrashError):
-                    check_inputs(self.lookup, job, stamps)  # the sandbox keeps a replaced one from the step
+                    check_inputs(self.lookup, job, stamps)  # the sandbox hides a replaced input from the step
                     raise
                 self._unconfined[name] = result.unconfined
                 check_inputs(self.lookup, job, stamps)
@@ -296,5 +296,5 @@ class Build:
 
 
 def _measured_on(action: Action, job: Job) -> str:
-    """Return the processor that a measurement was made on; an empty text if bytes do not depend on it."""
+    """Return the processor of a measurement; an empty text for a step whose output does not depend on it."""
     return (action.processor or UNKNOWN_PROCESSOR) if job.depends_on_processor else ""

@@ -1,9 +1,10 @@
-"""Process of a step: `python -m artifacts.run.child <folder>`, with `spec.json` in that folder.
+"""Main program of a step's process: `python -m artifacts.run.child <folder>`, with `spec.json` in that folder.
 
-The spec names the step, its parameters, the inputs' paths, which of them are trusted, and the tools' pinned versions.
-The process is confined first: it can read its inputs and write the folder, and no more. Its answer, `result.json`,
-contains metrics, seconds, peak memory, the processor and the confinement, or the error. Progress is one JSON line for
-each log record of this package, on the descriptor that the spec names. Nothing else is exchanged.
+The spec contains the step, its parameters, the tools' pinned versions, the inputs' paths and stamps, and which inputs
+are trusted. The process confines itself first: then it can read the system, Python and its inputs, and write the
+folder. Its answer, `result.json`, contains an error, or else metrics, seconds, peak memory, the processor, the
+confinement and the compiled modules. Progress is one JSON line for each log record of this package, on the descriptor
+that the spec names. Apart from this, the parent gets only the output files and the printed text.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def main(folder: Path) -> int:
         _answer(folder, _error_answer(error))
     except Exception as error:
         cause: ArtifactsError | None = _unfit_input(error, spec["inputs"]) or _undeclared_input(error, spec["inputs"])
-        # These errors are the step's own and not the disk's: its inputs are read-only.
+        # These errors are faults of the step, not of the disk: for example, a write to a read-only input.
         if cause is None and not isinstance(
             error, (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
         ):
@@ -78,7 +79,7 @@ def _error_answer(error: ArtifactsError) -> dict[str, Any]:
 
 
 def _unfit_input(error: Exception, inputs: dict[str, str]) -> StepError | None:
-    """Return the error for a file that a step expects in an input and that is missing there."""
+    """Return the error for a file that a step expects in an input, but that is missing; None for any other error."""
     filename = error.filename if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) else None
     expected = Path(filename) if isinstance(filename, str) else Path()
     for name, path in inputs.items():
@@ -106,7 +107,7 @@ def _answer(folder: Path, result: dict[str, Any]) -> None:
 
 
 def peak_bytes() -> int:
-    """Return the peak memory of this process: its own high-water mark, not the one inherited before exec."""
+    """Return the peak memory of this process since it began (exec), without that of the process that forked it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -132,7 +133,7 @@ class _FromSource(importlib.machinery.SourceFileLoader):
 
 
 class _OwnModules(importlib.abc.MetaPathFinder):
-    """Finder of this package's modules for `_FromSource`."""
+    """Finder that loads the modules of this package with `_FromSource`."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         spec = None
@@ -153,7 +154,7 @@ def _run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _check_stamps(inputs: dict[str, str], stamps: dict[str, str]) -> None:
-    """Raise StepError for an input that is not the one that was hashed. This process can open no other file later."""
+    """Raise StepError for an input that is not the one that was hashed. The sandbox lets this process open no other."""
     for name, digest in stamps.items():
         try:
             now = digest_stamps(stamps_of(Path(inputs[name]), opened=False))
@@ -170,13 +171,13 @@ def _check_tools(tools: dict[str, str]) -> None:
         except importlib.metadata.PackageNotFoundError:
             fact = f"'{tool}' is not installed, and pipeline.yaml pins {pinned}"
             raise StepError(fact, f"pip install {tool}=={pinned}") from None
-        if pinned not in (version, version.partition("+")[0]):  # 2.13.0 admits every 2.13.0+cpu
+        if pinned not in (version, version.partition("+")[0]):  # the pin 2.13.0 allows 2.13.0+cpu
             fix = f"pip install {tool}=={pinned}, or change the pin in pipeline.yaml"
             raise StepError(f"'{tool}' has version {version}, and pipeline.yaml pins {pinned}", fix)
 
 
 def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends, so that no step runs on unseen."""
+    """Ask the kernel to kill this process when its parent ends, so that no step outlives its run."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the process that started this step is gone")
@@ -195,7 +196,7 @@ def _send_progress(descriptor: int) -> None:
             for key in ("done", "total"):
                 if (count := getattr(record, key, None)) is not None:
                     line[key] = int(count)
-            # One write of a line this short is atomic. That the parent has closed the pipe is not an error here.
+            # One write of a line this short is atomic. A pipe that the parent has closed is not an error.
             with contextlib.suppress(BrokenPipeError):
                 os.write(descriptor, json.dumps(line).encode() + b"\n")
 

@@ -1,6 +1,7 @@
-"""Run one step in its own process, watch it, and return its result. A dead process cannot block anything here.
+"""Run one step in its own process, watch it, and return its result.
 
-The process's messages and files are not trusted: a step reads files of strangers.
+However the step's process ends, this process goes on. It does not trust the messages and files of the step's process,
+because a step reads files of strangers.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Limits:
 class StepResult:
     """Result of a step.
 
-    `files` are {name: (bytes, sha256)}. `sources` are the modules that its process compiled, as {module: sha256}.
-    `unconfined` says which of `files` and `network` the kernel could not keep from it.
+    `files` are {name: (bytes, sha256)}. `sources` are the modules that the step's process compiled, as
+    {module: sha256}. `unconfined` says which of `files` and `network` the kernel could not keep from the step.
     """
 
     files: dict[str, tuple[int, str]]
@@ -74,7 +75,7 @@ class StepResult:
 
 
 class StepCrashError(Exception):
-    """End of a step by a bug of ours, not by its user's mistake. Contains the traceback."""
+    """End of a step by a bug, not by a user's mistake. The text is the end of the log, or the fault of the output."""
 
 
 def run_step(
@@ -91,9 +92,9 @@ def run_step(
 ) -> StepResult:
     """Run a step in `staging`. Its files are then in `staging/files`: hashed, read-only and on the disk.
 
-    `trusted` names the inputs whose source says `trust: true`. `stamps` are those that its process compares. `log`
-    gets what the step and its libraries print. Raises the step's own `ArtifactsError`; `StepError` if it was killed or
-    reached a limit; `StepCrashError` for any other end.
+    `trusted` names the inputs whose source says `trust: true`. `stamps` are those of the inputs, which the step's
+    process compares. The output of the step and its libraries goes to `log`. Raises the step's own `ArtifactsError`;
+    `StepError` if it was killed or reached a limit; `StepCrashError` for any other end.
     """
     for folder in ("files", "work", "tmp"):
         (staging / folder).mkdir()
@@ -111,7 +112,7 @@ def run_step(
     (staging / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     temporary = str(staging.absolute() / "tmp")
-    # A step has no home; packages that pip installed for this user alone are importable all the same.
+    # A step has no home folder, but can import packages that pip installed for this user alone.
     environment |= FIXED | {"TMPDIR": temporary, "HOME": temporary, "PYTHONUSERBASE": site.getuserbase()}
     kills_before = kernel_kills()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +154,7 @@ def run_step(
 
 
 class _LastProgress:
-    """Last message of a step, and its time. Passes each message on to the callback."""
+    """Last progress message of a step, and its time. `read` passes each message on to the callback."""
 
     def __init__(self, progress: ProgressCallback) -> None:
         self.progress = progress
@@ -219,7 +220,7 @@ class _Watchdog:
 
 
 def _result(code: int, peak_bytes: int, staging: Path, log: Path, last: _LastProgress, by_kernel: bool) -> Any:
-    """Return the content of result.json. Raises StepError if a signal ended the step, or its own error."""
+    """Return the content of result.json. Raises StepError if a signal ended the step, or the error in result.json."""
     if code < 0:
         where = f"at {peak_bytes / GIB:.1f} GiB{last.doing}"
         if code == -signal.SIGKILL:
@@ -238,7 +239,7 @@ def _result(code: int, peak_bytes: int, staging: Path, log: Path, last: _LastPro
 
 
 def _checked(result: Any, files: dict[str, tuple[int, str]]) -> StepResult:
-    """Return the answer of a step with each value in its type. Raises StepCrashError for a malformed answer."""
+    """Return a step's answer with the type of each value checked. Raises StepCrashError for a malformed answer."""
     try:
         metrics = {_text(name): value for name, value in result["metrics"].items()}
         for name, value in metrics.items():

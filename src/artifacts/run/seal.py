@@ -1,6 +1,6 @@
 """Seal the files that a step wrote: check and hash them, make them read-only, and force them to the disk.
 
-The step and all its processes have ended, so that nothing can change a file after it is hashed.
+The caller has ended the step and all its processes before. So nothing can change a file after it is hashed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ MOST_FOLDERS_DEEP = 20
 
 
 class UnsealableError(Exception):
-    """A step's output that cannot be sealed: no file, or something that is not a regular file of its own."""
+    """A step's output that cannot be sealed: it has no file, or something that `seal` does not accept."""
 
 
 def seal(out: Path) -> dict[str, tuple[int, str]]:
-    """Return the files below `out` as {name: (bytes, sha256)}, read-only and on the disk.
+    """Seal the files below `out`, and return them as {name: (bytes, sha256)}.
 
-    Raises UnsealableError for links, for files that have a second name, for other kinds of file, and for names that are
-    not UTF-8; also if there is no file, or if a bound is exceeded. Raises OSError.
+    Raises UnsealableError for links, for files with a second name, and for files that are not regular. Raises it for
+    names that are not printable or have a backslash. Raises it if there is no file, or if a bound is exceeded. Raises
+    OSError.
     """
     if out.is_symlink() or not out.is_dir():
         raise UnsealableError("the step replaced its folder by something else")
@@ -50,7 +51,7 @@ def seal(out: Path) -> dict[str, tuple[int, str]]:
                 _open_to_its_owner(path)
             elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 raise UnsealableError(f"the step left '{shown}', which is not a regular file, or has two names")
-            elif (total := total + status.st_size) > bytes_of_disk:  # a sparse file; to hash it takes days
+            elif (total := total + status.st_size) > bytes_of_disk:  # sparse files: hashing takes days
                 raise UnsealableError(f"the step left '{shown}', and its files have more bytes than the disk")
             else:
                 path.chmod(0o444)

@@ -3,7 +3,7 @@
 The folder contains `utterances.jsonl` and the clips that it names. A line has NeMo's manifest keys plus `id`, `slice`
 and `gap_seconds`; other keys are ignored. `audio_filepath` is one clip or a list of clips, relative to the folder. A
 list is joined in its order with `gap_seconds` of silence between the clips, so that long recordings need not be stored
-twice. `duration` is that of the joined waveform, in seconds.
+twice. `duration` is the length of the joined waveform, in seconds.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SAMPLE_RATE_HZ = 16_000
 # Manifests round their durations; a clip that was cut short differs by more than this.
 DURATION_TOLERANCE_SECONDS = 0.1
 
-# Four hours, which are 0.9 GB in memory: a recording is read as a whole.
+# Four hours. A recording is read as a whole, so the longest one takes 0.9 GB of memory.
 MAX_SECONDS = 14_400.0
-# A clip in floats may exceed 1 where it is loud; much larger samples would have infinite energies.
+# Samples of a loud float clip may exceed 1. Much larger samples would have infinite energies.
 LARGEST_SAMPLE = 1000.0
 MAX_LINE_BYTES = 16 << 20
 
@@ -103,11 +103,11 @@ class Corpus:
 
 
 def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
-    """Read and validate a corpus; with `slices`, keep only the utterances of those.
+    """Read and validate a corpus; with `slices`, keep only the utterances of these slices.
 
-    Raises StepError, with the line, for text that is not UTF-8, bad JSON, and a missing or wrong key. Raises it, with
-    the line, for an id that is used twice, and for a clip that is missing or outside the folder. Raises it for a corpus
-    without utterances or without one of the `slices`.
+    Raises StepError, with the line, for text that is not UTF-8, for bad JSON, and for a missing or wrong key. It also
+    names the line of an id that is used twice, and of a clip that is missing or outside the folder. Raises StepError
+    for a corpus without utterances or without one of the `slices`.
     """
     manifest = folder / MANIFEST_NAME
     if not manifest.is_file():
@@ -155,7 +155,7 @@ def _parse(line: str, place: str) -> Utterance:
     try:
         return Utterance.model_validate(value)
     except ValidationError as error:
-        # For a union pydantic names the alternative after the key; the key alone is the place.
+        # For a union, pydantic adds the name of the alternative behind the key. The error needs the key alone.
         problem = error.errors(include_url=False)[0]
         key = f"{problem['loc'][0]}: " if problem["loc"] else ""
         raise StepError(f"{place}: {key}{problem['msg'].lower()}", fix) from None
@@ -171,7 +171,7 @@ def _check_clip_path(folder: Path, clip: str, place: str) -> None:
         )
     try:
         is_there = (folder / path).is_file()
-    except OSError:  # a name that no file can have
+    except OSError:  # no file can have such a name
         is_there = False
     if not is_there:
         raise StepError(f"{place}: audio_filepath: there is no file '{clip}'", "copy the corpus again")

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Counts over one utterance or several."""
+    """Counts of words and errors in one utterance or several."""
 
     utterances: int
     words: int
@@ -56,7 +56,7 @@ class WordErrors:
 
     @property
     def deletions_percent(self) -> float:
-        """Return the rate of deleted words. Coarse activations cost these first, most of all on long recordings."""
+        """Return the rate of deleted words. Coarsely quantised activations raise it first, most on long recordings."""
         return self._percent(self.deletions)
 
     def _percent(self, count: int) -> float:
@@ -72,10 +72,10 @@ class Transcript(NamedTuple):
 
 
 def count_errors(reference: str, hypothesis: str, *, ignore_case_and_punctuation: bool) -> WordErrors:
-    """Compare one utterance. The reference must have a word.
+    """Count the errors of a hypothesis against the reference, which must have a word.
 
-    With `ignore_case_and_punctuation` both texts are in lower case, and every character but letters, digits and
-    apostrophes separates words. Use it for references without case and punctuation, and models that write both.
+    With `ignore_case_and_punctuation` both texts are changed to lower case, and every character but letters, digits and
+    apostrophes separates words. Use it if the references have no case and punctuation, but the model writes both.
     """
     if ignore_case_and_punctuation:
         reference, hypothesis = (_PUNCTUATION.sub(" ", text.lower()) for text in (reference, hypothesis))
@@ -111,8 +111,8 @@ def transcribe_corpus(
 ) -> list[Transcript]:
     """Transcribe each utterance's waveform, float32 `[N]` at 16 kHz, with `transcribe`, and count the errors.
 
-    Reports progress once a second. Raises StepError, before the first utterance, if a reference has no word, and raises
-    what `Corpus.waveform` and `transcribe` raise.
+    Reports progress about once a second. Raises StepError, before the first utterance, if a reference has no word.
+    Also raises what `Corpus.waveform` and `transcribe` raise.
     """
     for utterance in corpus.utterances:
         if not count_errors(utterance.text, "", ignore_case_and_punctuation=ignore_case_and_punctuation).words:
@@ -137,7 +137,7 @@ def transcribe_corpus(
 
 
 def write_report(out: Path, transcripts: Sequence[Transcript]) -> dict[str, float | int | str]:
-    """Write both files to `out`; return the rates as flat metrics: in total, and `…_<slice>` for each slice."""
+    """Write `metrics.json` and `hypotheses.jsonl`; return flat metrics: in total, and `…_<slice>` for each slice."""
     slices = {
         name: sum_errors(each.errors for each in transcripts if each.utterance.slice == name)
         for name in dict.fromkeys(each.utterance.slice for each in transcripts)

@@ -2,10 +2,10 @@
 
 One moment of a long recording may decide a whole sentence. So half an hour of speech cannot tell an artifact that loses
 a tenth of a point from one that loses half a point. In another order the same sentences have other neighbours and other
-positions, and their errors fall out differently.
+positions, and their errors differ.
 
 Writes a corpus: the clips, and `utterances.jsonl` with a slice `long_<seconds>s` for each length. In a slice, every
-order contains each recording of one clip once.
+order contains once each recording that consists of one clip.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run(out: Path, params: Params, *, corpus: Path) -> dict[str, float | int | s
     from artifacts.speech.corpus import MANIFEST_NAME, SAMPLE_RATE_HZ, read_corpus
 
     speech = read_corpus(corpus)
-    # True lengths: the rounding of manifests would add up over dozens of clips.
+    # Use the true lengths: the rounding of manifests would add up over dozens of clips.
     singles = [
         utterance.model_copy(update={"duration": len(speech.waveform(utterance)) / SAMPLE_RATE_HZ})
         for utterance in speech.utterances
@@ -86,7 +86,7 @@ def run(out: Path, params: Params, *, corpus: Path) -> dict[str, float | int | s
 
 
 def _shares(singles: Sequence[Utterance], seconds: int, params: Params) -> Iterator[list[Utterance]]:
-    """Yield the recordings that are joined into one, order by order; those of an order have about equal lengths."""
+    """Yield, order by order, the recordings to join into one. In an order, the joined ones have about equal lengths."""
     for order in range(params.orders):
         shuffled = random.Random(f"{seconds}/{order}").sample(singles, len(singles))
         ends = [0.0]

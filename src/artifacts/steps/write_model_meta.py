@@ -1,8 +1,8 @@
 """Write the sizes, ids and tokens of a .nemo checkpoint's model as JSON, for the programs that run it.
 
 `model_meta.json` has the keys that TensorRT applications read: sizes, ids, durations, tokens, and the shapes of all
-inputs and outputs of the exported networks. onnx-asr reads `config.json` beside its models; without `features_size` it
-assumes 80.
+inputs and outputs of the exported networks. onnx-asr reads `config.json` beside its models. Without
+`features_size` in that file, onnx-asr assumes 80.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Params(StepParams):
 def run(out: Path, params: Params, *, checkpoint: Path) -> None:
     """Write `model_meta.json` and `config.json` from the .nemo file; neither torch nor NeMo is needed.
 
-    Raises StepError if the checkpoint is not a supported one.
+    Raises StepError if the checkpoint is not supported.
     """
     from artifacts.nemo.archive import open_archive
     from artifacts.nemo.model_config import read_config

@@ -1,9 +1,9 @@
 """Write the tokens of a .nemo checkpoint as vocab.txt, tokens.txt and the SentencePiece model.
 
-`vocab.txt` (onnx-asr and programs with its layout) and `tokens.txt` (sherpa-onnx) have the same content: a line
-`piece id` for each token in the order of ids, UTF-8. The last one is `<blk>` with the id V. Pieces are those of
-SentencePiece: U+2581 begins a word. `<unk>` and other control pieces have their lines too, because ids count them.
-`tokenizer.model` is the SentencePiece model, byte for byte.
+`vocab.txt` is for onnx-asr and programs with its layout, `tokens.txt` for sherpa-onnx. Both have the same content, in
+UTF-8: a line `piece id` for each token, in the order of ids. The last token is `<blk>` with the id V, the number of
+pieces. Pieces are those of SentencePiece: U+2581 begins a word. `<unk>` and other control pieces have lines too,
+because they have ids. `tokenizer.model` is the SentencePiece model, byte for byte.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Params(StepParams):
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, int]:
     """Write `vocab.txt`, `tokens.txt` and `tokenizer.model` from the .nemo file; neither torch nor NeMo is needed.
 
-    Returns the number of lines. Raises StepError if a piece would break its line, or if the checkpoint is not a
-    supported one.
+    Returns the number of lines. Raises StepError if a piece would break its line, or if the checkpoint is not
+    supported.
     """
     from artifacts.nemo.archive import open_archive
     from artifacts.nemo.model_config import read_config

@@ -1,11 +1,13 @@
-"""Divide values by scales of their channels, and multiply the weights of their consumers: the function stays the same.
+"""Divide values by a scale for each channel, and multiply their consumers' weights by it: the function is the same.
 
-A division is folded into the node that produces the value, if that changes nothing else. Otherwise a Mul is inserted in
-front of the consumers. The division moves up from the value's last axis through nodes that treat channels alike
-(Identity, Relu, Transpose). It also passes the Add of a constant, whose channels are divided as well. It ends in the
-constants that the value is computed from: gamma and beta of a LayerNormalization, the columns of a MatMul's weight, the
-output channels of a Conv, the constant of a Mul. No value on this path may have a consumer off the path, or be an
-output of the model. Consumers of a shape alone do not matter.
+A division is folded into constants that the value is computed from, if that changes no other value. Otherwise a Mul is
+inserted in front of the consumers.
+
+To find these constants, a path goes from the value's last axis back through the graph. It passes nodes that leave
+channels apart (Identity, Relu, Transpose). It also passes the Add of a constant; then this constant is divided too. It
+ends at one of these: gamma and beta of a LayerNormalization, the columns of a MatMul's weight, the output channels of a
+Conv, the constant of a Mul. No value on the path may have a consumer off the path, or be an output of the model. Shape
+nodes do not count as consumers.
 """
 
 from __future__ import annotations
@@ -42,16 +44,21 @@ class ScaledValue:
 
 @dataclass(frozen=True)
 class Folded:
-    """By value, the op that its division was folded into (or EXPLICIT_MUL); by initializer, its new content."""
+    """Result of the divisions.
+
+    `into` has the op that the division of each value was folded into, or EXPLICIT_MUL. `contents` has the new content
+    of each initializer that changes.
+    """
 
     into: dict[str, str]
     contents: dict[str, ScaledContent]
 
 
 def divide_values(model: ModelProto, scaled: Sequence[ScaledValue], folder: Path) -> Folded:
-    """Change the model's nodes. Return the new contents of constants; the old ones are in `folder`.
+    """Divide the values in the model's graph, and return the new contents of its constants.
 
-    A constant with other consumers is left to them: the node that needs new values gets a copy.
+    `folder` contains the model's external data. A constant that has other consumers too stays as it is: the node that
+    needs new numbers gets a copy.
     """
     folding = _ScaleFolder(model)
     into = {}
@@ -84,7 +91,7 @@ def _content(tensor: TensorProto, factors: _Factors, folder: Path) -> ScaledCont
 
 @dataclass(frozen=True)
 class _ConstantInput:
-    """An input of a node that is a constant, and the axis of its channels: the first or the last."""
+    """A constant input of a node, and the axis of the constant's channels: the first or the last."""
 
     node: NodeProto
     index: int
@@ -97,22 +104,23 @@ class _ScaleFolder:
         self._outputs = {value.name for value in model.graph.output}
         self._producers = {name: node for node in model.graph.node for name in node.output}
         self._constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
-        for value in model.graph.input:  # an initializer of that name is a default
+        for value in model.graph.input:  # an initializer of that name is only its default
             self._constants.pop(value.name, None)
         self._consumers: dict[str, list[NodeProto]] = {}
         for node in model.graph.node:
             for name in dict.fromkeys(consumed_names(node)):
                 self._consumers.setdefault(name, []).append(node)
-        self._muls: dict[str, NodeProto] = {}  # by an output of the node that a Mul is to precede
-        self.factors: dict[str, _Factors] = {}  # what to multiply an initializer by, along an axis
+        self._muls: dict[str, NodeProto] = {}  # Muls, by the output of a node that each must precede
+        self.factors: dict[str, _Factors] = {}  # by name of an initializer: factors for each axis
 
     def inputs_to_divide(
         self, value: str, consumers: Collection[str], axis: int, channels: int
     ) -> list[_ConstantInput]:
-        """Return the constants that decide the channels of a value's axis, the multiplied constant first.
+        """Return the constants to divide, so that a value's channels on `axis` are divided.
 
-        The axis is counted from the end. `consumers` are outputs of the nodes that consume the quotient. Empty if the
-        scale cannot be folded.
+        The constants at the end of the path come first, then those of each Add on it. `axis` is negative: it is counted
+        from the end. `consumers` are outputs of the nodes that consume the quotient. The list is empty if the division
+        cannot be folded.
         """
         passed: list[_ConstantInput] = []
         while True:  # not a recursion: a path may be longer than Python's limit
@@ -131,7 +139,7 @@ class _ScaleFolder:
                     value, axis = node.input[0], order[axis] - len(order)
                     continue
                 case "Add" if axis == -1:
-                    # A constant with one number a channel is divided, and so is the other input.
+                    # Divide a constant with one number a channel, and follow the other input.
                     candidates = (index for index in (0, 1) if self._valid([_ConstantInput(node, index, -1)], channels))
                     index = next(candidates, None)
                     if index is None:
@@ -143,7 +151,7 @@ class _ScaleFolder:
             return [*ends, *passed] if ends else []
 
     def _only_producer(self, value: str, consumers: Collection[str]) -> NodeProto | None:
-        """Return the ONNX node that produces the value, if nothing but the `consumers` consumes it."""
+        """Return the node that produces the value; None if it has other consumers or is not an ONNX op."""
         others = (node for node in self._consumers.get(value, []) if node.op_type != "Shape")
         if value in self._outputs or not all(node.output[0] in consumers for node in others):
             return None
@@ -151,7 +159,7 @@ class _ScaleFolder:
         return node if node is not None and node.domain in ("", "ai.onnx") else None
 
     def _ends(self, node: NodeProto, axis: int, channels: int) -> list[_ConstantInput]:
-        """Return the constants of a node at which the path ends: each has one number a channel."""
+        """Return the constants in which the path ends at this node; empty if it cannot end here."""
         match node.op_type:
             case "Conv":
                 inputs = [_ConstantInput(node, index, 0) for index in (1, 2) if index < len(node.input)]
@@ -167,7 +175,7 @@ class _ScaleFolder:
         return []
 
     def _valid(self, inputs: list[_ConstantInput], channels: int) -> list[_ConstantInput]:
-        """Return the inputs if all are float32 constants with one number a channel, else none."""
+        """Return the inputs if all are float32 constants with one number a channel, else an empty list."""
         for constant in inputs:
             tensor = self._constant(constant.node.input[constant.index])
             if tensor is None or tensor.data_type != TensorProto.FLOAT or not tensor.dims:
@@ -192,7 +200,7 @@ class _ScaleFolder:
         axes[axis] = factor * axes.get(axis, np.float32(1))
 
     def _own_constant(self, node: NodeProto, index: int) -> TensorProto:
-        """Return a node's constant as an initializer without other consumers; if need be, a copy."""
+        """Return a node's constant as an initializer without other consumers; make a copy if it has any."""
         name = node.input[index]
         alone = len(self._consumers[name]) == 1 and list(node.input).count(name) == 1 and name not in self._outputs
         if alone and name in self._constants:
