@@ -1,6 +1,6 @@
 # make        set up, then build, measure and lay out the embedded checkpoint
 # make test   set up, then run ruff, mypy and the tests of the engine, the kits and the steps: minutes
-# make test-speech   set up, then run the rest: whole recipes, consumers, NeMo, other processors, minutes of speech
+# make test-speech   set up, then run the rest: whole recipes on speech, consumers, other processors, disturbed builds
 # make lint   ruff and mypy
 # make test-faults   set up, then half an hour of kills, flipped bits, disk errors and crowds: docs/faults.md
 
@@ -15,10 +15,10 @@ all: .venv/ready
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: lint
-	$(PYTEST) -m "not speech"
+	$(PYTEST) -m "not slow"
 
 test-speech: .venv/ready
-	$(PYTEST) -m speech
+	$(PYTEST) -m slow
 
 test-faults: .venv/ready
 	FAULTS=long $(PYTEST) tests/faults/test_crowd.py tests/faults

@@ -45,13 +45,13 @@ def build(out: str, names: Sequence[str], calibration: str) -> Iterator[dict[str
 
 
 def _input(plan: Any, name: str, calibration: str) -> Path:
-    from artifacts.plan.plan import NamedSource
+    from artifacts.recipe.recipe import NamedSource
 
     recipe, _, short = name.partition(":")
     job = plan.jobs[name]
     if not isinstance(job, NamedSource):
         return CACHE / recipe / short
-    return Path(calibration) if short == "calibration" else job.loaded.source_path(short)
+    return Path(calibration) if short == "calibration" else job.path
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -44,6 +44,9 @@ TARGETS = (
     "shard_fp32",
 )
 
+# Consumers, other processors, whole recipes on minutes of speech, and builds under attack: `make test-speech`.
+SLOW_FOLDERS = ("consumers", "faults", "processors", "recipes")
+
 Features = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
 
 
@@ -58,6 +61,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of SLOW_FOLDERS. Elsewhere, a slow test has its mark beside it."""
+    for item in items:
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
 
 
 def run_doit(*words: str) -> None:

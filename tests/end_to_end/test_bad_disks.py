@@ -15,6 +15,8 @@ import pytest
 from small_project import Project
 from small_server import FileServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:

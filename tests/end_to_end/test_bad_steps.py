@@ -9,6 +9,8 @@ import pytest
 
 from small_project import Project
 
+pytestmark = pytest.mark.slow
+
 # How a step misbehaves, and what is said of it.
 MISBEHAVIOUR = {
     "raise": r"small:bad: its step crashed, which is a bug\n.*ValueError: a bug in a step",

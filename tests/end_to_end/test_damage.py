@@ -13,6 +13,8 @@ import pytest
 from small_model import MODEL_RECIPE, write_model
 from small_project import Project
 
+pytestmark = pytest.mark.slow
+
 
 def delete(path: Path) -> None:
     """It is gone."""

@@ -15,6 +15,8 @@ import pytest
 
 from small_project import Project
 
+pytestmark = pytest.mark.slow
+
 # Two chains side by side, so that `-n 2` has two steps at work.
 SLOW = """\
 targets:

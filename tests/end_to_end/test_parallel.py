@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from small_project import Project
+
+pytestmark = pytest.mark.slow
 
 TWO = """\
 targets:

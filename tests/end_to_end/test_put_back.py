@@ -12,6 +12,8 @@ import pytest
 
 from small_project import Project
 
+pytestmark = pytest.mark.slow
+
 SLOW = """\
 sources:
   notes: {file: notes.txt}

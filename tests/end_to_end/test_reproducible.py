@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 MEASURED_AGAIN = ("size_int8",)
 """Measuring takes most of the time, and what is measured is compared anyway. Words and drift are measured twice, to the

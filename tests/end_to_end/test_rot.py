@@ -17,6 +17,8 @@ from artifacts.store.digest_memory import DigestMemory
 from small_project import Project, make_project
 from small_server import FileServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:

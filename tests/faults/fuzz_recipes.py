@@ -32,7 +32,7 @@ THROUGH_DOIT = 60
 WORKER = """
 import contextlib, io, json, os, sys, traceback
 from doit.exceptions import InvalidCommand, InvalidDodoFile
-from artifacts.cli.commands import PlanRun, Verify, Why
+from artifacts.cli.commands import DryRun, Verify, Why
 from artifacts.cli.tasks import Session
 for line in sys.stdin:
     os.chdir(json.loads(line))
@@ -41,7 +41,7 @@ for line in sys.stdin:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             for task in Session().tasks():
                 print(task["doc"])
-            for command in (PlanRun, Why, Verify):
+            for command in (DryRun, Why, Verify):
                 command().execute({}, [])
     except (InvalidCommand, InvalidDodoFile) as error:
         end, refused = str(error), True

@@ -37,7 +37,7 @@ def test_every_mutant_of_a_recipe_is_planned_or_refused_in_two_lines(package: Pa
 def test_the_harness_finds_what_an_engine_may_not_do(tmp_path: Path, package: Path, fault: str, found: str) -> None:
     shutil.copytree(package, tmp_path / "package")
     plan = tmp_path / "package" / "artifacts" / "plan" / "plan.py"
-    sabotaged = f"import os\nfrom doit.exceptions import InvalidCommand\ndef load_pipeline(_path): {fault}\n"
+    sabotaged = f"import os\nfrom doit.exceptions import InvalidCommand\ndef plan_of(*_args, **_more): {fault}\n"
     plan.write_text(plan.read_text() + sabotaged)
     counts = run(1, 1, tmp_path / "package", seconds=3.0)
     assert len(counts.findings) == 1

@@ -242,6 +242,7 @@ def encoders(encoder_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     return found
 
 
+@pytest.mark.slow
 def test_both_converters_give_the_encoder_the_same_weights(encoder_fp32: Path, encoders: dict[str, Path]) -> None:
     ours, theirs = (
         {t.name: t for t in load_graph(find_model(encoders[converter])).graph.initializer} for converter in CONVERTERS
@@ -254,6 +255,7 @@ def test_both_converters_give_the_encoder_the_same_weights(encoder_fp32: Path, e
         )
 
 
+@pytest.mark.slow
 def test_both_converters_transcribe_the_same(
     encoder_fp32: Path, encoders: dict[str, Path], speech_features: list[tuple[Array, Array]]
 ) -> None:

@@ -23,6 +23,8 @@ from artifacts.steps import export_streaming_encoder
 from artifacts.steps.export_streaming_encoder import Params
 from streaming_targets import CHECKPOINT, restored_streaming_model, stream_with_nemo, streaming
 
+pytestmark = pytest.mark.slow
+
 BOUND = 1e-4
 MODEL = "encoder-model.onnx"
 

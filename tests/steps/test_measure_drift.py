@@ -15,6 +15,8 @@ from artifacts.errors import StepError
 from artifacts.steps import measure_drift
 from artifacts.steps.measure_drift import Params
 
+pytestmark = pytest.mark.slow
+
 SHORT = Params(slices=("clean", "long_20s"), utterances_per_slice=2)
 
 

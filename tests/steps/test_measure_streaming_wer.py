@@ -16,6 +16,8 @@ from artifacts.steps.measure_streaming_wer import Params
 from streaming_targets import CHECKPOINT, measurement_inputs, restored_streaming_model, streaming, transcribe_with_nemo
 from word_losses import TOTAL, count_rows, exceeding, losses, read_rows
 
+pytestmark = pytest.mark.slow
+
 SLICES = ("clean", "soft_endings")
 
 

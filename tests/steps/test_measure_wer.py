@@ -13,6 +13,8 @@ from artifacts.errors import StepError
 from artifacts.steps import measure_wer
 from artifacts.steps.measure_wer import Buffered, Params
 
+pytestmark = pytest.mark.slow
+
 SHORT = Params(slices=("clean", "soft_endings"))
 AS_STREAMS = Params(slices=("clean",), buffered=Buffered())
 

@@ -23,6 +23,8 @@ from artifacts.ncnn.traced import Input
 from artifacts.steps import convert_pnnx, trace_nemo
 from artifacts.steps.trace_nemo import Params
 
+pytestmark = pytest.mark.slow
+
 PARTS = ("encoder", "predictor", "joint")
 SHORT_SECONDS = 10.0
 
