@@ -9,6 +9,8 @@ import pytest
 
 from small_project import Project
 
+pytestmark = pytest.mark.slow
+
 HEAD = "targets:\n  one: {step: write_text}\n"
 
 # What the recipe says; the fact and the fix that `doit` answers with.

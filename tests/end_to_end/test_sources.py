@@ -13,6 +13,8 @@ import pytest
 from small_project import Project
 from small_server import COMMIT, FileServer
 
+pytestmark = pytest.mark.slow
+
 DATA = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(DATA).hexdigest()
 URL_PATH = "/models/notes.bin"

@@ -17,6 +17,8 @@ from artifacts.untrusted.trust import trust
 from faults.hostile_checkpoints import Case, changed, pack, set_key, unpack
 from faults.hostile_weights import weights
 
+pytestmark = pytest.mark.slow
+
 
 def restore_preprocessor(checkpoint: Path, scratch: Path) -> Any:
     return restore(checkpoint, scratch, ["preprocessor"]).preprocessor

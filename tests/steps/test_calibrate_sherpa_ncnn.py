@@ -23,6 +23,8 @@ from artifacts.steps.calibrate_sherpa_ncnn import Params
 from calibration_cases import copy_corpus
 from lstm_networks import DIM, HIDDEN, LAYERS, LstmNetworks
 
+pytestmark = pytest.mark.slow
+
 Inputs = dict[str, Path]
 
 

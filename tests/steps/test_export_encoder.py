@@ -16,6 +16,8 @@ from artifacts.nemo.transducer import sinusoids
 from artifacts.speech.corpus import read_corpus
 from artifacts.steps.export_encoder import Params
 
+pytestmark = pytest.mark.slow
+
 BOUND = 1e-4
 
 

@@ -20,6 +20,8 @@ from artifacts.speech.sherpa_streaming import features
 from artifacts.steps import trace_icefall
 from artifacts.steps.trace_icefall import Params
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "recipes" / "lstm-transducer" / "checkpoint"
 PARTS = ("encoder", "predictor", "joint")
