@@ -2,7 +2,7 @@
 # make test   set up, then run ruff, mypy and the tests of the engine, the kits and the steps: minutes
 # make test-speech   set up, then run the rest: whole recipes on speech, consumers, other processors, disturbed builds
 # make lint   ruff and mypy
-# make test-faults   set up, then half an hour of kills, flipped bits, disk errors and crowds: docs/faults.md
+# make test-faults   set up, then an hour or more of kills, flipped bits, disk errors and crowds: docs/faults.md
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin

@@ -37,7 +37,7 @@ _SMALLEST_NORMAL = 2.0**-14
 
 
 class Kind(Enum):
-    """What a value is computed from."""
+    """Origin of a value: what it is computed from."""
 
     CONSTANT = "constants alone"
     LENGTH = "integers and constants"

@@ -37,7 +37,7 @@ class TensorLayout(_Content):
 
 
 class Features(_Content):
-    """How features are made; lengths in samples, `n_mels` features a frame."""
+    """Settings of the features: lengths in samples, and `n_mels` features a frame."""
 
     type: str
     n_fft: Size

@@ -1,1 +1,1 @@
-"""What runs models: ONNX Runtime sessions, child processes, and the processor."""
+"""Running models: ONNX Runtime sessions, child processes, and the processor."""

@@ -77,7 +77,7 @@ class StreamingNetworks(Protocol):
     """The three networks of a model, in any runtime. D, D' and V depend on the model."""
 
     context_size: int
-    """How many tokens the predictor reads."""
+    """Number of tokens that the predictor takes."""
 
     def zero_states(self) -> Any:
         """Return the encoder's states before the first frame, in the form that `encode` takes."""
