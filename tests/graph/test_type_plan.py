@@ -1,70 +1,40 @@
-"""Which type each node of a half-converted graph computes in."""
+"""Which type each node of a graph computes in, and what is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, parser
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, parser
 
 from artifacts.errors import StepError
-from artifacts.graph.type_plan import agreed_type, plan_types
-from artifacts.graph.value_types import Kind, Value, tensor_type
+from artifacts.graph.cast_repair import agreed_type
+from artifacts.graph.type_plan import TypePlan, plan_types
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 HEADER = '<ir_version: 8, opset_import: ["" : 17]> g '
 ONE, TWO = 15360, 16384  # their bits in fp16
 
 
-def value(kind: Kind, elem_type: int, size: int | None = None) -> Value:
-    tensor = None if size is None else TensorProto(data_type=elem_type, dims=[size])
-    return Value("v", tensor_type(elem_type), kind, GraphProto(), None, tensor)
-
-
-SIGNAL16, SIGNAL32 = value(Kind.FEATURE, FLOAT16), value(Kind.FEATURE, FLOAT)
-COUNT16, COUNT32 = value(Kind.LENGTH, FLOAT16), value(Kind.LENGTH, FLOAT)
-WEIGHT16, WEIGHT32 = value(Kind.CONSTANT, FLOAT16, 4), value(Kind.CONSTANT, FLOAT, 4)
-NUMBER16, NUMBER32 = value(Kind.CONSTANT, FLOAT16, 1), value(Kind.CONSTANT, FLOAT, 1)
-
-
-@pytest.mark.parametrize(
-    ("values", "agreed"),
-    [
-        ([SIGNAL16, WEIGHT16], FLOAT16),
-        ([SIGNAL32, WEIGHT16], FLOAT16),
-        ([SIGNAL16, WEIGHT32], FLOAT),
-        ([SIGNAL32, NUMBER16], FLOAT),
-        ([SIGNAL16, NUMBER32], FLOAT16),
-        ([SIGNAL16, SIGNAL32], FLOAT16),
-        ([SIGNAL32, SIGNAL32], FLOAT),
-        ([SIGNAL16, COUNT32], FLOAT16),
-        ([SIGNAL32, COUNT16], FLOAT),
-        ([COUNT16, NUMBER16], FLOAT),
-        ([COUNT32, WEIGHT16], FLOAT),
-        ([WEIGHT16, NUMBER16], FLOAT16),
-        ([WEIGHT16, NUMBER32], FLOAT),
-    ],
-)
-def test_weights_decide_then_features_then_counts(values: list[Value], agreed: int) -> None:
-    assert agreed_type(values) == agreed
-    assert agreed_type(values[::-1]) == agreed
+def plan(model: ModelProto) -> TypePlan:
+    return plan_types(model, agreed_type)
 
 
 def types(text: str) -> dict[str, int]:
     """The element type that each value of the model is planned to have."""
-    return {value.name: value.elem_type for value in plan_types(parser.parse_model(HEADER + text)).values}
+    return {value.name: value.elem_type for value in plan(parser.parse_model(HEADER + text)).values}
 
 
 def wanted(text: str) -> dict[str, set[int]]:
     """The types that readers want of each value."""
-    plan = plan_types(parser.parse_model(HEADER + text))
-    return {value.name: {use.wanted for use in value.uses} for value in plan.values}
+    values = plan(parser.parse_model(HEADER + text)).values
+    return {value.name: {use.wanted for use in value.uses} for value in values}
 
 
 def test_declared_types_of_inner_values_are_ignored() -> None:
     model = parser.parse_model(HEADER + "(float16[2] x) => (float16[2] y) { a = Neg(x) y = Neg(a) }")
     model.graph.value_info.append(helper.make_tensor_value_info("a", FLOAT, [2]))
-    assert [value.elem_type for value in plan_types(model).values] == [FLOAT16] * 3
+    assert [value.elem_type for value in plan(model).values] == [FLOAT16] * 3
 
 
 def test_a_type_is_carried_through_the_ops_behind_it() -> None:
@@ -111,6 +81,26 @@ def test_a_number_in_an_attribute_is_not_a_weight() -> None:
     assert wanted(text)["half"] == {FLOAT16}
 
 
+@pytest.mark.parametrize("blocked", ["Neg", "If"])
+def test_a_blocked_node_and_what_is_in_it_get_fp32(blocked: str) -> None:
+    text = """(float16[2] x, bool yes) => (float[2] y) {
+      y = If (yes) < then_branch = t () => (float[2] u) { a = Neg(x) u = Neg(a) },
+                     else_branch = e () => (float[2] v) { b = Neg(x) v = Neg(b) } >
+    }"""
+    values = plan_types(parser.parse_model(HEADER + text), agreed_type, lambda node: node.op_type == blocked).values
+    assert {value.name for value in values if value.is_blocked} >= {"a", "u", "b", "v"}
+    assert {use.wanted for value in values for use in value.uses if value.is_float} == {FLOAT}
+
+
+def test_a_sparse_tensor_is_a_constant_that_stays_as_it_is() -> None:
+    model = parser.parse_model(HEADER + "(float16[2] x) => (float16[2] y) { y = Mul(x, w) }")
+    numbers, place = helper.make_tensor("w", FLOAT, [1], [2]), helper.make_tensor("at", TensorProto.INT64, [1], [0])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(numbers, place, [2]))
+    (weight,) = (value for value in plan(model).values if value.name == "w")
+    assert weight.is_blocked
+    assert {use.wanted for use in weight.uses} == {FLOAT16}
+
+
 def test_branches_of_an_if_agree() -> None:
     text = """(float16[2] x, float[2] z, bool yes) => (float16[2] y) {
       y = If (yes) < then_branch = t () => (float16[2] u) { u = Neg(x) },
@@ -142,12 +132,12 @@ def add(**fields: object) -> Callable[[ModelProto], None]:
         (add(op_type="Foo", domain="com.acme"), "node 'n': 'com.acme:Foo' is not an op of ONNX"),
         (add(op_type="Neg", input=["?"]), "node 'n': nothing defines the value '?'"),
         (add(op_type="Mod", input=["x", "yes"]), "node 'n': Mod cannot be typed"),
-        (lambda model: model.functions.append(FunctionProto(name="f")), "function 'f': types inside functions"),
+        (lambda model: model.functions.append(FunctionProto(name="f")), "function 'f': functions are not converted"),
     ],
 )
 def test_a_model_that_cannot_be_typed_is_refused(change: Callable[[ModelProto], None], message: str) -> None:
     model = parser.parse_model(HEADER + "(float[2] x, bool yes) => (float[2] y) { y = Neg(x) }")
     change(model)
     with pytest.raises(StepError) as caught:
-        plan_types(model)
+        plan(model)
     assert caught.value.fact.startswith(message)

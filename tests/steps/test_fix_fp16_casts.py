@@ -103,16 +103,27 @@ def test_there_are_no_parameters() -> None:
         fix_fp16_casts.Params.model_validate_json('{"keep": true}')
 
 
-def test_the_converted_encoder_does_not_load_and_the_fixed_one_does(
-    converted_encoder: Path, fixed_encoder: tuple[Path, Metrics]
-) -> None:
+def test_our_own_converter_leaves_nothing_to_repair(encoder_fp32: Path, tmp_path: Path) -> None:
+    converted, fixed = tmp_path / "converted", tmp_path / "fixed"
+    converted.mkdir()
+    fixed.mkdir()
+    convert(encoder_fp32, converted)
+    open_session(onnx_file(converted))
+    _, metrics = fix(converted, fixed)
+    assert digests(fixed) == digests(converted)
+    assert not any(count for name, count in metrics.items() if name not in ("casts_kept", "length_nodes"))
+
+
+def test_the_librarys_encoder_does_not_load_and_the_fixed_one_does(encoder_fp32: Path, tmp_path: Path) -> None:
+    converted, fixed = tmp_path / "converted", tmp_path / "fixed"
+    converted.mkdir()
+    fixed.mkdir()
+    convert(encoder_fp32, converted, "onnxconverter-common")
     with pytest.raises(Exception, match="bound to different types"):
-        open_session(onnx_file(converted_encoder))
-    open_session(onnx_file(fixed_encoder[0]))
-
-
-def test_only_casts_that_disagree_are_changed(fixed_encoder: tuple[Path, Metrics]) -> None:
-    path, metrics = onnx_file(fixed_encoder[0]), fixed_encoder[1]
+        open_session(onnx_file(converted))
+    _, metrics = fix(converted, fixed)
+    path = onnx_file(fixed)
+    open_session(path)
     assert metrics["casts_changed"] == 4  # of the masks in front of each convolution
     assert metrics["casts_inserted"] == metrics["casts_removed"] == metrics["inputs_restored"] == 0
     to_fp32 = [n for n in onnx.load(path).graph.node if n.op_type == "Cast" and n.attribute[0].i == TensorProto.FLOAT]
@@ -137,8 +148,8 @@ def test_every_length_up_to_40000_frames_is_that_of_fp32(
         np.testing.assert_array_equal(np.stack(found), np.stack(expected))
 
 
-def test_every_cast_flipped_to_fp16_would_give_wrong_lengths(converted_encoder: Path) -> None:
-    part = length_part(onnx_file(converted_encoder))
+def test_every_cast_flipped_to_fp16_would_give_wrong_lengths(encoder_fp32: Path, tmp_path: Path) -> None:
+    part = length_part(onnx_file(convert(encoder_fp32, tmp_path, "onnxconverter-common")))
     for node in part.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:

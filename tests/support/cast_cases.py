@@ -1,10 +1,16 @@
-"""Small models in ONNX's text form, each with a way in which a conversion to fp16 goes wrong, and its inputs."""
+"""Small models in ONNX's text form, each with a way in which a conversion to fp16 goes wrong, and how to run them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, NodeProto, parser
+from onnx.reference import ReferenceEvaluator
+
+from artifacts.graph.nodes import subgraphs
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]> g '
 Feeds = dict[str, np.ndarray[Any, Any]]
@@ -118,3 +124,47 @@ CASES: dict[str, tuple[str, Feeds]] = {
     "scan": (SCAN, {"x": X[0], "xs": X}),
     "table": (TABLE, {"x": X, "ids": np.array([2, 0])}),
 }
+
+ROUNDED = {
+    "make_two": LENGTHS.replace("float[1] {2}", "float[1] {2.2}"),
+    "make_half": LENGTHS.replace("  two = Constant<value = float[1] {2}>()\n", "").replace(
+        "<float[4]", "<float[1] two = {2.2}, float[4]"
+    ),
+}
+"""A constant that needs more bits than fp16 has, as a Constant and as an initializer; and the node to block for it."""
+
+
+def model_of(text: str) -> ModelProto:
+    """The model of a text. Nodes of the text form have no names; converters tell nodes by them."""
+    model = parser.parse_model(HEADER + text)
+    for node in all_nodes(model.graph):
+        node.name = f"make_{node.output[0]}"
+    return model
+
+
+def all_nodes(graph: onnx.GraphProto) -> list[NodeProto]:
+    return [n for node in graph.node for n in (node, *(inner for body in subgraphs(node) for inner in all_nodes(body)))]
+
+
+def run(model: ModelProto, feeds: Feeds) -> list[np.ndarray[Any, Any]]:
+    """What a consumer gets: ONNX Runtime, which may compute fp16 nodes in fp32 on a CPU."""
+    onnx.checker.check_model(model, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return list(session.run(None, feeds))
+
+
+def run_literally(model: ModelProto, feeds: Feeds) -> list[np.ndarray[Any, Any]]:
+    """What the file says: each node in its own types, as on a device that has them."""
+    return list(ReferenceEvaluator(model).run(None, feeds))
+
+
+def assert_computes_the_same(found: list[np.ndarray[Any, Any]], expected: list[np.ndarray[Any, Any]]) -> None:
+    """Floats are near, in the type of fp32; integers are equal."""
+    for output, wanted in zip(found, expected, strict=True):
+        assert output.dtype == wanted.dtype
+        if wanted.dtype.kind == "f":
+            np.testing.assert_allclose(output, wanted, rtol=2e-3, atol=2e-3)
+        else:
+            np.testing.assert_array_equal(output, wanted)

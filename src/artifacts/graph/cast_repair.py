@@ -1,48 +1,36 @@
-"""Make the float types of a half-converted graph agree, with the fewest Casts.
+"""Make the float types of a model agree that another converter left half-converted to fp16.
 
-`plan_types` says which type each consumer of a value needs. A value of that type stays. If all consumers need the other
-type, the value is retyped where it is defined: by a Cast, a fill value or a small constant, perhaps followed by ops
-that only move numbers. Otherwise a Cast is inserted.
-A Cast between the two float types is never stacked on another: consumers are connected to the Cast's own input.
+What the converter did says what it was told. Where inputs of a node must agree and do not, in this order:
+
+1. an op that has no fp16 gets fp32;
+2. next to features, weights decide: a converter leaves them fp32 only for a node that it was told to block;
+3. without weights, features decide: fp16 if any of them is;
+4. lengths alone (see `value_types`) are fp32, constants alone keep their type.
+
+Lengths and single numbers take the type of the features that they are combined with.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
-
-from artifacts.errors import StepError
-from artifacts.graph.graph_lookup import all_names, free_name
-from artifacts.graph.nodes import subgraphs, topological_sort
+from artifacts.graph.nodes import topological_sort
 from artifacts.graph.tensor_content import TensorReader
-from artifacts.graph.tensors import inline_bytes, is_external
+from artifacts.graph.type_changes import TypeChanges, change_types
 from artifacts.graph.type_plan import plan_types
-from artifacts.graph.value_types import FLOAT, FLOAT16, Kind, Use, Value, check_exact, tensor_type
+from artifacts.graph.value_types import FLOAT, FLOAT16, Kind, Value, check_exact, tensor_type
 
-# Ops that return numbers of one input, unchanged: a Cast in front of them equals a Cast behind them.
-_MOVES = frozenset(
-    {
-        "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Squeeze", "Tile",
-        "Transpose", "Unsqueeze",
-    }
-)  # fmt: skip
-
-_SUFFIX: dict[int, str] = {FLOAT: "fp32", FLOAT16: "fp16"}
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 @dataclass
-class Repairs:
-    """Number of changes. `casts_kept`: Casts to fp32 that were right. `length_nodes`: nodes of shape arithmetic."""
+class Repairs(TypeChanges):
+    """Number of changes, and of fp16 inputs of the model that became fp32 again."""
 
-    casts_changed: int = 0
-    casts_inserted: int = 0
-    casts_removed: int = 0
-    casts_kept: int = 0
-    constants_widened: int = 0
     inputs_restored: int = 0
-    length_nodes: int = 0
 
 
 def repair_casts(model: ModelProto, reader: TensorReader) -> Repairs:
@@ -53,161 +41,26 @@ def repair_casts(model: ModelProto, reader: TensorReader) -> Repairs:
     exact, and for a value that is an input and a float16 output of the model at once.
     """
     topological_sort(model.graph)
-    repair = _Repair(model)
-    check_exact(repair.plan.sinks, reader)
-    repair.apply()
-    topological_sort(model.graph)
-    return repair.repairs
+    plan = plan_types(model, agreed_type)
+    check_exact(plan.sinks, reader)
+    fp16_inputs = [value for value in plan.values if _is_input(value, model) and value.elem_type == FLOAT16]
+    for value in fp16_inputs:
+        value.type = tensor_type(FLOAT)
+    return Repairs(**asdict(change_types(model, plan)), inputs_restored=len(fp16_inputs))
 
 
-class _Repair:
-    def __init__(self, model: ModelProto) -> None:
-        self.plan = plan_types(model)
-        self.repairs = Repairs()
-        self._model = model
-        self._names = all_names(model.graph)
-
-    def apply(self) -> None:
-        for value in reversed(self.plan.values):  # consumers first: they may be connected to an earlier value
-            if value.is_float:
-                self._declare(value)
-                self._settle(value)
-        _declare_tensors(self._model.graph)
-        _drop_value_info(self._model.graph)
-
-    def _declare(self, value: Value) -> None:
-        """Correct the declared types of the model's inputs (fp32 again) and of the inputs and outputs of subgraphs."""
-        if value.node is None and value.tensor is None:
-            if value.graph is self._model.graph and value.elem_type == FLOAT16:
-                value.type = tensor_type(FLOAT)
-                self.repairs.inputs_restored += 1
-            declared = next(entry for entry in value.graph.input if entry.name == value.name)
-            declared.type.tensor_type.elem_type = value.elem_type
-        for use in value.uses:
-            if isinstance(use.consumer, ValueInfoProto):
-                use.consumer.type.tensor_type.elem_type = use.wanted
-
-    def _settle(self, value: Value) -> None:
-        """Give each consumer of the value the type that it needs."""
-        other = FLOAT16 if value.elem_type == FLOAT else FLOAT
-        mismatched = [use for use in value.uses if use.wanted == other]
-        is_cast = value.node is not None and value.node.op_type == "Cast"
-        if mismatched:
-            all_mismatched = len(mismatched) == len(value.uses)
-            if is_cast and value.inputs[0].is_float and not any(use.is_result for use in mismatched):
-                self._bypass(value, mismatched)
-                if all_mismatched:
-                    self._remove(value)
-                    return
-            elif all_mismatched and self._retype(value, other):
-                self.repairs.casts_changed += is_cast
-                return
-            else:
-                self._insert_cast(value, other, mismatched)
-        self.repairs.casts_kept += is_cast and value.elem_type == FLOAT
-        self.repairs.length_nodes += value.kind is Kind.LENGTH and not is_cast
-
-    def _bypass(self, cast: Value, uses: list[Use]) -> None:
-        """Connect these consumers of a Cast from float to float to its input."""
-        (source,) = cast.inputs
-        for use in uses:
-            cast.uses.remove(use)
-            _connect(use, source.name)
-        source.uses.extend(uses)
-
-    def _remove(self, cast: Value) -> None:
-        (source,) = cast.inputs
-        source.uses = [use for use in source.uses if use.consumer is not cast.node]
-        cast.graph.node.remove(cast.node)
-        self.repairs.casts_removed += 1
-
-    def _retype(self, value: Value, other: int) -> bool:
-        """Give a value another type where it is defined. Return False where that is impossible, or not exact."""
-        if value.tensor is not None:
-            if other != FLOAT or is_external(value.tensor):
-                return False
-            self.repairs.constants_widened += 1
-            return _convert(value.tensor, other)
-        if value.node is None:
-            return False
-        attributes = {attribute.name: attribute for attribute in value.node.attribute}
-        if value.node.op_type == "Cast":
-            attributes["to"].i = other
-            return True
-        if value.node.op_type == "ConstantOfShape":
-            if "value" not in attributes:
-                zero = helper.make_tensor("value", other, [1], [0.0])
-                value.node.attribute.append(helper.make_attribute("value", zero))
-                return True
-            return _convert(attributes["value"].t, other)
-        if value.node.op_type in _MOVES and value.kind is not Kind.CONSTANT:  # of a table, cast the result
-            for source in value.inputs:
-                for use in source.uses:
-                    if use.consumer is value.node:
-                        use.wanted = other
-            return True
-        return False
-
-    def _insert_cast(self, value: Value, other: int, uses: list[Use]) -> None:
-        """Add a Cast to the other type. A number that was cast from an integer is cast from it again: rounded once."""
-        result = next((use.consumer.name for use in uses if use.is_result), None)
-        if result is None:
-            name = free_name(f"{value.name}_{_SUFFIX[other]}", self._names, numbered=True)
-        else:  # the Cast defines the model's output, so its input needs another name
-            name = result
-            self._rename(value, free_name(f"{value.name}_{_SUFFIX[value.elem_type]}", self._names, numbered=True))
-        is_cast = value.node is not None and value.node.op_type == "Cast"
-        source = value.inputs[0].name if is_cast else value.name
-        node_name = free_name(name, self._names, numbered=True)
-        value.graph.node.append(helper.make_node("Cast", [source], [name], name=node_name, to=other))
-        for use in uses:
-            _connect(use, name)
-        self.repairs.casts_inserted += 1
-
-    def _rename(self, value: Value, name: str) -> None:
-        if value.node is not None:
-            value.node.output[list(value.node.output).index(value.name)] = name
-        elif value.tensor is not None:
-            for entry in (value.tensor, *(entry for entry in value.graph.input if entry.name == value.name)):
-                entry.name = name
-        else:
-            raise StepError(
-                f"value '{value.name}': is an fp32 input and an fp16 output of the model",
-                "convert with keep_io_types: true",
-            )
-        value.name = name
-        for use in value.uses:
-            _connect(use, name)
+def agreed_type(values: Sequence[Value]) -> int:
+    """Return the type for float values that must agree, by rules 2 to 4 above."""
+    features = {value.elem_type for value in values if value.kind is Kind.FEATURE}
+    if features:
+        weights = {v.elem_type for v in values if v.kind is Kind.CONSTANT and not v.is_scalar}
+        if FLOAT in weights:
+            return FLOAT
+        return FLOAT16 if FLOAT16 in weights | features else FLOAT
+    if all(value.kind is Kind.CONSTANT and value.elem_type == FLOAT16 for value in values):
+        return FLOAT16
+    return FLOAT
 
 
-def _connect(use: Use, name: str) -> None:
-    if isinstance(use.consumer, NodeProto):
-        use.consumer.input[use.index] = name
-    else:
-        use.consumer.name = name
-
-
-def _convert(tensor: TensorProto, elem_type: int) -> bool:
-    """Give an inline tensor another float type. Return False, and change nothing, if its values would be rounded."""
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    numbers = np.frombuffer(inline_bytes(tensor), dtype).reshape(tuple(tensor.dims))
-    converted = numbers.astype(helper.tensor_dtype_to_np_dtype(elem_type))
-    if not np.array_equal(numbers, converted, equal_nan=True):
-        return False
-    tensor.CopyFrom(numpy_helper.from_array(converted, tensor.name))
-    return True
-
-
-def _declare_tensors(graph: GraphProto) -> None:
-    """Correct the declared types of initializers that are listed among the inputs (as in files of IR 3)."""
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for entry in graph.input:
-        if entry.name in types:
-            entry.type.tensor_type.elem_type = types[entry.name]
-
-
-def _drop_value_info(graph: GraphProto) -> None:
-    del graph.value_info[:]
-    for node in graph.node:
-        for subgraph in subgraphs(node):
-            _drop_value_info(subgraph)
+def _is_input(value: Value, model: ModelProto) -> bool:
+    return value.graph is model.graph and value.node is None and value.tensor is None

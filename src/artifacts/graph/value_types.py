@@ -1,8 +1,8 @@
 """Values of a graph: their types, and whether they are part of shape arithmetic.
 
-A graph that was converted to fp16 contradicts itself: its Casts say fp32, its weights are fp16. So types are propagated
-from the graph's inputs and tensors through the schema of each op. Types that the file declares in between are ignored.
-That needs no weights: the memory is that of the protobuf, whatever the model's size.
+Types are propagated from the graph's inputs and tensors through the schema of each op. Types that the file declares in
+between are ignored: other converters write a graph that contradicts itself, with Casts to fp32 in front of fp16
+weights. That needs no weights: the memory is that of the protobuf, whatever the model's size.
 
 Shape arithmetic must stay exact. NeMo's encoder computes the length of its output and the masks of padding from the
 length of its features in floats (Cast, Add, Div, Cast back). An fp16 integer is exact up to 2048 only, so this
@@ -63,7 +63,8 @@ class Value:
 
     `graph` is the graph or subgraph that defines it: by `node`, by `tensor` (an initializer's, or a Constant's), or, if
     both are None, as its input. `inputs` are the values that it is computed from: the inputs of its node, or, for
-    outputs of a node with subgraphs and for inputs of a subgraph, the values that they stand for.
+    outputs of a node with subgraphs and for inputs of a subgraph, the values that they stand for. `is_blocked` says
+    that it must be defined as it is: by a node that stays fp32, or by a sparse tensor.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Value:
     node: NodeProto | None = None
     tensor: TensorProto | None = None
     inputs: tuple[Value, ...] = ()
+    is_blocked: bool = False
     uses: list[Use] = field(default_factory=list)
 
     @property

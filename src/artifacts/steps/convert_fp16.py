@@ -1,9 +1,9 @@
 """Convert a float32 model to float16: weights and values, not its inputs and outputs.
 
 The result has half the bytes, in the type that GPUs compute fastest. There are two converters. Our own streams each
-weight from file to file. onnxconverter-common made many published models, and holds the whole model in memory. Both
-leave the Casts inside the graph as they are, so that their output alone may not load: `fix_fp16_casts` must follow.
-`artifacts.graph.fp16_graph` lists the differences.
+weight from file to file, and keeps arithmetic on lengths in float32. onnxconverter-common made many published models,
+and holds the whole model in memory. It leaves the Casts inside the graph as they are, so that its output alone may not
+load: `fix_fp16_casts` must follow. `artifacts.graph.fp16_graph` lists the differences.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Params(StepParams):
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
     """Write the model to `out` under its name, with external data if it has them now.
 
-    Metrics: tensors converted; from 'streaming' also the Casts inserted and the values moved to the bounds.
+    Metrics: tensors converted. From 'streaming' also: Casts inserted, removed, and changed to float16; Casts to float32
+    that stayed; nodes that compute on lengths or positions; values moved to the bounds.
     Raises StepError for a model that cannot be read, that has float16 already, or that has nothing to convert.
     """
     from artifacts.graph.model_file import errors_of, find_model
@@ -95,7 +96,11 @@ def _stream(source: Path, target: Path, params: Params) -> dict[str, float | int
     write_model(model, contents, target, external=external)
     return {
         "tensors": changes.tensors,
-        "casts_inserted": changes.casts,
+        "casts_inserted": changes.types.casts_inserted,
+        "casts_removed": changes.types.casts_removed,
+        "casts_changed": changes.types.casts_changed,
+        "casts_kept": changes.types.casts_kept,
+        "length_nodes": changes.types.length_nodes,
         "values_raised": rounding.raised,
         "values_lowered": rounding.lowered,
     }

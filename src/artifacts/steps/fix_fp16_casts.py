@@ -1,15 +1,17 @@
 """Repair the Casts of a model that was converted to fp16, so that it loads and its lengths stay exact.
 
-A converter turns weights and values into fp16 and leaves the Casts inside the graph as they are. `Cast(to=FLOAT)` then
-feeds fp32 into nodes whose weights are fp16, and ONNX Runtime refuses the file. To flip all Casts would make it load
-and wrong: the encoder computes lengths in floats, and integers in fp16 are exact up to 2048 only (20.5 s of features).
-So the step propagates types through the graph and the subgraphs of If, Loop and Scan, and changes only what disagrees:
+Other converters turn weights and values into fp16 and leave the Casts inside the graph as they are. `Cast(to=FLOAT)`
+then feeds fp32 into nodes whose weights are fp16, and ONNX Runtime refuses the file. To flip all Casts would make it
+load and wrong: the encoder computes lengths in floats, and integers in fp16 are exact up to 2048 only (20.5 s of
+features). So the step propagates types through the graph and the subgraphs of If, Loop and Scan, and changes only what
+disagrees:
 
 - Casts whose consumers need fp16 become fp16; Casts that feed fp32 nodes or the model's outputs stay;
 - arithmetic on lengths and positions becomes fp32 throughout, whatever the converter did to it;
 - fp16 inputs of the model become fp32 again (with a Cast behind them), outputs keep their declared type.
 
-A model whose types all agree (a decoder_joint usually) is passed on unchanged.
+A model whose types all agree is passed on unchanged. `convert_fp16` writes such models: for them the step is a check,
+that types agree and that the model runs.
 """
 
 from __future__ import annotations
