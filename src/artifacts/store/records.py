@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -35,7 +35,7 @@ class Identity:
     @cached_property
     def key(self) -> str:
         """The sha256 of the identity, as 64 hex digits."""
-        return digest_json(asdict(self))
+        return digest_json(_fields(self))
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Action:
 
         The spelling is not canonical: metrics keep the order in which the step returns them.
         """
-        fields = asdict(self)
-        return json.dumps({"action": fields, "sha256": digest_json(fields)}, allow_nan=False).encode()
+        action = {**_fields(self), "identity": _fields(self.identity)}
+        return json.dumps({"action": action, "sha256": digest_json(action)}, allow_nan=False).encode()
 
 
 def read_identity(record: Mapping[str, Any]) -> Identity:
@@ -72,13 +72,18 @@ def read_action(text: bytes, key: str) -> Action | None:
     """Return the action in an `actions/<key>.json`; None if it is torn, altered, or of another key or version."""
     try:
         record = json.loads(text)
-        fields = record["action"]
-        if digest_json(fields) != record["sha256"] or digest_json(fields["identity"]) != key:
+        found = record["action"]
+        if digest_json(found) != record["sha256"] or digest_json(found["identity"]) != key:
             return None
-        action = Action(**{**fields, "identity": read_identity(fields["identity"])})
+        action = Action(**{**found, "identity": read_identity(found["identity"])})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return action if _has_right_types(action) else None
+
+
+def _fields(record: Identity | Action | FileRecord) -> dict[str, Any]:
+    """Return the fields by name. Their values are shared: `dataclasses.asdict` copies every digest of the code."""
+    return {entry.name: getattr(record, entry.name) for entry in fields(record)}
 
 
 def _has_right_types(action: Action) -> bool:
@@ -112,7 +117,7 @@ class Manifest:
     @cached_property
     def text(self) -> bytes:
         """The bytes of manifest.json."""
-        return canonical_json({"files": {name: asdict(file) for name, file in self.files.items()}})
+        return canonical_json({"files": {name: _fields(file) for name, file in self.files.items()}})
 
     @cached_property
     def content(self) -> str:
