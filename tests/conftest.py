@@ -144,5 +144,5 @@ def speech_features(preprocessor: Path, evaluation: Path) -> Features:
     corpus = read_corpus(evaluation)
     model = Preprocessor(preprocessor / "preprocessor.onnx", threads=1)
     longest = float(os.environ.get("LONGEST_SPEECH_SECONDS", "70"))
-    short = [utterance for utterance in corpus.spread(1) if utterance.duration <= longest]
+    short = [utterance for utterance in corpus.evenly_spread(1) if utterance.duration <= longest]
     return [model.features(corpus.waveform(utterance)) for utterance in short]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from artifacts.errors import StepError
-from artifacts.ncnn.lstm_transducer import NcnnLstmTransducer, count_tokens
+from artifacts.ncnn.lstm_transducer import NcnnLstmTransducer, vocabulary_size
 from artifacts.ncnn.param_file import find_net
 from artifacts.speech.corpus import read_corpus
 from artifacts.speech.sherpa_streaming import transcribe
@@ -23,7 +23,7 @@ def networks(lstm: LstmNetworks) -> NcnnLstmTransducer:
 def test_sizes_are_read_from_the_networks(networks: NcnnLstmTransducer, lstm: LstmNetworks) -> None:
     assert networks.context_size == 2
     assert [state.shape for state in networks.zero_states()] == [(LAYERS, DIM), (LAYERS, HIDDEN)]
-    assert count_tokens(lstm.converted("predictor")) == TOKENS
+    assert vocabulary_size(lstm.converted("predictor")) == TOKENS
 
 
 def test_a_chunk_after_another_is_what_torch_makes_of_it(networks: NcnnLstmTransducer, lstm: LstmNetworks) -> None:
@@ -70,4 +70,4 @@ def test_networks_in_each_others_places_are_refused(lstm: LstmNetworks) -> None:
             NcnnLstmTransducer(*folders)
         assert raised.value.fact.startswith(message)
     with pytest.raises(StepError, match=r"joint\.ncnn\.param: contains 0 Embed layers, not one"):
-        count_tokens(joint)
+        vocabulary_size(joint)

@@ -19,7 +19,7 @@ from artifacts.speech.corpus import read_corpus
 def waveforms(evaluation: Path) -> tuple[np.ndarray, np.ndarray]:
     """Real speech in one batch: float32 [4, N] and its lengths [4], the last cut to less than one frame."""
     corpus = read_corpus(evaluation, ("clean", "soft_endings", "long_20s"))
-    clips = [corpus.waveform(utterance) for utterance in corpus.spread(1)]
+    clips = [corpus.waveform(utterance) for utterance in corpus.evenly_spread(1)]
     clips.append(clips[0][:150])
     lengths = np.array([len(clip) for clip in clips])
     return np.stack([np.pad(clip, (0, lengths.max() - len(clip))) for clip in clips]), lengths

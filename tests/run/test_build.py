@@ -51,8 +51,8 @@ def start(listener: RecordingListener) -> Build:
 def test_a_target_is_built_once_and_is_current_in_the_next_invocation(listener: RecordingListener) -> None:
     build = start(listener)
     assert not build.is_current("small:shards")
-    build.make("small:model")
-    outcome = build.make("small:shards")
+    build.ensure("small:model")
+    outcome = build.ensure("small:shards")
     assert (outcome.status, outcome.metrics["shards"]) == ("built", 3)
     assert outcome.peak_bytes > 10_000_000
     assert listener.events == [
@@ -65,18 +65,18 @@ def test_a_target_is_built_once_and_is_current_in_the_next_invocation(listener: 
     assert again.is_current("small:shards")
     unchanged = Outcome("small:shards", "unchanged", outcome.bytes, metrics=outcome.metrics)
     assert again.outcomes["small:shards"] == unchanged
-    assert again.make("small:shards").status == "unchanged"
+    assert again.ensure("small:shards").status == "unchanged"
     assert [entry.outcome for entry in again.journal.read()] == ["built"]
 
 
 def test_an_artifact_in_the_store_is_restored_and_the_journal_says_why(listener: RecordingListener) -> None:
     build = start(listener)
-    build.make("small:model")
-    build.make("small:shards")
+    build.ensure("small:model")
+    build.ensure("small:shards")
     Path("cache/small/shards").unlink()
     again = start(listener)
     assert not again.is_current("small:shards")
-    assert again.make("small:shards").status == "restored"
+    assert again.ensure("small:shards").status == "restored"
     entry = again.journal.last("small:shards")
     assert entry is not None
     assert (entry.outcome, entry.why) == ("restored", ["its path or its layout was not in place"])
@@ -85,7 +85,7 @@ def test_an_artifact_in_the_store_is_restored_and_the_journal_says_why(listener:
 
 def test_an_input_that_is_not_built_is_an_error(listener: RecordingListener) -> None:
     with pytest.raises(StoreError) as caught:
-        start(listener).make("small:again")
+        start(listener).ensure("small:again")
     assert caught.value.fact == "small:again: its input small:shards is not built"
     assert caught.value.fix == "doit small:shards"
 
@@ -95,9 +95,9 @@ def test_a_failure_is_reported_and_recorded_and_leaves_nothing(listener: Recordi
     Path("recipes/model").mkdir()
     Path("recipes/model/encoder-model.onnx").write_bytes(b"not a model")
     build = start(listener)
-    build.make("small:model")
+    build.ensure("small:model")
     with pytest.raises(StepError, match=r"^small:shards: encoder-model.onnx"):
-        build.make("small:shards")
+        build.ensure("small:shards")
     assert build.outcomes["small:shards"].status == "failed"
     entry = build.journal.last("small:shards")
     assert entry is not None
@@ -124,13 +124,13 @@ def test_the_memory_a_target_needs_is_declared_or_learned_or_unknown(listener: R
 def test_a_layout_is_laid_out_and_repaired(listener: RecordingListener) -> None:
     build = start(listener)
     for name in build.plan.jobs:
-        build.make(name)
+        build.ensure(name)
     laid_out = Path("dist/small/flat")
     assert len(list(laid_out.iterdir())) == 7
     (laid_out / "encoder-model.onnx").unlink()
     again = start(listener)
     assert not again.is_current("small:flat")
-    assert again.make("small:flat").status == "restored"
+    assert again.ensure("small:flat").status == "restored"
     assert len(list(laid_out.iterdir())) == 7
 
 
@@ -138,12 +138,12 @@ def test_a_target_that_does_not_end_is_interrupted(
     listener: RecordingListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = start(listener)
-    build.make("small:model")
+    build.ensure("small:model")
 
     def interrupt(target: str, why: list[str]) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(listener, "started", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        build.make("small:shards")
+        build.ensure("small:shards")
     assert build.outcomes["small:shards"].status == "interrupted"

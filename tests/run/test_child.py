@@ -60,7 +60,7 @@ def test_the_answer_lists_metrics_seconds_memory_processor_and_what_confined_it(
     code, said = ask(folder, package, "write_text", {"text": "x", "lines": 2})
     assert code == 0
     result = answer(folder)
-    assert set(result) == {"metrics", "seconds", "peak_bytes", "processor", "confined", "sources"}
+    assert set(result) == {"metrics", "seconds", "peak_bytes", "processor", "confined", "compiled"}
     assert (folder / "files" / "text.txt").read_text() == "x\nx\n"
     assert [json.loads(line) for line in said] == [
         {"message": "writing", "done": index, "total": 2} for index in (0, 1)

@@ -221,7 +221,7 @@ def test_steps_run_from_many_threads_at_once(run: Run) -> None:
 )  # fmt: skip
 def test_an_answer_that_no_record_can_hold_is_a_crash_of_the_step(change: dict[str, Any]) -> None:
     good = {
-        "metrics": {"a": 1, "b": -1.5, "c": "x"}, "sources": {}, "seconds": 1.0, "peak_bytes": 10, "processor": "x",
+        "metrics": {"a": 1, "b": -1.5, "c": "x"}, "compiled": {}, "seconds": 1.0, "peak_bytes": 10, "processor": "x",
         "confined": {"files": "Landlock", "network": "seccomp"},
     }  # fmt: skip
     assert module._checked(good, {}).metrics == good["metrics"]

@@ -97,7 +97,7 @@ def encode(encoder_fp32: Path) -> OnnxEncoder:
 def speech(evaluation: Path) -> list[NDArray[np.float32]]:
     """One recording of each slice, up to 30 seconds."""
     corpus = read_corpus(evaluation)
-    return [corpus.waveform(utterance) for utterance in corpus.spread(1) if utterance.duration < 30]
+    return [corpus.waveform(utterance) for utterance in corpus.evenly_spread(1) if utterance.duration < 30]
 
 
 def test_a_chunk_as_long_as_the_recording_gives_the_whole_recording(

@@ -38,7 +38,7 @@ def test_a_list_of_clips_is_joined_with_silence_between(tmp_path: Path) -> None:
 
 def test_every_utterance_of_the_evaluation_speech_lasts_as_long_as_its_row_says(evaluation: Path) -> None:
     corpus = read_corpus(evaluation)
-    for utterance in corpus.spread(2):
+    for utterance in corpus.evenly_spread(2):
         waveform = corpus.waveform(utterance)
         assert abs(len(waveform) / SAMPLE_RATE_HZ - utterance.duration) < 0.001
         assert 0.001 < np.abs(waveform).max() <= 1
@@ -178,7 +178,7 @@ def test_a_spread_takes_utterances_from_all_over_each_slice(tmp_path: Path) -> N
     write_clip(tmp_path / "clips/a.flac")
     rows = [ROW | {"id": f"a-{i}"} for i in range(9)] + [ROW | {"id": f"b-{i}", "slice": "b"} for i in range(2)]
     corpus = read_corpus(write_rows(tmp_path, *rows))
-    assert [utterance.id for utterance in corpus.spread(3)] == ["a-0", "a-3", "a-6", "b-0", "b-1"]
+    assert [utterance.id for utterance in corpus.evenly_spread(3)] == ["a-0", "a-3", "a-6", "b-0", "b-1"]
 
 
 def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path) -> None:

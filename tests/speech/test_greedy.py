@@ -115,7 +115,7 @@ def spoken(evaluation: Path, preprocessor: Path, encoder_fp32: Path) -> list[NDA
     corpus = read_corpus(evaluation)
     preprocess = Preprocessor(preprocessor / "preprocessor.onnx", threads=1)
     encode = OnnxEncoder(encoder_fp32 / "encoder-model.onnx", threads=1)
-    chosen = [utterance for utterance in corpus.spread(3) if utterance.duration < 30]
+    chosen = [utterance for utterance in corpus.evenly_spread(3) if utterance.duration < 30]
     return [encode.frames(*preprocess.features(corpus.waveform(utterance))) for utterance in chosen]
 
 

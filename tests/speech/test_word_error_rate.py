@@ -69,7 +69,7 @@ def test_the_rate_of_deletions_is_part_of_the_error_rate() -> None:
 def corpus(evaluation: Path) -> Corpus:
     """Two utterances each of two slices."""
     speech = read_corpus(evaluation, ("clean", "noisy_1db"))
-    return Corpus(speech.folder, speech.spread(2))
+    return Corpus(speech.folder, speech.evenly_spread(2))
 
 
 def transcripts_of(corpus: Corpus) -> tuple[list[Any], list[int]]:

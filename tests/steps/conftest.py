@@ -78,7 +78,7 @@ def speech(restored_model: Any, evaluation: Path) -> Any:
     import torch
 
     corpus = read_corpus(evaluation, ("clean", "soft_endings", "long_20s"))
-    waveforms = [torch.from_numpy(corpus.waveform(utterance)) for utterance in corpus.spread(1)]
+    waveforms = [torch.from_numpy(corpus.waveform(utterance)) for utterance in corpus.evenly_spread(1)]
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
     padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
     return restored_model.preprocessor(input_signal=padded, length=lengths)

@@ -75,7 +75,7 @@ def test_features_of_speech_are_near_a_computation_in_float64(
     name: str, preprocess: onnxruntime.InferenceSession, restored_model: Any, evaluation: Path
 ) -> None:
     corpus = read_corpus(evaluation, (name,))
-    for utterance in corpus.spread(12):
+    for utterance in corpus.evenly_spread(12):
         waveform = corpus.waveform(utterance)
         feeds = {"waveforms": waveform[None], "waveforms_lens": np.array([len(waveform)])}
         (features,) = preprocess.run(["features"], feeds)
@@ -88,7 +88,7 @@ def test_features_of_speech_are_nemos(
     name: str, preprocess: onnxruntime.InferenceSession, restored_model: Any, evaluation: Path
 ) -> None:
     corpus = read_corpus(evaluation, (name,))
-    for utterance in corpus.spread(5):
+    for utterance in corpus.evenly_spread(5):
         waveform = corpus.waveform(utterance)
         length = np.array([len(waveform)])
         features, lengths = preprocess.run(None, {"waveforms": waveform[None], "waveforms_lens": length})
@@ -112,7 +112,7 @@ def test_features_of_speech_are_those_of_onnx_asrs_own_preprocessor(
     assert [(v.name, v.type) for v in theirs.get_inputs()] == [(v.name, v.type) for v in preprocess.get_inputs()]
     assert [(v.name, v.type) for v in theirs.get_outputs()] == [(v.name, v.type) for v in preprocess.get_outputs()]
     corpus = read_corpus(evaluation, ("clean",))
-    for utterance in corpus.spread(3):
+    for utterance in corpus.evenly_spread(3):
         waveform = corpus.waveform(utterance)
         feeds = {"waveforms": waveform[None], "waveforms_lens": np.array([len(waveform)])}
         (have, lengths), (want, want_lengths) = preprocess.run(None, feeds), theirs.run(None, feeds)

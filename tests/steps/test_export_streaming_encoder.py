@@ -71,7 +71,7 @@ def rows(model: Any, evaluation: Path) -> list[Any]:
     """Whole recordings of three lengths, the longest of 20 s, as NeMo's features: float32 [1, 128, T] each."""
     set_up_streaming(model, StreamingOverrides(), CHECKPOINT.name)
     corpus = read_corpus(evaluation, ("long_20s", "noisy_1db", "soft_endings"))
-    waveforms = [torch.from_numpy(corpus.waveform(utterance))[None] for utterance in corpus.spread(1)]
+    waveforms = [torch.from_numpy(corpus.waveform(utterance))[None] for utterance in corpus.evenly_spread(1)]
     made = [model.preprocessor(input_signal=each, length=torch.tensor([each.shape[1]])) for each in waveforms]
     features = [each[:, :, : int(length[0])] for each, length in made]
     assert len({each.shape[2] for each in features}) == 3

@@ -52,7 +52,7 @@ def test_what_is_read_back_is_the_clips_with_silence_between_them(
     corpus, _ = joined
     said = {each.clips[0]: each for each in read_corpus(evaluation).utterances if len(each.clips) == 1}
     whole = read_corpus(evaluation)
-    for each in corpus.spread(2):
+    for each in corpus.evenly_spread(2):
         waveform = corpus.waveform(each)  # which holds the length to the manifest's
         first = whole.waveform(said[each.clips[0]])
         assert np.array_equal(waveform[: len(first)], first)

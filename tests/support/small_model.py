@@ -85,7 +85,7 @@ def built_once_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_model(folder / "recipes" / "model")
         build = Build(load_plan(), Quiet(), lambda: 1 << 30)
         for name in build.plan.jobs:
-            build.make(name)
+            build.ensure(name)
         build.close()
     return folder
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import signal
 
-# A signal's number is added to this for the exit code of a run that the signal ended, as in a shell.
-FATAL_SIGNAL = 128
+# The exit code of a run that a signal ended is this plus the signal's number, as in a shell.
+SIGNAL_EXIT_CODES = 128
 
 
 def interrupt_on_signals() -> list[int]:
@@ -21,7 +21,7 @@ def interrupt_on_signals() -> list[int]:
 
     def interrupt(number: int, _frame: object) -> None:
         if not ended_by:  # a second signal would interrupt the report
-            ended_by.append(FATAL_SIGNAL + number)
+            ended_by.append(SIGNAL_EXIT_CODES + number)
             raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -95,7 +95,7 @@ class Session:
     def _make(self, full_name: str) -> Callable[[], TaskFailed | None]:
         def make() -> TaskFailed | None:
             try:
-                self.build.make(full_name)
+                self.build.ensure(full_name)
             except ArtifactsError as error:
                 return TaskFailed(str(error))
             except StepCrashError as error:

@@ -14,7 +14,7 @@ from artifacts.errors import StoreError
 
 # Errors of flock(2) on a file system without locks. On NFS the file must be open for writing, else EBADF.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
-ON_A_LOCAL_DISK = "name a folder on a local disk as 'cache:' in pipeline.yaml"
+USE_A_LOCAL_DISK = "name a folder on a local disk as 'cache:' in pipeline.yaml"
 
 
 @contextlib.contextmanager
@@ -56,12 +56,12 @@ def open_lock(path: Path) -> IO[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:  # below /proc and the like
-        raise StoreError(f"no folder can be made at '{path.parent}': {error.strerror}", ON_A_LOCAL_DISK) from None
+        raise StoreError(f"no folder can be made at '{path.parent}': {error.strerror}", USE_A_LOCAL_DISK) from None
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     return os.fdopen(handle, "w")
 
 
-def lock_file(file: IO[str] | IO[bytes], folder: Path, how: int, fix: str = ON_A_LOCAL_DISK) -> bool:
+def lock_file(file: IO[str] | IO[bytes], folder: Path, how: int, fix: str = USE_A_LOCAL_DISK) -> bool:
     """Call flock(2); return False if the lock is held elsewhere and `how` contains LOCK_NB.
 
     Raises `StoreError`, which names `folder`, if the file system has no locks.

@@ -70,8 +70,8 @@ def load(checkpoint: Path) -> LstmTransducer:
     return model.eval().requires_grad_(False)
 
 
-def read_config(values: Mapping[str, Any], place: str) -> Config:
-    """Validate a mapping. Raises StepError, with `place` and the key, for a value that the architecture cannot have."""
+def read_config(values: Mapping[str, Any], location: str) -> Config:
+    """Validate a mapping. Raises StepError, with `location` and key, for a value that the architecture cannot have."""
     from artifacts.icefall.lstm_transducer import Config
 
     try:
@@ -80,7 +80,7 @@ def read_config(values: Mapping[str, Any], place: str) -> Config:
         problem = error.errors(include_url=False)[0]
         key = f"{problem['loc'][0]}: " if problem["loc"] else ""
         raise StepError(
-            f"{place}: {key}{problem['msg'].lower()}",
+            f"{location}: {key}{problem['msg'].lower()}",
             "give the configuration of an lstm_transducer_stateless2 model, as its training had it",
         ) from None
 
@@ -158,7 +158,7 @@ def _plain(name: str) -> str:
     return name.removeprefix("module.")
 
 
-def fold_learned_scales(weights: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+def fold_learned_scales(weights: Mapping[str, Tensor], location: str) -> dict[str, Tensor]:
     """Return each weight times the exponential of its scale, without the scales and the weights of training only.
 
     Scales are scalars, called `<weight>_scale`; an embedding's is called `scale`. Raises StepError for a scale without
@@ -170,18 +170,18 @@ def fold_learned_scales(weights: Mapping[str, Tensor], place: str) -> dict[str, 
     for name in [name for name in folded if name.endswith(("_scale", ".scale"))]:
         owner = f"{name.removesuffix('scale')}weight" if name.endswith(".scale") else name.removesuffix("_scale")
         if owner not in folded or folded[name].numel() != 1 or not abs(folded[name].item()) <= MAX_SCALE:
-            raise StepError(f"{place}: {name!r:.120} is not the scale of a weight {owner!r:.120}", FIX)
+            raise StepError(f"{location}: {name!r:.120} is not the scale of a weight {owner!r:.120}", FIX)
         folded[owner] = folded[owner].float() * exponential(folded[name].item())
         del folded[name]
     return folded
 
 
-def _from_shapes(weights: Mapping[str, Tensor], place: str) -> dict[str, int]:
+def _from_shapes(weights: Mapping[str, Tensor], location: str) -> dict[str, int]:
     """Return the sizes of the configuration that the shapes of the weights show."""
 
     def size(name: str, axis: int) -> int:
         if name not in weights or weights[name].ndim <= axis:
-            raise StepError(f"{place}: there is no weight '{name}' with an axis {axis}", FIX)
+            raise StepError(f"{location}: there is no weight '{name}' with an axis {axis}", FIX)
         return int(weights[name].shape[axis])
 
     layers = {name.split(".")[3] for name in weights if name.startswith("encoder.encoder.layers.")}
@@ -198,18 +198,18 @@ def _from_shapes(weights: Mapping[str, Tensor], place: str) -> dict[str, int]:
     }
 
 
-def _compare(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: str) -> None:
+def _compare(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], location: str) -> None:
     """Raise StepError unless the names and shapes are those of the model that the configuration describes."""
     for name, value in wanted.items():
         if name not in weights:
-            raise StepError(f"{place}: the weight '{name}' is missing", FIX)
+            raise StepError(f"{location}: the weight '{name}' is missing", FIX)
         if weights[name].shape != value.shape:
             raise StepError(
-                f"{place}: '{name}' is {list(weights[name].shape)}, the configuration asks for {list(value.shape)}",
+                f"{location}: '{name}' is {list(weights[name].shape)}, the configuration asks for {list(value.shape)}",
                 "give the configuration that the checkpoint was trained with, or none",
             )
         if not weights[name].is_floating_point() or not all(end.isfinite() for end in weights[name].float().aminmax()):
-            raise StepError(f"{place}: '{name}' has values that are not finite numbers of float32", FIX)
+            raise StepError(f"{location}: '{name}' has values that are not finite numbers of float32", FIX)
     for name in weights:
         if name not in wanted:
-            raise StepError(f"{place}: the model has no weight {name!r:.120}", FIX)
+            raise StepError(f"{location}: the model has no weight {name!r:.120}", FIX)

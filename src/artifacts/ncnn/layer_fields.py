@@ -58,16 +58,16 @@ def layer_fields(layer: Layer) -> tuple[Field, ...]:
 
     Raises StepError for an unknown type, and for sizes that contradict each other.
     """
-    place = f"layer '{layer.name}' ({layer.type})"
+    location = f"layer '{layer.name}' ({layer.type})"
     if layer.type in WITHOUT_WEIGHTS:
         return ()
     fields_of = _FIELDS.get(layer.type)
     if fields_of is None:
-        raise StepError(f"{place}: unknown layer type, which may have weights", _FIX)
+        raise StepError(f"{location}: unknown layer type, which may have weights", _FIX)
     fields = tuple(fields_of(layer))
     for field in fields:
         if min(field.shape) < 1:
-            raise StepError(f"{place}: {field.name}: would have the shape {list(field.shape)}", _FIX)
+            raise StepError(f"{location}: {field.name}: would have the shape {list(field.shape)}", _FIX)
     return fields
 
 

@@ -80,7 +80,7 @@ class NcnnLstmTransducer:
         return self._joint.run({"in0": frame, "in1": prediction}, ("out0",))["out0"].reshape(-1)
 
 
-def count_tokens(predictor: Path) -> int:
+def vocabulary_size(predictor: Path) -> int:
     """Return the size of a predictor's vocabulary. Raises StepError for another network."""
     param, _ = find_net(predictor)
     found = [layer.integer(1) for layer in read_param(param).layers if layer.type == "Embed"]
@@ -89,14 +89,14 @@ def count_tokens(predictor: Path) -> int:
     return found[0]
 
 
-def _metadata(file: ParamFile, place: str) -> Metadata:
+def _metadata(file: ParamFile, location: str) -> Metadata:
     is_tagged = any(layer.type == METADATA_TYPE for layer in file.layers)
-    return read_metadata(file, place) if is_tagged else derive_metadata(file, place)
+    return read_metadata(file, location) if is_tagged else derive_metadata(file, location)
 
 
-def _context_size(file: ParamFile, place: str) -> int:
+def _context_size(file: ParamFile, location: str) -> int:
     """Return how many tokens the predictor reads: the width of its convolution over tokens, or 1 if it has none."""
     types = [layer.type for layer in file.layers]
     if "Embed" not in types or "LSTM" in types:
-        raise StepError(f"{place}: is not a stateless predictor", "give the predictor of an LSTM transducer")
+        raise StepError(f"{location}: is not a stateless predictor", "give the predictor of an LSTM transducer")
     return next((layer.integer(1) for layer in file.layers if layer.type in _CONTEXT_TYPES), 1)

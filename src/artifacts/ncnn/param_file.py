@@ -128,20 +128,21 @@ def write_param(file: ParamFile, path: Path) -> None:
         try:
             words += [_param_text(key, value) for key, value in layer.params.items()]
         except ValueError as error:
-            place = f"{path.name}: layer '{layer.name}' ({layer.type})"
-            raise StepError(f"{place}: {error}", "give it a value that ncnn reads") from None
+            location = f"{path.name}: layer '{layer.name}' ({layer.type})"
+            raise StepError(f"{location}: {error}", "give it a value that ncnn reads") from None
         lines.append(" ".join(words))
     path.write_bytes(("\n".join(lines) + "\n").encode())
 
 
-def require_layers(file: ParamFile, names: Iterable[str], place: str) -> None:
+def require_layers(file: ParamFile, names: Iterable[str], location: str) -> None:
     """Raise StepError for the first of the `names` that no layer has, with the nearest name of a layer."""
     there = {layer.name for layer in file.layers}
     for name in names:
         if name not in there:
             near = get_close_matches(name, there, n=1)
             raise StepError(
-                f"{place}: no layer is called '{name}'", f"did you mean '{near[0]}'?" if near else "see the .param file"
+                f"{location}: no layer is called '{name}'",
+                f"did you mean '{near[0]}'?" if near else "see the .param file",
             )
 
 
@@ -160,12 +161,12 @@ def _parse_layer(line: str) -> Layer:
 
 def _parse_params(text: str) -> dict[int, Value]:
     params: dict[int, Value] = {}
-    place = 0
-    while place < len(text):
-        found = _PARAM.match(text, place)
+    position = 0
+    while position < len(text):
+        found = _PARAM.match(text, position)
         if found is None:
-            raise ValueError(f"expected id=value, got {text[place : place + 20]!r}")
-        place = found.end()
+            raise ValueError(f"expected id=value, got {text[position : position + 20]!r}")
+        position = found.end()
         number = int(found[1])
         key = FIRST_ARRAY_ID - number if number <= FIRST_ARRAY_ID else number
         if not 0 <= key < MOST_PARAMS or key in params:

@@ -155,7 +155,7 @@ def _from_bytes(data: bytes) -> dict[str, Array]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def require_known_layers(file: ParamFile, place: str) -> None:
+def require_known_layers(file: ParamFile, location: str) -> None:
     """Raise StepError, with the first layer of a type that ncnn does not have.
 
     pnnx leaves torch operators in the network where ncnn has no layer for them (`Tensor.masked_fill`,
@@ -165,7 +165,7 @@ def require_known_layers(file: ParamFile, place: str) -> None:
     if unknown:
         types = ", ".join(sorted({layer.type for layer in unknown}))
         raise StepError(
-            f"{place}: layer '{unknown[0].name}': ncnn has no layer '{unknown[0].type}' "
+            f"{location}: layer '{unknown[0].name}': ncnn has no layer '{unknown[0].type}' "
             f"({len(unknown)} of {len(file.layers)} layers: {types})",
             "write the network without this operator; a batch of one, for example, needs no masks",
         )

@@ -79,13 +79,13 @@ def read_table(path: Path) -> ScaleTable:
         key, *words = line.split() or [""]
         if not key:
             continue
-        place = f"{path.name}:{number}: {key}"
+        location = f"{path.name}:{number}: {key}"
         if key in weights or key in activations:
-            raise StepError(f"{place}: is there twice", fix)
-        scales = [_scale(word, place, fix) for word in words]
+            raise StepError(f"{location}: is there twice", fix)
+        scales = [_scale(word, location, fix) for word in words]
         if not scales or (WEIGHT_MARK not in key and len(scales) != 1):
             wanted = "scales of its output channels" if WEIGHT_MARK in key else "one scale of its input"
-            raise StepError(f"{place}: has {len(scales)} numbers, needs {wanted}", fix)
+            raise StepError(f"{location}: has {len(scales)} numbers, needs {wanted}", fix)
         if WEIGHT_MARK in key:
             weights[key] = np.array(scales, np.float32)
         else:
@@ -99,11 +99,11 @@ def read_table(path: Path) -> ScaleTable:
     return table
 
 
-def _scale(word: str, place: str, fix: str) -> float:
+def _scale(word: str, location: str, fix: str) -> float:
     try:
         scale = float(word)
     except ValueError:
         scale = math.nan
     if not 0 < scale < math.inf:
-        raise StepError(f"{place}: '{word}' is not a scale: it must be above 0 and finite", fix)
+        raise StepError(f"{location}: '{word}' is not a scale: it must be above 0 and finite", fix)
     return float(np.float32(scale))

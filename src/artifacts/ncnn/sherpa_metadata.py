@@ -36,7 +36,7 @@ class Metadata(NamedTuple):
     rnn_hidden_size: int
 
 
-def derive_metadata(file: ParamFile, place: str) -> Metadata:
+def derive_metadata(file: ParamFile, location: str) -> Metadata:
     """Return the metadata of an LSTM transducer's encoder, from its layers.
 
     Raises StepError for another network: without an LSTM, with LSTMs of different sizes or directions, or without the
@@ -44,43 +44,45 @@ def derive_metadata(file: ParamFile, place: str) -> Metadata:
     """
     lstms = [layer for layer in file.layers if layer.type == "LSTM"]
     if not lstms:
-        raise StepError(f"{place}: contains no LSTM layer, so it is not an LSTM transducer's encoder", _NO_TYPE)
+        raise StepError(f"{location}: contains no LSTM layer, so it is not an LSTM transducer's encoder", _NO_TYPE)
     sizes = {_sizes(layer) for layer in lstms}
     if len(sizes) > 1 or any(layer.integer(2) for layer in lstms):
-        raise StepError(f"{place}: its {len(lstms)} LSTM layers are not all of one size and forward in time", _NO_TYPE)
+        raise StepError(
+            f"{location}: its {len(lstms)} LSTM layers are not all of one size and forward in time", _NO_TYPE
+        )
     inputs = {name for layer in file.layers if layer.type == "Input" for name in layer.outputs}
     missing = [name for name in OUTPUTS if name not in file.blobs]
     if inputs != set(INPUTS) or missing:
         raise StepError(
-            f"{place}: has the inputs {', '.join(sorted(inputs))}"
+            f"{location}: has the inputs {', '.join(sorted(inputs))}"
             f"{' and no ' + ', '.join(missing) if missing else ''}, so it is not an LSTM transducer's encoder",
             _NO_TYPE,
         )
     return Metadata(LSTM_TRANSDUCER, len(lstms), *sizes.pop())
 
 
-def add_metadata(file: ParamFile, place: str) -> ParamFile:
+def add_metadata(file: ParamFile, location: str) -> ParamFile:
     """Return the network with the layer in front. Raises StepError if it has one, and as `derive_metadata` does."""
     if any(layer.type == METADATA_TYPE for layer in file.layers):
-        raise StepError(f"{place}: contains {METADATA_TYPE} already", "give the network as it was converted")
-    layer = Layer(METADATA_TYPE, METADATA_NAME, (), (), dict(enumerate(derive_metadata(file, place))))
+        raise StepError(f"{location}: contains {METADATA_TYPE} already", "give the network as it was converted")
+    layer = Layer(METADATA_TYPE, METADATA_NAME, (), (), dict(enumerate(derive_metadata(file, location))))
     return ParamFile((layer, *file.layers))
 
 
-def read_metadata(file: ParamFile, place: str) -> Metadata:
+def read_metadata(file: ParamFile, location: str) -> Metadata:
     """Read the layer and compare it with the network. Raises StepError, with the key, where they differ."""
     fix = "tag the encoder again with tag_sherpa_ncnn, which takes the numbers from the network"
     found = [layer for layer in file.layers if layer.type == METADATA_TYPE]
     if len(found) != 1 or found[0] is not file.layers[0] or found[0].name != METADATA_NAME:
-        raise StepError(f"{place}: its third line is not one {METADATA_TYPE} called '{METADATA_NAME}'", fix)
-    expected = derive_metadata(file, place)
+        raise StepError(f"{location}: its third line is not one {METADATA_TYPE} called '{METADATA_NAME}'", fix)
+    expected = derive_metadata(file, location)
     unknown = set(found[0].params) - set(range(len(expected)))
     if unknown:
-        raise StepError(f"{place}: {METADATA_TYPE}: key {min(unknown)} means nothing to an LSTM transducer", fix)
+        raise StepError(f"{location}: {METADATA_TYPE}: key {min(unknown)} means nothing to an LSTM transducer", fix)
     for key, (name, want) in enumerate(zip(Metadata._fields, expected, strict=True)):
         value = found[0].params.get(key)
         if value != want:
-            raise StepError(f"{place}: {METADATA_TYPE}: key {key} ({name}) is {value}, the network has {want}", fix)
+            raise StepError(f"{location}: {METADATA_TYPE}: key {key} ({name}) is {value}, the network has {want}", fix)
     return expected
 
 

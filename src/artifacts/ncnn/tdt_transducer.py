@@ -98,25 +98,25 @@ class NcnnTransducer:
         self._prediction, self._states = made["out0"].reshape(-1), (made["out1"], made["out2"])
 
 
-def max_encoder_frames(file: ParamFile, place: str) -> int:
+def max_encoder_frames(file: ParamFile, location: str) -> int:
     """Return how many encoder frames the table of relative positions allows: N for its 2 N - 1 rows.
 
     Raises StepError if the network crops no such table: it is another network, or its length was fixed by conversion.
     """
     cropped = {name for layer in file.layers if layer.type == "Crop" for name in layer.inputs}
-    tables = [each for each in _layers(file, "MemoryData", place) if cropped & set(each.outputs)]
+    tables = [each for each in _layers(file, "MemoryData", location) if cropped & set(each.outputs)]
     if len(tables) != 1:
         raise StepError(
-            f"{place}: crops {len(tables)} tables of relative positions, not one",
+            f"{location}: crops {len(tables)} tables of relative positions, not one",
             "give a FastConformer's encoder, converted with two lengths; with one, it runs at that length only",
         )
     return (tables[0].integer(1) + 1) // 2
 
 
-def _layers(file: ParamFile, kind: str, place: str) -> list[Layer]:
+def _layers(file: ParamFile, kind: str, location: str) -> list[Layer]:
     found = [layer for layer in file.layers if layer.type == kind]
     if not found:
-        raise StepError(f"{place}: contains no {kind} layer", "give the artifact that the input is named for")
+        raise StepError(f"{location}: contains no {kind} layer", "give the artifact that the input is named for")
     return found
 
 

@@ -230,8 +230,8 @@ def read_config(archive: Archive) -> ModelConfig:
 
     A class that is not on the list is refused anywhere in the file, unless the recipe trusts the checkpoint.
     """
-    place = f"{archive.name}: {CONFIG}"
-    raw = _parsed(archive.read(CONFIG, MAX_BYTES), place)
+    location = f"{archive.name}: {CONFIG}"
+    raw = _parsed(archive.read(CONFIG, MAX_BYTES), location)
     model = str(raw.get("target", "no class")) if isinstance(raw, dict) else "no class"
     if model.rpartition(".")[2] != SUPPORTED:
         raise StepError(f"{archive.name}: contains {model!r:.80}, only {SUPPORTED} is supported", _NOT_THIS_MODEL)
@@ -241,31 +241,31 @@ def read_config(archive: Archive) -> ModelConfig:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])[:200]
         got = f", got {first['input']!r:.80}" if first["type"] != "value_error" else ""
-        raise StepError(f"{place}: {key}: {first['msg'].lower()}{got}", _NOT_THIS_MODEL) from None
+        raise StepError(f"{location}: {key}: {first['msg'].lower()}{got}", _NOT_THIS_MODEL) from None
     if not archive.trusted and (unknown := unknown_class(raw)) is not None:
         path, name = unknown
-        raise StepError(f"{place}: {path[:200]}: {name!r:.80} is not a class that such a checkpoint needs", _TRUST)
-    _check_sizes(config, place)
+        raise StepError(f"{location}: {path[:200]}: {name!r:.80} is not a class that such a checkpoint needs", _TRUST)
+    _check_sizes(config, location)
     for part in PART_NAMES:
-        _check_plain(config.arguments(part), f"{place}: {part}")
+        _check_plain(config.arguments(part), f"{location}: {part}")
     return config
 
 
-def _parsed(content: bytes, place: str) -> Any:
+def _parsed(content: bytes, location: str) -> Any:
     try:
         return load_plain(content.decode(), max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise StepError(f"{place} is not YAML: {reason:.200}", _NOT_THIS_MODEL) from None
+        raise StepError(f"{location} is not YAML: {reason:.200}", _NOT_THIS_MODEL) from None
     except YamlBoundError as error:
-        raise StepError(f"{place}: {error}", _NOT_THIS_MODEL) from None
+        raise StepError(f"{location}: {error}", _NOT_THIS_MODEL) from None
 
 
-def _check_sizes(config: ModelConfig, place: str) -> None:
+def _check_sizes(config: ModelConfig, location: str) -> None:
     durations, outputs = len(config.decoding.durations), config.joint.num_extra_outputs
     if durations != outputs:
         raise StepError(
-            f"{place}: decoding.durations: must have as many values as joint.num_extra_outputs says, {outputs},"
+            f"{location}: decoding.durations: must have as many values as joint.num_extra_outputs says, {outputs},"
             f" got {durations}",
             _NOT_THIS_MODEL,
         )
@@ -276,18 +276,18 @@ def _check_sizes(config: ModelConfig, place: str) -> None:
         ("joint.jointnet.pred_hidden", jointnet.pred_hidden, "pred_hidden", config.decoder.prednet.pred_hidden),
     ):
         if size != wanted:
-            raise StepError(f"{place}: {key}: must be {other}, {wanted}, got {size}", _NOT_THIS_MODEL)
+            raise StepError(f"{location}: {key}: must be {other}, {wanted}, got {size}", _NOT_THIS_MODEL)
 
 
-def _check_plain(value: Any, place: str) -> None:
+def _check_plain(value: Any, location: str) -> None:
     """Refuse a value that is not a plain setting: OmegaConf resolves `${…}`, and no setting of these is large."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check_plain(inner, f"{place}.{key!s:.80}")
+            _check_plain(inner, f"{location}.{key!s:.80}")
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            _check_plain(inner, f"{place}.{index}")
+            _check_plain(inner, f"{location}.{index}")
     elif isinstance(value, str) and "${" in value:
-        raise StepError(f"{place}: {value!r:.80} is an interpolation, and NeMo writes none", _NOT_THIS_MODEL)
+        raise StepError(f"{location}: {value!r:.80} is an interpolation, and NeMo writes none", _NOT_THIS_MODEL)
     elif isinstance(value, (int, float)) and not -MAX_NUMBER <= value <= MAX_NUMBER:
-        raise StepError(f"{place}: must be a number within {MAX_NUMBER}, got {value!r:.80}", _NOT_THIS_MODEL)
+        raise StepError(f"{location}: must be a number within {MAX_NUMBER}, got {value!r:.80}", _NOT_THIS_MODEL)

@@ -27,28 +27,28 @@ def read_pieces(archive: Archive, config: ModelConfig) -> list[str]:
     import sentencepiece
 
     tokenizer = sentencepiece.SentencePieceProcessor()
-    place = f"{archive.name}: '{config.tokenizer.member}'"
+    location = f"{archive.name}: '{config.tokenizer.member}'"
     try:
         tokenizer.LoadFromSerializedProto(read_tokenizer(archive, config))
         count: int = tokenizer.GetPieceSize()
     except RuntimeError as error:
         raise StepError(
-            f"{place} is not a SentencePiece model ({error!s:.200})", "fetch the checkpoint again"
+            f"{location} is not a SentencePiece model ({error!s:.200})", "fetch the checkpoint again"
         ) from None
     if count != config.blank_id:
         raise StepError(
             f"{archive.name}: the tokenizer has {count} pieces, decoder.vocab_size is {config.blank_id}",
             "give a checkpoint with the tokenizer that it was trained with",
         )
-    return [_piece(tokenizer, number, place) for number in range(count)]
+    return [_piece(tokenizer, number, location) for number in range(count)]
 
 
-def _piece(tokenizer: object, number: int, place: str) -> str:
+def _piece(tokenizer: object, number: int, location: str) -> str:
     fix = "give a checkpoint whose pieces are printable text"
     try:
         piece: str = tokenizer.IdToPiece(number)  # type: ignore[attr-defined]  # SentencePiece has no types
     except UnicodeDecodeError as error:
-        raise StepError(f"{place}: piece {number} is not UTF-8: {error.object!r:.80}", fix) from None
+        raise StepError(f"{location}: piece {number} is not UTF-8: {error.object!r:.80}", fix) from None
     if any(unicodedata.category(character) in _UNPRINTED for character in piece):
-        raise StepError(f"{place}: piece {number} is {piece!r:.80}, with a control character or a line end", fix)
+        raise StepError(f"{location}: piece {number} is {piece!r:.80}, with a control character or a line end", fix)
     return piece

@@ -91,7 +91,7 @@ class Build:
             if isinstance(job, Job):
                 self._lock_sources(job)
         except (OSError, ArtifactsError):
-            return False  # `make` raises the same error
+            return False  # `ensure` raises the same error
         key = self.lookup.link_of(full_name).key
         action = self.store.action(key) if key else None
         metrics = action.metrics if action else {}
@@ -102,15 +102,15 @@ class Build:
         )
         return True
 
-    def make(self, full_name: str) -> Outcome:
-        """Find, restore or build a target. Raises `ArtifactsError` (user mistake) or `StepCrashError` (step bug)."""
+    def ensure(self, full_name: str) -> Outcome:
+        """Bring a target up to date. Raises `ArtifactsError` (a user's mistake) or `StepCrashError` (a step's bug)."""
         job = self.plan.jobs[full_name]
         self.outcomes[full_name] = Outcome(full_name, Status.INTERRUPTED)  # replaced when it ends
         try:
             with self._setup_lock:
                 if self._in_use is None:
                     self._in_use = self.store.use()
-            outcome = self._find(job) if isinstance(job, NamedSource) else self._build_or_restore_from_sound_inputs(job)
+            outcome = self._find_source(job) if isinstance(job, NamedSource) else self._ensure_job(job)
         except Exception as error:
             self._end(Outcome(full_name, Status.FAILED))
             by_disk = isinstance(error, (OSError, StepCrashError))  # on a full disk, a step cannot write its error
@@ -153,7 +153,7 @@ class Build:
         self.outcomes[outcome.target] = outcome
         self._listener.ended(outcome)
 
-    def _find(self, job: NamedSource) -> Outcome:
+    def _find_source(self, job: NamedSource) -> Outcome:
         name, started = job.full_name, time.monotonic()
 
         def progress(message: str, done: int | None, total: int | None) -> None:
@@ -175,7 +175,7 @@ class Build:
         self.lookup.resolved[name] = ResolvedTarget(resolved.path, resolved.content)
         return Outcome(name, Status.FOUND, resolved.manifest.total_bytes, time.monotonic() - started)
 
-    def _build_or_restore_from_sound_inputs(self, job: Job) -> Outcome:
+    def _ensure_job(self, job: Job) -> Outcome:
         """Build or restore a target. If an input is damaged, repair that input first."""
         for _ in (job.full_name, *job.inputs):
             try:
@@ -185,7 +185,7 @@ class Build:
             # No key is locked here: of two jobs with one key, one could wait for a repair that needs the other's lock.
             with self._repair_lock:
                 if damaged != job.full_name and self.lookup.current(damaged) is None:
-                    self.make(damaged)
+                    self.ensure(damaged)
         return self._build_or_restore(job)
 
     def _build_or_restore(self, job: Job) -> Outcome:
@@ -206,7 +206,7 @@ class Build:
             else:
                 status, action = Status.RESTORED if state.shown is None else Status.UNCHANGED, state.action
             why = self.lookup.why_restored(job, identity)
-            size = self._show(job, key, action)
+            size = self._link_and_lay_out(job, key, action)
         self._lock_sources(job)
         if status == Status.RESTORED:
             self.journal.write(Entry(job.full_name, status, key, why, job.step, size))
@@ -222,7 +222,7 @@ class Build:
             if isinstance(source, NamedSource) and name in self._unlocked:
                 lock_source(source, self.lookup.resolved[name].content)
 
-    def _show(self, job: Job, key: str, action: Action) -> int:
+    def _link_and_lay_out(self, job: Job, key: str, action: Action) -> int:
         """Point the target's path at an artifact, and copy a layout to `dist/`. Return the artifact's size in bytes."""
         manifest = self.store.manifest(action.content)
         if manifest is None:
@@ -272,7 +272,7 @@ class Build:
                     raise
                 self._unconfined[name] = result.unconfined
                 check_inputs(self.lookup, job, stamps)
-                check_code(self.lookup, job, identity, code, result.sources)
+                check_code(self.lookup, job, identity, code, result.compiled)
                 manifest = manifest_of(result.files)
                 took = (result.seconds, result.peak_bytes, result.processor)
                 action = Action(identity, manifest.content, result.metrics, *took)

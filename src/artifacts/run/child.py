@@ -51,7 +51,7 @@ def main(folder: Path) -> int:
     started = time.monotonic()
     try:
         _check_stamps(spec["inputs"], spec["stamps"])
-        result: dict[str, Any] = {"metrics": _run(spec, folder / "files"), "sources": compiled_sources}
+        result: dict[str, Any] = {"metrics": _run(spec, folder / "files"), "compiled": compiled}
         result |= {"seconds": time.monotonic() - started, "peak_bytes": peak_bytes(), "processor": processor()}
         _answer(folder, result | {"confined": asdict(confinement)})
     except ArtifactsError as error:
@@ -115,7 +115,7 @@ def peak_bytes() -> int:
 
 
 # The sha256 of each module of this package that this process compiled.
-compiled_sources: dict[str, str] = {}
+compiled: dict[str, str] = {}
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
@@ -128,7 +128,7 @@ class _FromSource(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
         source = self.get_data(path)
-        compiled_sources[fullname] = hashlib.sha256(source).hexdigest()
+        compiled[fullname] = hashlib.sha256(source).hexdigest()
         return self.source_to_code(source, path)
 
 

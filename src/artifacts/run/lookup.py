@@ -25,8 +25,8 @@ class ResolvedTarget:
 
 
 @dataclass(frozen=True)
-class ArtifactState:
-    """State of the artifact of one identity.
+class StoredArtifact:
+    """What the store has for one identity.
 
     `action` is the store's record of it. `damage` is in words. `shown` is its manifest if it is intact, and the
     target's path (and the layout's folder) show it.
@@ -103,13 +103,13 @@ class Lookup:
         never = self.link_of(job.full_name).key is None
         return [NEVER_BUILT if never else "the store's record of its last build is lost or damaged"]
 
-    def artifact(self, job: Job, identity: Identity) -> ArtifactState:
-        """Return the state of the artifact that a job has by an identity."""
+    def artifact(self, job: Job, identity: Identity) -> StoredArtifact:
+        """Return what the store has for a job by an identity."""
         action = self.store.action(identity.key)
         if action is None:
-            return ArtifactState()
+            return StoredArtifact()
         damage = self.store.damage(action.content)
-        return ArtifactState(action, damage, self._shown(job, identity.key, action) if damage is None else None)
+        return StoredArtifact(action, damage, self._shown(job, identity.key, action) if damage is None else None)
 
     def _shown(self, job: Job, key: str, action: Action) -> Manifest | None:
         manifest, files = self.store.manifest(action.content), self.store.files(action.content)
@@ -138,7 +138,7 @@ class Lookup:
             resolved = self.source(job)
             return resolved.manifest if resolved and self.link_of(full_name).has_manifest(resolved.manifest) else None
         identity = self.identity(job)
-        state = self.artifact(job, identity) if identity is not None else ArtifactState()
+        state = self.artifact(job, identity) if identity is not None else StoredArtifact()
         if state.action is not None and state.shown is not None:
             self.resolve_to(full_name, state.action)
         return state.shown

@@ -61,7 +61,7 @@ class Limits:
 class StepResult:
     """Result of a step.
 
-    `files` are {name: (bytes, sha256)}. `sources` are the modules that the step's process compiled, as
+    `files` are {name: (bytes, sha256)}. `compiled` are the modules that the step's process compiled, as
     {module: sha256}. `unconfined` says which of `files` and `network` the kernel could not keep from the step.
     """
 
@@ -70,7 +70,7 @@ class StepResult:
     seconds: float
     peak_bytes: int
     processor: str
-    sources: dict[str, str]
+    compiled: dict[str, str]
     unconfined: tuple[str, ...] = ()
 
 
@@ -249,12 +249,12 @@ def _checked(result: Any, files: dict[str, tuple[int, str]]) -> StepResult:
                 _text(value)
             elif isinstance(value, int):
                 _within(abs(value))
-        sources = {str(name): str(digest) for name, digest in result["sources"].items()}
+        compiled = {str(name): str(digest) for name, digest in result["compiled"].items()}
         unconfined = tuple(what for what in ("files", "network") if not result["confined"][what])
         took = _within(float(result["seconds"])), int(_within(result["peak_bytes"])), _text(result["processor"])
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise StepCrashError(f"the step's answer is malformed: {type(error).__name__}: {error!s:.200}") from None
-    return StepResult(files, metrics, *took, sources, unconfined)
+    return StepResult(files, metrics, *took, compiled, unconfined)
 
 
 def _within(number: float) -> float:

@@ -88,7 +88,7 @@ class Corpus:
                 "copy the clips again, or write their true duration",
             )
 
-    def spread(self, per_slice: int) -> tuple[Utterance, ...]:
+    def evenly_spread(self, per_slice: int) -> tuple[Utterance, ...]:
         """Return at most `per_slice` utterances of each slice, evenly spread over it, in the order of the corpus."""
         members: dict[str, list[Utterance]] = {}
         for utterance in self.utterances:
@@ -120,14 +120,14 @@ def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
         for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), ""), start=1):
             if not line.strip():
                 continue
-            place = f"{folder.name}/{MANIFEST_NAME}:{number}"
-            utterance = _parse(line, place)
+            location = f"{folder.name}/{MANIFEST_NAME}:{number}"
+            utterance = _parse(line, location)
             for clip in utterance.clips:
-                _check_clip_path(folder, clip, place)
+                _check_clip_path(folder, clip, location)
             first = first_lines.setdefault(utterance.id, number)
             if first != number:
                 raise StepError(
-                    f"{place}: id: '{utterance.id}' is also on line {first}", "give each utterance an id of its own"
+                    f"{location}: id: '{utterance.id}' is also on line {first}", "give each utterance an id of its own"
                 )
             utterances.append(utterance)
     if not utterances:
@@ -143,75 +143,75 @@ def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
     return Corpus(folder, tuple(utterance for utterance in utterances if utterance.slice in slices))
 
 
-def _parse(line: str, place: str) -> Utterance:
+def _parse(line: str, location: str) -> Utterance:
     fix = "write one JSON object a line: id, slice, audio_filepath, gap_seconds, duration, text"
     try:
         line.encode()
     except UnicodeEncodeError as error:
-        raise StepError(f"{place}:{error.start + 1}: is not UTF-8", "save the file as UTF-8") from None
+        raise StepError(f"{location}:{error.start + 1}: is not UTF-8", "save the file as UTF-8") from None
     if len(line) > MAX_LINE_BYTES:
-        raise StepError(f"{place}: has more than {MAX_LINE_BYTES} characters", fix)
-    value = parse_json(line.strip(), place, fix)
+        raise StepError(f"{location}: has more than {MAX_LINE_BYTES} characters", fix)
+    value = parse_json(line.strip(), location, fix)
     try:
         return Utterance.model_validate(value)
     except ValidationError as error:
         # For a union, pydantic adds the name of the alternative behind the key. The error needs the key alone.
         problem = error.errors(include_url=False)[0]
         key = f"{problem['loc'][0]}: " if problem["loc"] else ""
-        raise StepError(f"{place}: {key}{problem['msg'].lower()}", fix) from None
+        raise StepError(f"{location}: {key}{problem['msg'].lower()}", fix) from None
 
 
-def _check_clip_path(folder: Path, clip: str, place: str) -> None:
+def _check_clip_path(folder: Path, clip: str, location: str) -> None:
     path = PurePosixPath(clip)
     if path == PurePosixPath(MANIFEST_NAME):
-        raise StepError(f"{place}: audio_filepath: '{clip}' is the manifest", "name a clip")
+        raise StepError(f"{location}: audio_filepath: '{clip}' is the manifest", "name a clip")
     if path.is_absolute() or ".." in path.parts:
         raise StepError(
-            f"{place}: audio_filepath: '{clip}' points outside the corpus folder", "name clips inside the folder"
+            f"{location}: audio_filepath: '{clip}' points outside the corpus folder", "name clips inside the folder"
         )
     try:
         is_there = (folder / path).is_file()
     except OSError:  # no file can have such a name
         is_there = False
     if not is_there:
-        raise StepError(f"{place}: audio_filepath: there is no file '{clip}'", "copy the corpus again")
+        raise StepError(f"{location}: audio_filepath: there is no file '{clip}'", "copy the corpus again")
 
 
 def _count_samples(folder: Path, clip: str) -> int:
     """Return the sample count in a clip's header. Raises StepError unless the clip is mono at 16 kHz."""
-    place = f"{folder.name}/{clip}"
+    location = f"{folder.name}/{clip}"
     if PurePosixPath(clip).suffix.lower() == ".raw":
-        raise StepError(f"{place}: a .raw file does not say what its samples are", "convert the clip to WAV or FLAC")
-    with _library_errors(place):
+        raise StepError(f"{location}: a .raw file does not say what its samples are", "convert the clip to WAV or FLAC")
+    with _library_errors(location):
         head = soundfile.info(folder / clip)
     if head.samplerate != SAMPLE_RATE_HZ or head.channels != 1:
         raise StepError(
-            f"{place}: has {head.channels} channel(s) at {head.samplerate} Hz, needs one at {SAMPLE_RATE_HZ} Hz",
+            f"{location}: has {head.channels} channel(s) at {head.samplerate} Hz, needs one at {SAMPLE_RATE_HZ} Hz",
             "convert the clip to 16 kHz mono",
         )
     if head.frames <= 0:
-        raise StepError(f"{place}: contains no samples", "copy the clip again; it is empty")
+        raise StepError(f"{location}: contains no samples", "copy the clip again; it is empty")
     return int(head.frames)
 
 
 @contextmanager
-def _library_errors(place: str) -> Iterator[None]:
+def _library_errors(location: str) -> Iterator[None]:
     try:
         yield
     except soundfile.SoundFileError as error:
         reason = getattr(error, "error_string", str(error))
-        raise StepError(f"{place}: cannot be read: {reason}", "copy the clip again; it is damaged") from None
+        raise StepError(f"{location}: cannot be read: {reason}", "copy the clip again; it is damaged") from None
 
 
 def _read_clip(folder: Path, clip: str) -> npt.NDArray[np.float32]:
-    place = f"{folder.name}/{clip}"
-    with _library_errors(place):
+    location = f"{folder.name}/{clip}"
+    with _library_errors(location):
         samples, _ = soundfile.read(folder / clip, dtype="float32", always_2d=True)
     waveform: npt.NDArray[np.float32] = samples[:, 0]
     if not np.isfinite(waveform).all():
-        raise StepError(f"{place}: contains samples that are not finite", "write the clip again; PCM_16 has no NaN")
+        raise StepError(f"{location}: contains samples that are not finite", "write the clip again; PCM_16 has no NaN")
     if (largest := np.abs(waveform).max()) > LARGEST_SAMPLE:
         raise StepError(
-            f"{place}: contains a sample of {largest:g}, expected -1 to 1", "scale the clip, or write PCM_16"
+            f"{location}: contains a sample of {largest:g}, expected -1 to 1", "scale the clip, or write PCM_16"
         )
     return waveform

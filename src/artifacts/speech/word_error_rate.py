@@ -125,8 +125,8 @@ def transcribe_corpus(
     reported = time.monotonic()
     for done, utterance in enumerate(corpus.utterances, start=1):
         waveform = corpus.waveform(utterance)
-        place = f"{corpus.folder.name}: utterance '{utterance.id}'"
-        with bounded_memory(bytes_for_speech(utterance.duration), place):
+        location = f"{corpus.folder.name}: utterance '{utterance.id}'"
+        with bounded_memory(bytes_for_speech(utterance.duration), location):
             hypothesis = transcribe(waveform)
         errors = count_errors(utterance.text, hypothesis, ignore_case_and_punctuation=ignore_case_and_punctuation)
         transcripts.append(Transcript(utterance, hypothesis, errors))

@@ -158,14 +158,14 @@ def _decoder_contract(decoding: DecodingSettings) -> Contract:
     )
 
 
-def _rename_value(model: ModelProto, old: str, new: str, place: str) -> None:
+def _rename_value(model: ModelProto, old: str, new: str, location: str) -> None:
     """Rename a value in nodes and declarations, also in the subgraphs of If, Loop and Scan."""
     for graph in _graphs(model.graph):
         declared = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
         names = {name for node in graph.node for name in (*node.input, *node.output)} | {each.name for each in declared}
         if new in names:
             raise StepError(
-                f"{place}: a value in the graph is called '{new}' already", f"export it without the name '{new}'"
+                f"{location}: a value in the graph is called '{new}' already", f"export it without the name '{new}'"
             )
         for each in declared:
             if each.name == old:
@@ -210,20 +210,20 @@ def _place(source: Path, target: Path, contract: Contract, precisions: Sequence[
     save_graph(model, target, source_folder=source.parent, external=in_two_files)
 
 
-def _check_values(values: Iterable[ValueInfoProto], wanted: dict[str, Value], place: str) -> None:
+def _check_values(values: Iterable[ValueInfoProto], wanted: dict[str, Value], location: str) -> None:
     from onnx import TensorProto
 
     found = {value.name: value.type.tensor_type for value in values}
     for name, want in wanted.items():
         if name not in found:
             raise StepError(
-                f"{place} '{name}' is missing among {', '.join(found)}", "give the model that is named here"
+                f"{location} '{name}' is missing among {', '.join(found)}", "give the model that is named here"
             )
         dtype = TensorProto.DataType.Name(found[name].elem_type)
         shape = [dim.dim_value if dim.HasField("dim_value") else "?" for dim in found[name].shape.dim]
         if dtype != want.dtype or len(shape) != len(want.shape) or not all(map(_fits, shape, want.shape)):
             raise StepError(
-                f"{place} '{name}' is {dtype} {_show(shape)}, onnx-asr needs {want.dtype} {_show(want.shape)}",
+                f"{location} '{name}' is {dtype} {_show(shape)}, onnx-asr needs {want.dtype} {_show(want.shape)}",
                 "export the model with these types and static dimensions",
             )
 

@@ -48,7 +48,7 @@ def run(
     from artifacts.files.checksums import write_checksums
     from artifacts.files.copy import copy_file
     from artifacts.ncnn.layout import copy_net
-    from artifacts.ncnn.lstm_transducer import count_tokens
+    from artifacts.ncnn.lstm_transducer import vocabulary_size
     from artifacts.ncnn.param_file import find_net, read_param
     from artifacts.ncnn.sherpa_metadata import read_metadata
     from artifacts.ncnn.sherpa_ncnn import TOKENS_NAME, find_tokens, read_tokens
@@ -58,7 +58,7 @@ def run(
     for folder in filter(None, (encoder, encoder_int8)):
         param, _ = find_net(folder)
         read_metadata(read_param(param), param.name)
-    read_tokens(find_tokens(tokens), count_tokens(predictor))
+    read_tokens(find_tokens(tokens), vocabulary_size(predictor))
 
     copy_file(find_tokens(tokens), out / TOKENS_NAME)
     for is_int8, folders in ((False, plain), (True, int8)):

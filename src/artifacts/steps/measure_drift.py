@@ -129,7 +129,7 @@ def _common_inputs(model: Path, reference: Path) -> set[str]:
 def _compare_encoders(
     models: tuple[Path, Path], speech: Corpus, preprocess: Preprocessor, params: Params, table: DriftTable
 ) -> dict[str, int]:
-    chosen = speech.spread(params.utterances_per_slice)
+    chosen = speech.evenly_spread(params.utterances_per_slice)
     # First all outputs of the reference, then those of the model: outputs need less memory than a second encoder.
     references = list(_encode(models[1], "the reference", chosen, speech, preprocess, params.threads))
     outputs = _encode(models[0], "the model", chosen, speech, preprocess, params.threads)
@@ -182,7 +182,7 @@ def _compare_decoders(
     decoding = read_decoding(meta)
     encode = OnnxEncoder(encoder, params.threads)
     both = LockstepTransducer(*models, params.threads, decoding, table)
-    chosen = speech.spread(params.utterances_per_slice)
+    chosen = speech.evenly_spread(params.utterances_per_slice)
     for done, utterance in enumerate(chosen, start=1):
         waveform = speech.waveform(utterance)
         with bounded_memory(bytes_for_speech(utterance.duration), f"utterance '{utterance.id}'"):

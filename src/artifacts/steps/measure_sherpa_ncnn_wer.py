@@ -60,7 +60,7 @@ def run(
     same tokens from sherpa-ncnn. Raises StepError if the networks are not of one model, if ncnn or sherpa-ncnn crashes
     on them, and for an invalid corpus.
     """
-    from artifacts.ncnn.lstm_transducer import NcnnLstmTransducer, count_tokens
+    from artifacts.ncnn.lstm_transducer import NcnnLstmTransducer, vocabulary_size
     from artifacts.ncnn.param_file import find_net
     from artifacts.ncnn.sherpa_ncnn import SherpaFiles, find_tokens, read_tokens
     from artifacts.speech.corpus import read_corpus
@@ -72,7 +72,7 @@ def run(
     folders = (encoder, predictor, joint)
     as_sherpa = params.compare_with_sherpa
     networks = NcnnLstmTransducer(*folders, threads=params.threads, as_sherpa=as_sherpa)
-    pieces = read_tokens(find_tokens(tokens), count_tokens(predictor))
+    pieces = read_tokens(find_tokens(tokens), vocabulary_size(predictor))
     ids: list[list[int]] = []
 
     def transcribe_text(waveform: npt.NDArray[np.float32]) -> str:

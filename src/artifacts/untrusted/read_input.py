@@ -59,8 +59,8 @@ def read_json_object(path: Path, fix: str) -> dict[str, Any]:
     return value
 
 
-def parse_json(text: str, place: str, fix: str) -> Any:
-    """Return the value of a JSON text. Raises StepError, with the `place`, for other texts and for odd values.
+def parse_json(text: str, location: str, fix: str) -> Any:
+    """Return the value of a JSON text. Raises StepError, with the `location`, for other texts and for odd values.
 
     These are a text nested too deep, a number of thousands of digits, NaN or infinity, and half a surrogate pair, which
     UTF-8 cannot encode.
@@ -70,14 +70,14 @@ def parse_json(text: str, place: str, fix: str) -> Any:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        where = f"{place}:{error.lineno}:{error.colno}" if "\n" in text else f"{place}:{error.colno}"
+        where = f"{location}:{error.lineno}:{error.colno}" if "\n" in text else f"{location}:{error.colno}"
         raise StepError(f"{where}: is not JSON: {error.msg.lower()}", fix) from None
     except RecursionError:
-        raise StepError(f"{place}: is nested too deep", fix) from None
+        raise StepError(f"{location}: is nested too deep", fix) from None
     except UnicodeEncodeError:
-        raise StepError(f"{place}: contains half a surrogate pair, which is not a character", fix) from None
+        raise StepError(f"{location}: contains half a surrogate pair, which is not a character", fix) from None
     except ValueError as error:
-        raise StepError(f"{place}: is not JSON that can be read: {error}", fix) from None
+        raise StepError(f"{location}: is not JSON that can be read: {error}", fix) from None
     return value
 
 

@@ -216,8 +216,8 @@ def _ordered() -> OrderedDict[Any, Any]:
 
 
 def _storage(pid: Any, sizes: dict[str, int]) -> _Storage:
-    kind, storage_type, key, place, count = pid
-    if not all(type(text) is str for text in (kind, storage_type, key, place)) or type(count) is not int:
+    kind, storage_type, key, device, count = pid
+    if not all(type(text) is str for text in (kind, storage_type, key, device)) or type(count) is not int:
         raise TorchFileError("a storage is not described as torch does")
     if kind != "storage" or storage_type not in ITEM_BYTES:
         raise TorchFileError("a storage is not described as torch does")

@@ -18,4 +18,4 @@ def trust(path: Path) -> None:
 def is_trusted(path: Path) -> bool:
     """Return whether the file, or a folder that contains it, is trusted."""
     absolute = path.absolute()
-    return any(place in _trusted for place in (absolute, *absolute.parents))
+    return any(folder in _trusted for folder in (absolute, *absolute.parents))

@@ -120,7 +120,9 @@ def _answer_badly(out: Path, how: str) -> None:
         case "answer too deep":
             result.write_text("[" * 100_000)
         case "answer nonsense":
-            result.write_text('{"metrics": {}, "sources": {}, "seconds": [], "confined": {"files": "", "network": ""}}')
+            result.write_text(
+                '{"metrics": {}, "compiled": {}, "seconds": [], "confined": {"files": "", "network": ""}}'
+            )
         case "link its folder":
             shutil.rmtree(out)
             out.symlink_to("..")

@@ -60,7 +60,7 @@ def divide_values(model: ModelProto, scaled: Sequence[ScaledValue], folder: Path
     `folder` contains the model's external data. A constant that has other consumers too stays as it is: the node that
     needs new numbers gets a copy.
     """
-    folding = _ScaleFolder(model)
+    folding = _DivisionFolder(model)
     into = {}
     for one in scaled:
         names = {node.output[0] for node in one.consumers}
@@ -98,7 +98,7 @@ class _ConstantInput:
     axis: int
 
 
-class _ScaleFolder:
+class _DivisionFolder:
     def __init__(self, model: ModelProto) -> None:
         self._graph = model.graph
         self._outputs = {value.name for value in model.graph.output}
