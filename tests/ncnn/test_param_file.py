@@ -102,7 +102,7 @@ def test_a_damaged_file_is_an_error_with_its_line(text: str, fact: str, tmp_path
 
 
 def test_a_file_that_is_missing_or_not_text_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"a\.param: there is no such file"):
+    with pytest.raises(StepError, match=r"a\.param: is missing"):
         read_param(tmp_path / "a.param")
     (tmp_path / "a.param").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StepError, match=r"a\.param:1: is not UTF-8"):

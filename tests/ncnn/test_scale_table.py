@@ -69,7 +69,7 @@ def test_the_table_of_a_model_is_found_by_its_part(tmp_path: Path) -> None:
     assert find_table(tmp_path / "encoder.table", "joint.ncnn.param") == tmp_path / "encoder.table"
     with pytest.raises(StepError, match=r"contains encoder\.table, not 'joint\.table'"):
         find_table(tmp_path, "joint.ncnn.param")
-    with pytest.raises(StepError, match=r"a\.table: there is no such file"):
+    with pytest.raises(StepError, match=r"a\.table: is missing"):
         read_table(tmp_path / "a.table")
 
 

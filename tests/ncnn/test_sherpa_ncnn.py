@@ -111,5 +111,5 @@ def test_tokens_that_would_be_misread_are_an_error(tmp_path: Path, text: str, me
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"tokens\.txt: there is no such file"):
+    with pytest.raises(StepError, match=r"tokens\.txt: is missing"):
         read_tokens(find_tokens(tmp_path), 4)

@@ -63,7 +63,7 @@ def test_a_folder_without_one_trace_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"expected one \.pt file, found none"):
         read_trace(tmp_path)
     (tmp_path / "encoder.pt").write_bytes(b"")
-    with pytest.raises(StepError, match=r"inputs\.json: there is no such file in"):
+    with pytest.raises(StepError, match=r"inputs\.json: is missing in"):
         read_trace(tmp_path)
     (tmp_path / "joint.pt").write_bytes(b"")
     with pytest.raises(StepError, match=r"expected one \.pt file, found encoder\.pt, joint\.pt"):

@@ -82,7 +82,7 @@ def test_a_file_that_is_not_the_layers_is_refused(parts: Parts, change: object, 
 
 def test_a_file_that_is_missing_is_refused(parts: Parts, tmp_path: Path) -> None:
     shutil.copy(parts.folder("joint") / "joint.ncnn.param", tmp_path)
-    with pytest.raises(StepError, match=r"joint\.ncnn\.bin: there is no such file"):
+    with pytest.raises(StepError, match=r"joint\.ncnn\.bin: is missing"):
         read(tmp_path)
 
 

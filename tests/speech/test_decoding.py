@@ -56,7 +56,7 @@ def test_a_missing_value_is_named(tmp_path: Path, key: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match="there is no such file"):
+    with pytest.raises(StepError, match="is missing"):
         read_decoding(tmp_path / "model_meta.json")
 
 

@@ -143,7 +143,7 @@ def test_what_is_excluded_stays_float_and_must_be_there(parts: Parts, tmp_path: 
 
 
 def test_a_model_of_which_nothing_becomes_int8_is_refused(parts: Parts, joint_table: Path, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"joint\.ncnn\.param: 0 layers quantised: .*, and there is no table") as caught:
+    with pytest.raises(StepError, match=r"joint\.ncnn\.param: 0 layers quantised: .*, and no table is given") as caught:
         quantize(parts.folder("joint"), tmp_path / "a")
     assert "calibrate_ncnn" in caught.value.fix
     excluded = ("linear_1", "linear_2", "linear_3")

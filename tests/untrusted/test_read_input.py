@@ -72,7 +72,7 @@ def test_bytes_that_are_not_utf8_are_refused_with_their_line(tmp_path: Path) -> 
 )
 def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "a.txt")
-    with pytest.raises(StepError, match=r"a\.txt: there is no such file in "):
+    with pytest.raises(StepError, match=r"a\.txt: is missing in "):
         read_text(tmp_path / "a.txt", FIX)
 
 

@@ -181,7 +181,7 @@ def _from_shapes(weights: Mapping[str, Tensor], location: str) -> dict[str, int]
 
     def size(name: str, axis: int) -> int:
         if name not in weights or weights[name].ndim <= axis:
-            raise StepError(f"{location}: there is no weight '{name}' with an axis {axis}", FIX)
+            raise StepError(f"{location}: no weight '{name}' with an axis {axis}", FIX)
         return int(weights[name].shape[axis])
 
     layers = {name.split(".")[3] for name in weights if name.startswith("encoder.encoder.layers.")}

@@ -48,7 +48,7 @@ class Net:
         file = read_param(param)
         require_known_layers(file, param.name)
         if not weights.is_file():
-            raise StepError(f"{weights.name}: there is no such file beside {param.name}", _FIX)
+            raise StepError(f"{weights.name}: is missing beside {param.name}", _FIX)
         made = {name for layer in file.layers for name in layer.outputs}
         read = {name for layer in file.layers for name in layer.inputs}
         self.inputs = tuple(sorted(name for layer in file.layers if layer.type == "Input" for name in layer.outputs))

@@ -63,7 +63,7 @@ def read_weights(file: ParamFile, path: Path) -> dict[str, LayerWeights]:
     file does.
     """
     if not path.is_file():
-        raise StepError(f"{path.name}: there is no such file in '{path.parent.name}'", _FIX)
+        raise StepError(f"{path.name}: is missing in '{path.parent.name}'", _FIX)
     size = path.stat().st_size
     content = np.memmap(path, np.uint8, mode="r") if size else np.empty(0, np.uint8)
     found: dict[str, LayerWeights] = {}

@@ -1,8 +1,8 @@
 """Read from a server's response which bytes of the file it has, and whether it is the file at all.
 
 Web pages, Git LFS pointers and error messages arrive instead of files. Only what cannot be the file is refused: a page
-unless the name ends in `.html`, and a text in angle or curly brackets if the name is that of a binary format. Bytes
-that the recipe pins are not checked.
+unless the name ends in `.html`, and a text that begins with `<`, `{` or `[` if the name is that of a binary format.
+Bytes that the recipe pins are not checked.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def _check_clip_path(folder: Path, clip: str, location: str) -> None:
     except OSError:  # no file can have such a name
         is_there = False
     if not is_there:
-        raise StepError(f"{location}: audio_filepath: there is no file '{clip}'", "copy the corpus again")
+        raise StepError(f"{location}: audio_filepath: the file '{clip}' is missing", "copy the corpus again")
 
 
 def _count_samples(folder: Path, clip: str) -> int:

@@ -77,7 +77,7 @@ def run(out: Path, params: Params, *, model: Path, table: Path | None = None) ->
     if not any(counts.values()):
         raise StepError(
             f"{source.name}: 0 layers quantised: none that is not excluded is of the types "
-            f"{', '.join(params.types_without_table)}{'' if scales else ', and there is no table'}",
+            f"{', '.join(params.types_without_table)}{'' if scales else ', and no table is given'}",
             "give a table of its convolutions and InnerProducts (calibrate_ncnn, calibrate_sherpa_ncnn), "
             "or exclude fewer layers",
         )

@@ -37,8 +37,9 @@ class Params(StepParams):
     (MatMulIntegerToFloat) when it loads the model, and TensorRT, OpenVINO and QNN support them. 'qoperator': a
     MatMulInteger, a Cast and a Mul instead, with the same numbers; slower, for runtimes that run a graph as it is."""
     activation_range: Literal["minmax", "percentile"] = "percentile"
-    """What a uint8 spans: the whole calibrated range, or magnitudes up to the calibrated percentile, which one frame
-    cannot move. On the embedded encoder both have the same error, and the percentile gives fewer wrong words."""
+    """The range of a uint8 activation. 'minmax': from the smallest to the largest calibrated value. 'percentile':
+    magnitudes up to the calibrated percentile, which one frame cannot move. On the embedded encoder both have the same
+    error, and the percentile gives fewer wrong words."""
     reduce_range: bool = True
     """Whether weights get 7 bits. With 8, two products u8 × s8 exceed 16 bits. Processors without VNNI (AMD before
     Zen 4, Intel with AVX2 alone), and some wasm runtimes, add them in 16 bits: outputs are wrong there. Use false only

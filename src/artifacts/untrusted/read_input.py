@@ -21,7 +21,7 @@ def require_file(path: Path, fix: str) -> None:
     except OSError as error:  # a name that is too long
         raise StepError(f"'{path.name}': {error.strerror}", fix) from None
     if not is_file:
-        raise StepError(f"{path.name}: there is no such file in '{path.parent.name}'", fix)
+        raise StepError(f"{path.name}: is missing in '{path.parent.name}'", fix)
 
 
 def require_inside(path: Path, fix: str) -> None:
