@@ -29,7 +29,7 @@ from artifacts.run.memory import kernel_kills
 from artifacts.run.seal import UnsealableError, seal
 
 if TYPE_CHECKING:
-    from artifacts.sources.find import ProgressCallback
+    from artifacts.sources.download import ProgressCallback
 
 GIB = 1 << 30
 MAX_RESULT_BYTES = 1 << 24

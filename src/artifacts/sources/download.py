@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from artifacts.digest import digest_file
@@ -24,10 +23,10 @@ from artifacts.sources.http_get import Answer, RefusedError, TransientError, get
 from artifacts.sources.http_response import PartialFile, beginning_of, fix_for_page, length_of, page_fault, validator_of
 from artifacts.web_address import shown_url
 
-if TYPE_CHECKING:
-    from artifacts.sources.find import ProgressCallback
-
 log = logging.getLogger(__name__)
+
+# Progress callback of a download or a step: message, number done, number in all; None for an unknown number.
+ProgressCallback = Callable[[str, int | None, int | None], None]
 
 FETCHING = "fetching, bytes"
 TRY_AGAIN = "check the network, then run again; the download continues where it stopped"

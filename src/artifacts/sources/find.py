@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from artifacts.digest import digest_json
@@ -26,10 +27,10 @@ from artifacts.sources.pins import check_pin, lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.records import Manifest, manifest_of
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from artifacts.sources.download import ProgressCallback
 
-# Progress callback of a download or a step: message, number done, number in all; None for an unknown number.
-ProgressCallback = Callable[[str, int | None, int | None], None]
+log = logging.getLogger(__name__)
 
 # File systems allow 255; some that encrypt names allow fewer.
 LONGEST_NAME_BYTES = 140

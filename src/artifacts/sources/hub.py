@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from artifacts.errors import StoreError
-from artifacts.sources.download import PATIENT, TRY_AGAIN, Download, DownloadedFile, Patience, RemoteFile
+from artifacts.sources.download import (
+    PATIENT,
+    TRY_AGAIN,
+    Download,
+    DownloadedFile,
+    Patience,
+    ProgressCallback,
+    RemoteFile,
+)
 from artifacts.sources.http_get import LATER, RefusedError, TransientError, followed, one_line, origin, retry_after
-
-if TYPE_CHECKING:
-    from artifacts.sources.find import ProgressCallback
 
 ELSEWHERE = "check HF_ENDPOINT and the proxy: the server that answers is not the hub"
 # The library does not translate its HTTP client's errors. The client changed between versions; these names did not.
