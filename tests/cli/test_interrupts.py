@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from artifacts.cli.interrupts import interrupt_on_signals
+from artifacts.cli.interrupts import hold_signals, interrupt_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +33,34 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     ended_by = interrupt_on_signals()
     os.kill(os.getpid(), signal.SIGHUP)
     assert ended_by == []
+
+
+def send_while_held(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Send the signals in a block that holds them; returns those after which the block went on."""
+    went_on: list[signal.Signals] = []
+    try:
+        with hold_signals():
+            for number in numbers:
+                os.kill(os.getpid(), number)
+                went_on.append(number)
+    except KeyboardInterrupt:
+        return [*went_on, signal.SIGINT]
+    return went_on
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_held_interrupts_at_the_end_of_the_block(number: signal.Signals) -> None:
+    ended_by = interrupt_on_signals()
+    assert send_while_held(number) == [number, signal.SIGINT]
+    assert ended_by == ([] if number == signal.SIGINT else [128 + number])
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_control_c_pressed_twice_interrupts_at_once() -> None:
+    assert send_while_held(signal.SIGINT, signal.SIGINT, signal.SIGINT) == [signal.SIGINT, signal.SIGINT]
+
+
+def test_nothing_is_held_of_a_signal_that_is_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert send_while_held(signal.SIGHUP) == [signal.SIGHUP]

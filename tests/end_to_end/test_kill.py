@@ -187,6 +187,20 @@ def test_a_run_that_is_told_to_end_ends_as_by_control_c(project: Project, number
     assert_whole(project)
 
 
+def test_a_run_that_is_told_to_end_after_its_last_target_still_prints_the_table(project: Project) -> None:
+    project.recipe(SLOW.replace("seconds: 0.2", "seconds: 0"))
+    process = project.start()
+    assert process.stdout is not None
+    lines = []
+    while "built small:flat" not in (line := process.stdout.readline()):
+        lines.append(line)
+        assert line, "".join(lines)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert re.search(r"^ ?small:flat +built", out, re.MULTILINE), out + err
+    assert process.returncode in (0, 143)
+
+
 def test_a_run_under_nohup_survives_its_terminal(project: Project) -> None:
     project.recipe(SLOW)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -15,6 +15,7 @@ from artifacts.cli.disabled_commands import DisabledCommand
 from artifacts.cli.interrupts import interrupt_on_signals
 from artifacts.cli.options import Options, UserError, user_errors
 from artifacts.cli.progress import discard_stdout
+from artifacts.cli.tasks import DoitReporter
 from artifacts.errors import ArtifactsError, RecipeError
 from artifacts.plan.plan import Job, is_pattern, load_plan
 
@@ -53,6 +54,9 @@ class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
                 raise _unknown(error.not_found) from None
             except KeyboardInterrupt:
                 with contextlib.suppress(OSError):  # a terminal that hung up
+                    # Between the last task and the report, doit does not catch an interrupt.
+                    if isinstance(reporter := params["reporter"], DoitReporter) and reporter.is_open:
+                        reporter.complete_run()
                     print("interrupted; what was finished is kept", file=sys.stderr)
                 return ended_by[0] if ended_by else INTERRUPTED
 

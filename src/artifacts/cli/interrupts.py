@@ -6,6 +6,9 @@ Finished artifacts stay, the table is printed, and the journal is written.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 # The exit code of a run that a signal ended is this plus the signal's number, as in a shell.
 SIGNAL_EXIT_CODES = 128
@@ -28,3 +31,32 @@ def interrupt_on_signals() -> list[int]:
         if signal.getsignal(number) is signal.SIG_DFL:  # under `nohup`, SIGHUP is ignored
             signal.signal(number, interrupt)
     return ended_by
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP wait until the block ends. The first of them is handled then.
+
+    A second SIGINT is handled at once: Control-C, pressed twice, ends whatever runs.
+    """
+    held: list[int] = []
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if callable(handler := signal.getsignal(number))
+    }
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append(number)
+        if number == signal.SIGINT and len(held) > 1:
+            handlers[signal.SIGINT](number, frame)
+
+    for number in handlers:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if held:
+        handlers[signal.Signals(held[0])](held[0], None)

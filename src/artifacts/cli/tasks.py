@@ -10,6 +10,7 @@ from typing import Any
 
 from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
 
+from artifacts.cli.interrupts import hold_signals
 from artifacts.cli.options import UserError
 from artifacts.cli.progress import Progress, discard_stdout
 from artifacts.cli.tables import print_summary
@@ -115,10 +116,12 @@ class DoitReporter:
         self._session = session
         self._selected: list[str] = []
         self._errors: list[str] = []
+        self.is_open = False  # between `initialize` and `complete_run`
         self._started = time.monotonic()
 
     def initialize(self, tasks: dict[str, Any], selected_tasks: list[str]) -> None:
         """Note the targets of this run."""
+        self.is_open = True
         plan = self._session.plan
         self._selected = plan.selected(selected_tasks)
         self._session.progress.begin(len(self._selected), lambda: expected_seconds(plan, selected_tasks))
@@ -157,15 +160,17 @@ class DoitReporter:
         self._errors.append(msg)
 
     def complete_run(self) -> None:
-        """Print the table, then the errors."""
-        self._session.progress.close()
-        self._session.build.close()
-        try:
-            self._print_summary()
-        except BrokenPipeError:
-            discard_stdout()
-        for error in self._errors:
-            print(error, file=sys.stderr)
+        """Print the table, then the errors. A signal waits until they are printed."""
+        with hold_signals():
+            self.is_open = False
+            self._session.progress.close()
+            self._session.build.close()
+            try:
+                self._print_summary()
+            except BrokenPipeError:
+                discard_stdout()
+            for error in self._errors:
+                print(error, file=sys.stderr)
 
     def _print_summary(self) -> None:
         outcomes = self._session.build.outcomes
