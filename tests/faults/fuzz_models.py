@@ -18,11 +18,13 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -32,6 +34,7 @@ from faults.sound_inputs import sound_inputs
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 30.0
+_EXIT_CODES = threading.Lock()
 MOST_BYTES = 2 << 30
 ADDRESS_SPACE_BYTES = 12 << 30
 KITS = ROOT / "src" / "artifacts"
@@ -138,15 +141,18 @@ def judge(case: Case, staging: Path, sound: dict[str, Path]) -> Verdict:
     context = _forkserver()
     process = context.Process(target=_step, args=(staging, case.use, inputs))
     began = time.monotonic()
-    process.start()
-    process.join(LIMIT_SECONDS)
+    # `start` asks every other process for its exit code as well. A code can be read once, by one thread.
+    with _EXIT_CODES:
+        process.start()
+    wait([process.sentinel], LIMIT_SECONDS)
     seconds = time.monotonic() - began
-    code = process.exitcode
+    with _EXIT_CODES:
+        code = process.exitcode
     if code is None:
         with contextlib.suppress(ProcessLookupError):  # it may not lead a group yet
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
-        process.join()
+        wait([process.sentinel])
     outcome, finding, text = _ended(code, staging)
     if outcome == "signal" and case.kind == "ncnn":
         # ncnn checks no number of a layer when it runs; `run_step` tells such an end in two lines.
