@@ -24,7 +24,7 @@ test-faults: .venv/ready
 	FAULTS=long $(PYTEST) tests/faults/test_crowd.py tests/faults
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests benchmarks recipes dodo.py
+	$(BIN)/ruff check src tests benchmarks embedded dodo.py
 	$(BIN)/mypy
 
 # Every version is fixed in constraints.txt. torch is named beside what depends on it, so that no other one is taken.

@@ -20,7 +20,7 @@ from statistics import median
 
 ROOT = Path(__file__).parent.parent
 PREPROCESSOR = ROOT / "cache" / "tiny" / "preprocessor"
-CORPUS = ROOT / "recipes" / "tiny" / "calibration"
+CORPUS = ROOT / "embedded" / "tiny" / "calibration"
 SLICES = ("clean", "long_60s")
 RESULTS = Path(__file__).with_name("calibration.json")
 MIB = 2**20

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("full_size_ncnn.json")
-CALIBRATION = Path(__file__).parents[1] / "recipes" / "tiny" / "calibration"
+CALIBRATION = Path(__file__).parents[1] / "embedded" / "tiny" / "calibration"
 VOCAB_SIZE = 500
 PUBLISHED = {
     "encoder fp32": "317M",

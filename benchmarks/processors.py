@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / "cache"
-SPEECH = ROOT / "recipes" / "tiny"
+SPEECH = ROOT / "embedded" / "tiny"
 CHILD = Path(__file__).with_name("processor_child.py")
 RESULTS = Path(__file__).with_name("processors.json")
 

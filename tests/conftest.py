@@ -117,19 +117,19 @@ def dist_onnx_asr(built: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint() -> Path:
     """The embedded `.nemo` file."""
-    return ROOT / "recipes" / "tiny" / "tiny.nemo"
+    return ROOT / "embedded" / "tiny" / "tiny.nemo"
 
 
 @pytest.fixture(scope="session")
 def evaluation() -> Path:
     """The evaluation corpus of the embedded checkpoint."""
-    return ROOT / "recipes" / "tiny" / "evaluation"
+    return ROOT / "embedded" / "tiny" / "evaluation"
 
 
 @pytest.fixture(scope="session")
 def calibration() -> Path:
     """The calibration corpus of the embedded checkpoint."""
-    return ROOT / "recipes" / "tiny" / "calibration"
+    return ROOT / "embedded" / "tiny" / "calibration"
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from artifacts.cli import progress as module
 from artifacts.cli.progress import Progress
 from artifacts.errors import StoreError
 from artifacts.plan.explain import NEVER_BUILT
-from artifacts.run.build import Outcome
+from artifacts.run.outcome import Outcome
 from artifacts.store.journal import Status
 
 

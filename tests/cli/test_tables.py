@@ -5,7 +5,7 @@ import re
 import pytest
 
 from artifacts.cli.tables import print_summary, size_text
-from artifacts.run.build import Outcome
+from artifacts.run.outcome import Outcome
 from artifacts.store.journal import Status
 
 

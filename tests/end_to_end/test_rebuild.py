@@ -141,17 +141,18 @@ def test_code_that_a_step_imports_inside_a_function_counts_as_its_own(own_projec
 
 
 def test_a_changed_pin_makes_its_steps_stale_and_the_environment_is_held_to_it(built_project: Project) -> None:
-    pinned = next(line for line in (built_project.root / "pipeline.yaml").read_text().splitlines() if "PyYAML" in line)
-    built_project.replace(pinned, "  PyYAML: '5.0.1'", path=built_project.root / "pipeline.yaml")
-    version = pinned.split("'")[1]
-    assert f'pipeline.yaml: tools.PyYAML: "{version}" -> "5.0.1"' in built_project.doit("why", "first").out
+    constraints = built_project.root / "constraints.txt"
+    pinned = next(line for line in constraints.read_text().splitlines() if "PyYAML" in line)
+    built_project.replace(pinned, "PyYAML==5.0.1", path=constraints)
+    version = pinned.partition("==")[2]
+    assert f'constraints.txt: PyYAML: "{version}" -> "5.0.1"' in built_project.doit("why", "first").out
     ended = built_project.doit("first")
     assert ended.code == 1
     assert ended.err == (
-        f"small:first: 'PyYAML' has version {version}, and pipeline.yaml pins 5.0.1\n"
-        "  fix: pip install PyYAML==5.0.1, or change the pin in pipeline.yaml\n"
+        f"small:first: 'PyYAML' has version {version}, and constraints.txt pins 5.0.1\n"
+        "  fix: pip install PyYAML==5.0.1, or change the pin in constraints.txt\n"
     )
-    built_project.replace("'5.0.1'", f"'{version}'", path=built_project.root / "pipeline.yaml")
+    built_project.replace("PyYAML==5.0.1", pinned, path=constraints)
     assert "all unchanged" in built_project.doit().out
 
 
@@ -164,7 +165,7 @@ def test_artifacts_can_be_used_where_their_tools_are_missing_or_others(own_proje
     own_project.replace("suffix: .", "suffix: '!'")
     ended = own_project.doit()
     assert ended.code == 1
-    assert ended.err.startswith("small:third: 'PyYAML' has version 99.9, and pipeline.yaml pins ")
+    assert ended.err.startswith("small:third: 'PyYAML' has version 99.9, and constraints.txt pins ")
     assert own_project.text("first") == "one\n" * 3
 
 
@@ -191,10 +192,6 @@ def test_a_new_step_is_one_file_and_one_recipe_entry(own_project: Project) -> No
 
 def test_a_step_is_not_run_twice_for_two_recipes_that_want_the_same(built_project: Project) -> None:
     (built_project.root / "recipes" / "other.yaml").write_text("extends: small.yaml\n")
-    built_project.replace(
-        "small: recipes/small.yaml", "small: recipes/small.yaml\n  other: recipes/other.yaml",
-        path=built_project.root / "pipeline.yaml",
-    )  # fmt: skip
     ended = built_project.doit("other")
     assert ended.code == 0
     assert "4 restored" in ended.out

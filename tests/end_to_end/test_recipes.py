@@ -9,11 +9,7 @@ import pytest
 
 from small_project import RECIPE, Project, make_project
 
-BROKEN = "  broken: recipes/broken.yaml\n"
 OTHER = RECIPE.replace("text: one", "text: another")
-
-
-PIPELINE = "recipes:\n"
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +17,9 @@ def two(tmp_path_factory: pytest.TempPathFactory, package: Path) -> Project:
     """A project with `small` and `other`, all of both built, and `broken`, which is no YAML. Not to be changed."""
     project = make_project(tmp_path_factory.mktemp("two") / "project", package)
     (project.recipe_file.parent / "other.yaml").write_text(OTHER)
-    project.replace(PIPELINE, f"{PIPELINE}  other: recipes/other.yaml\n", path=project.root / "pipeline.yaml")
     ended = project.doit("small", "other")
     assert ended.code == 0, ended.err
     (project.recipe_file.parent / "broken.yaml").write_text("targets: [\n")
-    project.replace(PIPELINE, f"{PIPELINE}{BROKEN}", path=project.root / "pipeline.yaml")
     return project
 
 
@@ -57,7 +51,7 @@ def test_a_mistyped_target_is_not_answered_with_another_recipes_mistake(two: Pro
 def test_gc_keeps_what_any_recipe_needs(two: Project, tmp_path: Path) -> None:
     shutil.copytree(two.root, tmp_path / "project", symlinks=True)
     copy = Project(tmp_path / "project", two.package.parent)
-    copy.replace(BROKEN, "", path=copy.root / "pipeline.yaml")
+    (copy.recipe_file.parent / "broken.yaml").unlink()
     assert copy.doit("gc").out.startswith("removed 0 artifacts and downloads, 0 records")
     assert "all unchanged" in copy.doit("other").out
 

@@ -23,12 +23,11 @@ targets:
 @pytest.fixture
 def odd_project(project: Project) -> Project:
     """A project with the embedded checkpoint, whose training section names a function that writes a file."""
-    pipeline = project.root / "pipeline.yaml"
+    constraints = project.root / "constraints.txt"
     tools = {name: importlib.metadata.version(name).partition("+")[0] for name in TOOLS}
-    lines = [f"  {name}: '{version}'\n" for name, version in tools.items() if f"  {name}:" not in pipeline.read_text()]
-    pipeline.write_text(pipeline.read_text() + "".join(lines))
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in tools.items()))
     attack = {"_target_": NAMED, "path": str(project.root / "written"), "url": "data:,x"}
-    good = ROOT / "recipes" / "tiny" / "tiny.nemo"
+    good = ROOT / "embedded" / "tiny" / "tiny.nemo"
     changed(good, project.root / "recipes" / "model.nemo", lambda config: config.update(spec_augment=attack))
     return project
 

@@ -110,7 +110,7 @@ def run(count: int, seed: int, kinds: Collection[str] = tuple(KINDS), *, workers
     counts: Counter[str] = Counter()
     with TemporaryDirectory() as name, ThreadPoolExecutor(workers) as pool:
         folder = Path(name)
-        sound = sound_inputs(ROOT / "cache", ROOT / "recipes", folder)
+        sound = sound_inputs(ROOT / "cache", ROOT / "embedded", folder)
         for number, verdict in enumerate(
             pool.map(lambda item: judge(item[1], folder / str(item[0]), sound), enumerate(cases(count, seed, kinds)))
         ):

@@ -19,7 +19,8 @@ from small_project import RECIPE, TOOLS
 
 ROOT = Path(__file__).parent.parent.parent
 
-SMALL_PIPELINE = "default: small\nrecipes: {{small: recipes/small.yaml}}\ntools:\n{tools}"
+SMALL_PIPELINE = "default: small\nrecipes: [recipes/*.yaml]\ncache: cache\ndist: dist\n"
+PINS = (ROOT / "constraints.txt").read_text()
 LOCK = f"sources:\n  notes: {{sha256: {'0' * 64}}}\n"
 
 SCALARS = (
@@ -121,10 +122,9 @@ def mutants(choice: random.Random, count: int) -> Iterator[Mutant]:
 
 
 def _small(recipe: str) -> dict[str, bytes]:
-    pins = yaml.safe_load((ROOT / "pipeline.yaml").read_text())["tools"] | TOOLS
-    pipeline = SMALL_PIPELINE.format(tools="".join(f"  {name}: '{version}'\n" for name, version in pins.items()))
     files = {
-        "pipeline.yaml": pipeline,
+        "pipeline.yaml": SMALL_PIPELINE,
+        "constraints.txt": "".join(f"{name}=={version}\n" for name, version in TOOLS.items()) + PINS,
         "recipes/base.yaml": recipe,
         "recipes/small.yaml": "extends: base.yaml\n" + recipe,
     }
@@ -133,8 +133,9 @@ def _small(recipe: str) -> dict[str, bytes]:
 
 
 def _real() -> dict[str, bytes]:
-    names = [path.relative_to(ROOT) for path in sorted(ROOT.glob("recipes/**/*.yaml"))]
-    return {str(name): (ROOT / name).read_bytes() for name in (Path("pipeline.yaml"), *names)}
+    folders = ("recipes", "embedded", "experiments")
+    names = [path.relative_to(ROOT) for folder in folders for path in sorted(ROOT.glob(f"{folder}/*.yaml"))]
+    return {str(name): (ROOT / name).read_bytes() for name in (Path("pipeline.yaml"), Path("constraints.txt"), *names)}
 
 
 def _recipe_of(step: str) -> str:

@@ -229,12 +229,12 @@ def test_no_declared_type_of_an_inner_value_survives(convert: Convert) -> None:
 def test_a_constant_that_fp16_rounded_may_not_decide_a_length(convert: Convert, node: str) -> None:
     with pytest.raises(StepError, match=r"'two': 2.19\d* decides an integer and may have been rounded") as caught:
         repair(convert(ROUNDED[node]))
-    assert caught.value.fix == f"add '{node}' to node_block_list of convert_fp16"
+    assert caught.value.fix == f"add '{node}' to keep_fp32_nodes of convert_fp16"
 
 
 @pytest.mark.parametrize("node", ROUNDED)
 def test_the_fix_of_that_error_makes_lengths_exact(convert: Convert, node: str) -> None:
-    model = convert(ROUNDED[node], node_block_list=(node,))
+    model = convert(ROUNDED[node], keep_fp32_nodes=(node,))
     repair(model)
     feeds = CASES["lengths"][1]
     expected = run(model_of(ROUNDED[node]), feeds)[1]
@@ -251,7 +251,7 @@ def test_of_a_table_only_the_selected_entries_are_cast(convert: Convert) -> None
     text = TABLE.replace("y = Add(x, rows)", "y = Mul(rows, v)").replace(
         "<float[3,4]", "<float[4] v = {1, 2, 3, 4}, float[3,4]"
     )
-    model = convert(text.replace("(float[B,4] x, ", "("), node_block_list=("make_y",))
+    model = convert(text.replace("(float[B,4] x, ", "("), keep_fp32_nodes=("make_y",))
     repair(model)
     assert [tensor.data_type for tensor in model.graph.initializer] == [TensorProto.FLOAT, TensorProto.FLOAT16]
     assert "table" in next(node for node in model.graph.node if node.op_type == "Gather").input

@@ -164,7 +164,7 @@ def test_short_numbers_cannot_have_been_rounded(number: object) -> None:
 def test_a_number_that_fills_fp16_may_have_been_rounded(number: object) -> None:
     with pytest.raises(StepError, match=r"'v': .* decides an integer and may have been rounded") as caught:
         check(number)
-    assert caught.value.fix == "add 'make_v' to node_block_list of convert_fp16"
+    assert caught.value.fix == "add 'make_v' to keep_fp32_nodes of convert_fp16"
 
 
 def test_an_fp32_constant_was_not_rounded() -> None:

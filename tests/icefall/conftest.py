@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-CHECKPOINT = Path(__file__).parents[2] / "recipes" / "lstm-transducer" / "checkpoint"
+CHECKPOINT = Path(__file__).parents[2] / "embedded" / "lstm-transducer" / "checkpoint"
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def test_nothing_changed_has_no_reasons(job: Job, new: Identity) -> None:
         (("inputs", "model"), "b" * 64,
          "input 'model': the content of small:model changed (bbbbbbbbbbbb -> aaaaaaaaaaaa)"),
         (("inputs", "other"), "b" * 64, "recipes/small.yaml:6:13: input 'other' was removed"),
-        (("tools", "onnx"), "1.0.0", 'pipeline.yaml: tools.onnx: "1.0.0" -> "'),
+        (("tools", "onnx"), "1.0.0", 'constraints.txt: onnx: "1.0.0" -> "'),
         (("step",), "other_step", 'recipes/small.yaml:5:11: step: "other_step" -> "shard_weights"'),
         (("schema",), 0, "the store's rules: schema: 0 -> 1"),
         (("code", "artifacts.steps.shard_weights", "run"), "0",

@@ -108,7 +108,7 @@ def test_an_unknown_word_is_answered_with_the_nearest(word: str, fix: str) -> No
 
 
 def test_an_unknown_recipe_and_an_unknown_target_have_different_errors() -> None:
-    for word, fix in (("smal:shards", "did you mean 'small'?"), ("other:shards", "add its file to the recipes of")):
+    for word, fix in (("smal:shards", "did you mean 'small'?"), ("other:shards", "write recipes/other.yaml")):
         with pytest.raises(RecipeError, match=f"no recipe is called '{word[:5].rstrip(':')}'") as caught:
             plan_of().resolve(word)
         assert caught.value.fix.startswith(fix)
@@ -136,8 +136,6 @@ def test_a_source_is_a_job_without_a_step() -> None:
 def test_recipes_have_names_of_their_own() -> None:
     write_pipeline()
     Path("recipes/other.yaml").write_text("extends: small.yaml\ntargets: {again: null}\nlayouts: null\n")
-    text = Path("pipeline.yaml").read_text()
-    Path("pipeline.yaml").write_text(text.replace("recipes:\n", "recipes:\n  other: recipes/other.yaml\n"))
     plan = load_plan()
     assert plan.selected(["other"]) == ["other:model", "other:shards"]
     assert plan.resolve("other:shards") == "other:shards"
@@ -152,10 +150,9 @@ def test_recipes_have_names_of_their_own() -> None:
 )  # fmt: skip
 def test_only_recipes_that_the_words_refer_to_are_read(words: list[str] | None, read: list[str] | None) -> None:
     write_pipeline()
-    text = Path("pipeline.yaml").read_text()
-    Path("pipeline.yaml").write_text(text.replace("recipes:\n", "recipes:\n  broken: recipes/broken.yaml\n"))
+    Path("recipes/broken.yaml").write_text("targets: [")
     if read is None:
-        with pytest.raises(RecipeError, match=r"recipes/broken.yaml: no such file"):
+        with pytest.raises(RecipeError, match=r"recipes/broken.yaml:2:1: "):
             load_plan(words=words)
     else:
         assert list(dict.fromkeys(job.loaded.name for job in load_plan(words=words).jobs.values())) == read
@@ -178,10 +175,43 @@ def test_the_steps_are_the_files_in_their_folder() -> None:
 
 def test_a_tool_without_a_pin_is_reported() -> None:
     write_pipeline()
-    Path("pipeline.yaml").write_text(Path("pipeline.yaml").read_text().replace("  protobuf", "  # protobuf"))
+    Path("constraints.txt").write_text(Path("constraints.txt").read_text().replace("protobuf", "# protobuf"))
     with pytest.raises(RecipeError) as caught:
         load_plan()
     assert caught.value.fact == (
-        "pipeline.yaml: tools: 'protobuf', which decides the bytes of step 'shard_weights', is not pinned"
+        "constraints.txt: 'protobuf', which decides the bytes of step 'shard_weights', is not pinned"
     )
-    assert caught.value.fix.startswith("add its version, for example \"protobuf: '")
+    assert caught.value.fix == "add its version, for example 'protobuf==1.2.3'"
+
+
+def test_an_input_that_is_not_written_is_the_source_or_target_of_its_name() -> None:
+    short = MODEL_RECIPE.replace("    inputs: {model: model}\n", "", 1)
+    assert short != MODEL_RECIPE
+    job = plan_of(short).jobs["small:shards"]
+    assert isinstance(job, Job)
+    assert job.inputs == {"model": "small:model"}
+
+
+def test_a_target_is_not_its_own_input() -> None:
+    recipe = "targets:\n  model: {step: shard_weights}\n"
+    with pytest.raises(RecipeError, match=r"small.yaml:2:10: targets.model.inputs: step 'shard_weights' needs"):
+        plan_of(recipe)
+
+
+def test_an_input_with_a_default_is_taken_only_where_it_is_written() -> None:
+    recipe = "sources: {encoder_int8: {folder: a}}\ntargets:\n" + "".join(
+        f"  {name}: {{step: shard_weights, inputs: {{model: encoder_int8}}}}\n"
+        for name in ("encoder_fp32", "decoder_joint_fp32", "tokens", "model_meta", "preprocessor")
+    )
+    layout = "layouts: {onnx-asr: {step: lay_out_onnx_asr}}\n"
+    write_pipeline(recipe + layout)
+    job = load_plan().jobs["small:onnx-asr"]
+    assert isinstance(job, Job)
+    assert "encoder_int8" not in job.inputs
+    assert job.inputs["tokens"] == "small:tokens"
+
+
+def test_a_recipes_name_means_its_default_targets_with_what_they_need() -> None:
+    plan = plan_of("default: [again]\n" + MODEL_RECIPE)
+    assert plan.meant("small") == ["small:again"]
+    assert plan.selected(["small"]) == ["small:model", "small:shards", "small:again"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RecipeError
-from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_pipeline, load_recipe
+from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
 
 BASE = """\
 sources:
@@ -124,54 +124,6 @@ def test_a_recipe_without_targets_is_refused(text: str) -> None:
         load(text)
 
 
-def test_the_pipeline_names_recipes_and_pins() -> None:
-    Path("pipeline.yaml").write_text("default: x\nrecipes: {x: recipes/x.yaml}\ntools: {onnx: 1.23.2}\n")
-    pipeline = load_pipeline()
-    assert (pipeline.default, pipeline.cache, pipeline.dist) == ("x", "cache", "dist")
-    assert pipeline.tools == {"onnx": "1.23.2"}
-
-
-def test_the_fix_for_a_pin_that_yaml_reads_as_a_number_is_quotes() -> None:
-    Path("pipeline.yaml").write_text("default: x\nrecipes: {x: recipes/x.yaml}\ntools: {numpy: 2.4}\n")
-    with pytest.raises(
-        RecipeError, match=r"pipeline.yaml:3:16: tools.numpy: must be a text, got 2.4\n  fix: put the value in"
-    ):
-        load_pipeline()
-
-
-@pytest.mark.parametrize(
-    "name", ["artifacts", "logs", "downloads", "Logs", "guard", "journal.jsonl", "digests.sqlite-wal"]
-)
-def test_no_recipe_is_called_as_a_folder_of_the_store(name: str) -> None:
-    Path("pipeline.yaml").write_text(f"default: {name}\nrecipes: {{{name}: recipes/x.yaml}}\ntools: {{}}\n")
-    with pytest.raises(RecipeError, match=f"the name '{name}' is reserved for the store"):
-        load_pipeline()
-
-
-@pytest.mark.parametrize(
-    ("places", "problem"),
-    [
-        ("cache: ''", "'cache' must be a folder of its own"),
-        ("cache: .", "'cache' must be a folder of its own"),
-        ("dist: ..", "'dist' must be a folder of its own"),
-        ("cache: /", "'cache' must be a folder of its own"),
-        ("cache: x\ndist: x", "'cache' and 'dist' must not be inside one another"),
-        ("cache: dist/cache", "'cache' and 'dist' must not be inside one another"),
-        ("dist: cache/dist", "'cache' and 'dist' must not be inside one another"),
-    ],
-)
-def test_folders_of_results_contain_no_other_files(places: str, problem: str) -> None:
-    Path("pipeline.yaml").write_text(f"default: x\nrecipes: {{x: recipes/x.yaml}}\ntools: {{}}\n{places}\n")
-    with pytest.raises(RecipeError, match=problem):
-        load_pipeline()
-
-
-@pytest.mark.parametrize("places", ["cache: ../cache", "cache: /big/disk/cache", "cache: a/cache\ndist: a/dist"])
-def test_results_may_lie_on_another_disk(places: str) -> None:
-    Path("pipeline.yaml").write_text(f"default: x\nrecipes: {{x: recipes/x.yaml}}\ntools: {{}}\n{places}\n")
-    assert load_pipeline().cache in places
-
-
 @pytest.mark.parametrize("section", ["sources", "targets", "layouts"])
 def test_a_name_that_is_too_long_for_a_file_system_is_reported_with_its_location(section: str) -> None:
     value = "{file: a}" if section == "sources" else "{step: s}"
@@ -202,12 +154,6 @@ def test_two_names_that_differ_by_case_alone_are_refused(text: str, fact: str) -
     with pytest.raises(RecipeError) as caught:
         load(text)
     assert caught.value.fact.startswith(f"recipes/x.yaml:{fact}")
-
-
-def test_two_recipes_that_differ_by_case_alone_are_refused() -> None:
-    Path("pipeline.yaml").write_text("default: x\nrecipes: {x: recipes/x.yaml, X: recipes/y.yaml}\ntools: {}\n")
-    with pytest.raises(RecipeError, match=r"pipeline.yaml:2:30: recipes: 'X' and 'x' differ by case alone"):
-        load_pipeline()
 
 
 def test_a_chain_of_recipes_is_bounded_and_one_within_the_bound_is_read() -> None:
@@ -241,15 +187,27 @@ def test_a_file_that_cannot_be_extended_is_reported(base: str, fact: str) -> Non
         load(f"extends: {base}\n")
 
 
-@pytest.mark.parametrize(
-    "text",
-    ['cache: "a\\0b"', 'dist: "a\\0b"', 'recipes: {x: "a\\0b"}'],
-)
-def test_a_path_has_no_nul_character(text: str) -> None:
-    key = text.partition(":")[0]
-    lines = {"default": "x", "recipes": "{x: recipes/x.yaml}", "tools": "{}"} | {key: text.partition(": ")[2]}
-    Path("pipeline.yaml").write_text("".join(f"{name}: {value}\n" for name, value in lines.items()))
-    with pytest.raises(RecipeError, match=rf"{key}.*: must be a path, and no path has a NUL character"):
-        load_pipeline()
+def test_a_path_has_no_nul_character() -> None:
     with pytest.raises(RecipeError, match=r"sources.s.file: must be a path"):
         load('sources: {s: {file: "a\\0b"}}\n' + BASE[BASE.index("targets") :])
+
+
+def test_a_family_comes_with_the_package() -> None:
+    loaded = load("extends: artifacts/parakeet-tdt\nsources: {checkpoint: {file: a.nemo}}\n")
+    assert loaded.recipe.targets["encoder_fp32"].step == "export_encoder"
+    with pytest.raises(
+        RecipeError, match=r"recipes/x.yaml:1:10: .*'artifacts/parakeet'\n  fix: did you mean 'artifacts/"
+    ):
+        load("extends: artifacts/parakeet\n")
+
+
+def test_a_recipe_may_name_what_its_name_means() -> None:
+    targets = "{{wer_a: {{step: s}}, wer_b: {{step: s}}, c: {{step: s}}}}"
+    text = f"default: [{{}}]\nsources: {{{{a: {{{{file: a}}}}}}}}\ntargets: {targets}\n"
+    loaded = load(text.format("wer_*, c"))
+    assert [name for name in ("a", "wer_a", "wer_b", "c") if loaded.is_default(name)] == ["wer_a", "wer_b", "c"]
+    assert [name for name in ("a", "wer_a", "c") if load(text.format("c")).is_default(name)] == ["c"]
+    with pytest.raises(RecipeError, match=r"recipes/x.yaml:1:14: default: no target or layout is called 'wer_c'"):
+        load(text.format("c, wer_c"))
+    with pytest.raises(RecipeError, match=r"recipes/x.yaml:1:10: default: must have at least 1 item"):
+        load(text.format(""))

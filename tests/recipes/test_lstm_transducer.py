@@ -42,7 +42,7 @@ def measured(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
             encoder=CACHE / encoder,
             predictor=CACHE / predictor,
             joint=CACHE / joint,
-            tokens=ROOT / "recipes" / RECIPE / "checkpoint" / "tokens.txt",
+            tokens=ROOT / "embedded" / RECIPE / "checkpoint" / "tokens.txt",
             corpus=evaluation,
         )
         found[form] = Measured(metrics, read_rows(out))

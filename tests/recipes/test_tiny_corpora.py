@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-TINY = Path(__file__).parents[2] / "recipes" / "tiny"
+TINY = Path(__file__).parents[2] / "embedded" / "tiny"
 CORPORA = ("evaluation", "calibration")
 SAMPLE_RATE_HZ = 16_000
 MAX_CHECKPOINT_BYTES = 8_000_000

@@ -8,7 +8,8 @@ import pytest
 
 from artifacts.errors import StepError, StoreError
 from artifacts.plan.plan import Job, load_plan
-from artifacts.run.build import Build, Outcome
+from artifacts.run.build import Build
+from artifacts.run.outcome import Outcome
 from artifacts.run.run_step import GIB
 from artifacts.store.journal import Entry
 from small_model import MODEL_RECIPE, write_pipeline

@@ -39,6 +39,16 @@ def test_a_source_that_is_not_here_is_missing_and_its_consumers_are_not_tried() 
 
 
 @pytest.mark.usefixtures("here")
+def test_what_needs_an_optional_source_that_is_absent_is_skipped() -> None:
+    write_pipeline(MODEL_RECIPE.replace("{folder: model}", "{folder: model, optional: true, hint: put it there}"))
+    assert predict()["shards"][0] == "built"
+    shutil.rmtree("recipes/model")
+    rows = predict()
+    skipped = ("skipped", ["small:model: no folder at 'recipes/model'; put it there"])
+    assert rows == dict.fromkeys(("model", "shards", "again", "flat"), skipped)
+
+
+@pytest.mark.usefixtures("here")
 def test_a_pinned_address_is_fetched_and_its_consumers_are_predicted() -> None:
     pin = hashlib.sha256(b"model").hexdigest()
     source = f"{{url: 'http://127.0.0.1:9/model.onnx', sha256: {pin}}}"

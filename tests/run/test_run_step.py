@@ -172,9 +172,9 @@ def test_a_step_gets_no_secret_no_file_of_others_and_no_socket(run: Run) -> None
 
 
 def test_a_tool_of_another_version_or_none_stops_the_step_before_it_begins(run: Run) -> None:
-    with pytest.raises(StepError, match=r"'pydantic' has version .*, and pipeline.yaml pins 0.1"):
+    with pytest.raises(StepError, match=r"'pydantic' has version .*, and constraints.txt pins 0.1"):
         run("write_text", {}, {"pydantic": "0.1"})
-    with pytest.raises(StepError, match=r"'no-such-tool' is not installed, and pipeline.yaml pins 1.0"):
+    with pytest.raises(StepError, match=r"'no-such-tool' is not installed, and constraints.txt pins 1.0"):
         run("write_text", {}, {"no-such-tool": "1.0"})
     assert not list(run.folder.glob("staging*/files/*"))
 

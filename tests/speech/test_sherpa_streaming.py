@@ -70,7 +70,7 @@ def test_there_is_a_frame_for_each_ten_milliseconds(samples: int, frames: int) -
     assert features(np.zeros(samples, np.float32)).shape == (frames, 80)
 
 
-CHECKPOINT = Path(__file__).parents[2] / "recipes" / "lstm-transducer" / "checkpoint"
+CHECKPOINT = Path(__file__).parents[2] / "embedded" / "lstm-transducer" / "checkpoint"
 
 Array = npt.NDArray[np.float32]
 

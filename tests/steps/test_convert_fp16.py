@@ -88,23 +88,23 @@ def test_the_defaults_are_those_of_the_library() -> None:
     params = convert_fp16.Params()
     assert params.converter == "streaming"
     assert (params.min_positive_val, params.max_finite_val, params.keep_io_types) == (1e-7, 1e4, True)
-    assert sorted(params.op_block_list) == sorted(DEFAULT_OP_BLOCK_LIST)
-    assert params.node_block_list == ()
+    assert sorted(convert_fp16.FLOAT32_OPS) == sorted(DEFAULT_OP_BLOCK_LIST)
+    assert params.keep_fp32_ops == params.keep_fp32_nodes == ()
 
 
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"converter": "onnxconverter-common", "op_block_list": ["Softmax"], "node_block_list": ["a", "b"]}, None),
+        ({"converter": "onnxconverter-common", "keep_fp32_ops": ["Softmax"], "keep_fp32_nodes": ["a", "b"]}, None),
         ({"min_positive_val": 0, "max_finite_val": 65504, "keep_io_types": False}, None),
-        ({"op_block_list": ["Cast"]}, None),
-        ({"converter": "onnxconverter-common", "op_block_list": ["Cast"]}, "never ends"),
+        ({"keep_fp32_ops": ["Cast"]}, None),
+        ({"converter": "onnxconverter-common", "keep_fp32_ops": ["Cast"]}, "never ends"),
         ({"converter": "onnxruntime"}, "'streaming' or 'onnxconverter-common'"),
         ({"min_positive_val": -1e-7}, "greater than or equal to 0"),
         ({"min_positive_val": "small"}, "valid number"),
         ({"max_finite_val": 65505}, "less than or equal to 65504"),
         ({"min_positive_val": 0.9999, "max_finite_val": 1}, "the same number in float16"),
-        ({"op_block_list": "Softmax"}, "valid array"),
+        ({"keep_fp32_ops": "Softmax"}, "valid array"),
         ({"keep_io_types": "yes"}, "valid boolean"),
         ({"block": []}, "not permitted"),
     ],
@@ -195,7 +195,7 @@ def test_a_model_that_cannot_be_converted_is_refused_and_nothing_is_written(
         convert(tmp_path / "once", tmp_path / "twice", converter=converter)
     everything = ("MatMul", "Max", "Add", "Mul", "Constant")
     with pytest.raises(StepError, match="0 tensors converted to float16"):
-        convert(source, tmp_path / "blocked", converter=converter, op_block_list=everything)
+        convert(source, tmp_path / "blocked", converter=converter, keep_fp32_ops=everything)
     os.truncate(find_model(source), 1000)
     with pytest.raises(StepError, match="truncated"):
         convert(source, tmp_path / "from a piece", converter=converter)

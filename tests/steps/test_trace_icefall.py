@@ -23,7 +23,7 @@ from artifacts.steps.trace_icefall import Params
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-CHECKPOINT = ROOT / "recipes" / "lstm-transducer" / "checkpoint"
+CHECKPOINT = ROOT / "embedded" / "lstm-transducer" / "checkpoint"
 PARTS = ("encoder", "predictor", "joint")
 
 

@@ -26,5 +26,5 @@ def measure_words(folder: Path, recipe: str, targets: Sequence[str], slices: Seq
         inputs = {name: ROOT / "cache" / recipe / source for name, source in names.items() if name != "corpus"}
         (folder / target).mkdir()
         params = step.Params(**job.params | {"slices": tuple(slices)})
-        step.run(folder / target, params, corpus=ROOT / "recipes" / "tiny" / "evaluation", **inputs)
+        step.run(folder / target, params, corpus=ROOT / "embedded" / "tiny" / "evaluation", **inputs)
     return {target: folder / target for target in targets}

@@ -46,9 +46,9 @@ def write_model(folder: Path) -> None:
 
 
 def write_pipeline(recipe: str = MODEL_RECIPE) -> None:
-    """`pipeline.yaml` and its recipe `small`, in the working folder."""
-    tools = "".join(f"  {name}: '{version}'\n" for name, version in TOOLS.items())
-    Path("pipeline.yaml").write_text(f"default: small\nrecipes:\n  small: recipes/small.yaml\ntools:\n{tools}")
+    """`pipeline.yaml`, `constraints.txt` and the recipe `small`, in the working folder."""
+    Path("pipeline.yaml").write_text("default: small\n")
+    Path("constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in TOOLS.items()))
     Path("recipes").mkdir(exist_ok=True)
     Path("recipes/small.yaml").write_text(recipe)
 

@@ -63,7 +63,7 @@ class Ended:
 
 
 class Project:
-    """A folder with dodo.py, pyproject.toml, pipeline.yaml, one recipe called `small`, and a package of its own."""
+    """A project of its own, with a package of its own, and one recipe called `small`."""
 
     def __init__(self, root: Path, package: Path) -> None:
         self.root = root
@@ -171,8 +171,8 @@ def make_project(root: Path, package: Path, recipe: str = RECIPE) -> Project:
     project.recipe_file.parent.mkdir(parents=True)
     for name in ("dodo.py", "pyproject.toml"):
         shutil.copy(HERE.parents[1] / name, root)
-    tools = "".join(f"  {name}: '{version}'\n" for name, version in TOOLS.items())
-    (root / "pipeline.yaml").write_text(f"default: small\nrecipes:\n  small: recipes/small.yaml\ntools:\n{tools}")
+    (root / "pipeline.yaml").write_text("default: small\n")
+    (root / "constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in TOOLS.items()))
     (root / "recipes" / "notes.txt").write_text("some notes\n")
     project.recipe(recipe)
     return project

@@ -13,7 +13,7 @@ from nemo_models import nemo_around_the_kits_modules
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "tiny-streaming"
-CHECKPOINT = ROOT / "recipes" / RECIPE / f"{RECIPE}.nemo"
+CHECKPOINT = ROOT / "embedded" / RECIPE / f"{RECIPE}.nemo"
 
 
 @functools.cache

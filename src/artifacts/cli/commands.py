@@ -25,6 +25,7 @@ VERBS = {
     Status.RESTORED: "restore",
     Status.BUILT: "build",
     Status.MAYBE_BUILT: "build?",
+    Status.SKIPPED: "skip",
 }
 # In the sentences of `doit why`.
 SENTENCES = {

@@ -44,8 +44,12 @@ class Loader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
 
     def load_tasks(self, cmd: Command, pos_args: list[str]) -> list[Any]:
         """Return doit's tasks of the recipes that the words name; of all recipes where `cmd.of_all_recipes` is set."""
-        self.namespace["SESSION"].load(None if getattr(cmd, "of_all_recipes", False) else pos_args)
+        session = self.namespace["SESSION"]
+        session.load(None if getattr(cmd, "of_all_recipes", False) else pos_args)
         tasks: list[Any] = super().load_tasks(cmd, pos_args)
+        for task in tasks:
+            if task.name in session.pipeline.recipes:
+                task.task_dep = session.plan.meant(task.name)  # for doit, the group of all its targets
         return tasks
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.cli.tables import size_text
 from artifacts.errors import ArtifactsError, printable
 from artifacts.plan.explain import NEVER_BUILT
-from artifacts.run.build import Outcome
+from artifacts.run.outcome import Outcome
 from artifacts.store.journal import Status
 
 if TYPE_CHECKING:

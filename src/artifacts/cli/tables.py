@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from artifacts.errors import printable
-from artifacts.run.build import Outcome
+from artifacts.run.outcome import Outcome
 from artifacts.store.journal import Status
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def print_summary(outcomes: Iterable[Outcome], seconds: float, headlines: Mappin
     if wers:
         console.print(_wer_table(wers))
     console.print(_run_table(rows, headlines))
-    for line in (*_measured_on(rows), *_exposed(rows)):
+    for line in (*_measured_on(rows), *_exposed(rows), *_skipped(rows)):
         print(line)
     counts = Counter(row.status for row in rows)
     print(f"{', '.join(f'{count} {status}' for status, count in counts.items())} ({seconds:.1f} s)")
@@ -58,6 +58,15 @@ def _measured_on(rows: list[Outcome]) -> list[str]:
     if len(measured) == 1:
         return [f"measured on: {printable(processor)}" for processor in measured]
     return [f"measured on {printable(processor)}: {', '.join(targets)}" for processor, targets in measured.items()]
+
+
+def _skipped(rows: list[Outcome]) -> list[str]:
+    """Return the optional sources that are not there, each with the number of targets that were skipped for it."""
+    needed = Counter(text for row in rows for text in row.absent)
+    return [
+        printable(f"skipped {count - 1} target{'s' if count > 2 else ''} without {text}")
+        for text, count in needed.items()
+    ]
 
 
 def _exposed(rows: list[Outcome]) -> list[str]:

@@ -16,10 +16,11 @@ from artifacts.cli.progress import Progress, discard_stdout
 from artifacts.cli.tables import print_summary
 from artifacts.errors import ArtifactsError, RecipeError, printable
 from artifacts.plan.plan import Job, Plan, plan_of
-from artifacts.recipe.recipe import load_pipeline
-from artifacts.run.build import Build, Outcome
+from artifacts.recipe.pipeline import load_pipeline
+from artifacts.run.build import Build
 from artifacts.run.dry_run import expected_seconds
 from artifacts.run.memory import free_bytes
+from artifacts.run.outcome import Outcome
 from artifacts.run.run_step import StepCrashError
 from artifacts.store.journal import Status
 

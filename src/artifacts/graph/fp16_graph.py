@@ -36,13 +36,13 @@ from artifacts.graph.value_types import FLOAT, FLOAT16, Kind, Value
 class Fp16Options:
     """Nodes that stay float32, by op type and by name, and whether the model's inputs and outputs do."""
 
-    op_block_list: frozenset[str]
-    node_block_list: frozenset[str]
+    keep_fp32_ops: frozenset[str]
+    keep_fp32_nodes: frozenset[str]
     keep_io_types: bool
 
     def blocks(self, node: NodeProto) -> bool:
         """Return whether the node, with its subgraphs, stays float32."""
-        return node.op_type in self.op_block_list or node.name in self.node_block_list
+        return node.op_type in self.keep_fp32_ops or node.name in self.keep_fp32_nodes
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def rewrite_to_fp16(model: ModelProto, options: Fp16Options, rounding: Fp16Round
 
     types = change_types(model, _plan(model, options), narrow)
     if not narrowed:
-        raise StepError("0 tensors converted to float16", "give a float32 model, and shorter block lists")
+        raise StepError("0 tensors converted to float16", "give a float32 model, and keep fewer nodes in float32")
     return Fp16Changes(len(narrowed), types)
 
 

@@ -217,7 +217,7 @@ def check_exact(sinks: Iterable[Value], reader: TensorReader) -> None:
             blocked = ", ".join(f"'{node.name}'" for node in nodes)
             raise StepError(
                 f"'{value.name}': {rounded.flat[0]} decides an integer and may have been rounded to fp16",
-                f"add {blocked} to node_block_list of convert_fp16",
+                f"add {blocked} to keep_fp32_nodes of convert_fp16",
             )
 
 

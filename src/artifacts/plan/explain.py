@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from artifacts.plan.plan import STEPS, Job
-from artifacts.recipe.recipe import PIPELINE_FILE
+from artifacts.recipe.pipeline import CONSTRAINTS_FILE
 from artifacts.store.records import Identity
 
 NEVER_BUILT = "it was never built"
@@ -51,7 +51,7 @@ def _reason(job: Job, change: Change) -> str:
             return f"{job.location('inputs')}: input '{change.key}' was removed"
         return f"input '{change.key}': the content of {source} changed ({change.old[:12]} -> {change.new[:12]})"
     if change.part == "tools":
-        return f"{PIPELINE_FILE}: tools.{change.key}: {old} -> {new}"
+        return f"{CONSTRAINTS_FILE}: {change.key}: {old} -> {new}"
     if change.part == "step":
         return f"{job.location('step')}: step: {old} -> {new}"
     return f"the store's rules: {change.key}: {old} -> {new}"

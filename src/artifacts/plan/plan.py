@@ -15,15 +15,8 @@ from typing import Any
 from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
-from artifacts.recipe.recipe import (
-    PIPELINE_FILE,
-    LoadedRecipe,
-    NamedSource,
-    Pipeline,
-    Target,
-    load_pipeline,
-    load_recipe,
-)
+from artifacts.recipe.pipeline import CONSTRAINTS_FILE, PIPELINE_FILE, Pipeline, load_pipeline
+from artifacts.recipe.recipe import LoadedRecipe, NamedSource, Target, load_recipe
 from artifacts.recipe.validate import did_you_mean, validate
 from artifacts.recipe.yaml_locations import Location
 from artifacts.store.digest_memory import DigestMemory
@@ -96,7 +89,7 @@ class Plan:
             return full
         recipe = word.partition(":")[0]
         if ":" in word and recipe not in self.pipeline.recipes:
-            fix = did_you_mean(recipe, self.pipeline.recipes, f"add its file to the recipes of {PIPELINE_FILE}")
+            fix = did_you_mean(recipe, self.pipeline.recipes, f"write recipes/{recipe}.yaml, or see: doit list")
             raise RecipeError(f"no recipe is called '{recipe}'", fix)
         short = [name.removeprefix(f"{self.pipeline.default}:") for name in self.jobs] + list(self.pipeline.recipes)
         names = list(self.jobs) if ":" in word else short
@@ -109,7 +102,8 @@ class Plan:
         Raises `RecipeError` if there is none.
         """
         if word in self.pipeline.recipes:
-            return [name for name, job in self.jobs.items() if job.loaded.name == word]
+            own = [name for name, job in self.jobs.items() if job.loaded.name == word]
+            return [name for name in own if self.jobs[name].loaded.is_default(self.jobs[name].name)]
         if is_pattern(word):
             pattern = word if ":" in word else f"{self.pipeline.default}:{word}"
             if fitting := fnmatch.filter(self.jobs, pattern):
@@ -136,17 +130,17 @@ def is_pattern(word: str) -> bool:
 
 def load_plan(path: Path = PIPELINE_FILE, words: list[str] | None = None) -> Plan:
     """Read the pipeline and its recipes, as `plan_of` does. Raises `RecipeError`."""
-    return plan_of(load_pipeline(path), path.parent, words)
+    return plan_of(load_pipeline(path), words)
 
 
-def plan_of(pipeline: Pipeline, folder: Path = PIPELINE_FILE.parent, words: list[str] | None = None) -> Plan:
+def plan_of(pipeline: Pipeline, words: list[str] | None = None) -> Plan:
     """Return the plan of all recipes, or of those that the words of a command line refer to.
 
-    Paths of recipes are relative to `folder`. Raises `RecipeError` for the first mistake in any of the recipes.
+    Raises `RecipeError` for the first mistake in any of the recipes.
     """
     jobs: dict[str, Job | NamedSource] = {}
     for name in pipeline.recipes if words is None else _referred_to(pipeline, words):
-        loaded = load_recipe(name, folder / pipeline.recipes[name])
+        loaded = load_recipe(name, pipeline.recipes[name])
         if name == pipeline.default:
             _check_names(pipeline, loaded)
         of_recipe: dict[str, Job | NamedSource] = {}
@@ -201,21 +195,24 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
     params = _params(module.Params, loaded, section, name)
     tools = {}
     for tool in module.TOOLS:
-        if tool not in pipeline.tools:
-            fact = f"{PIPELINE_FILE}: tools: '{tool}', which decides the bytes of step '{target.step}', is not pinned"
-            raise RecipeError(fact, f"add its version, for example \"{tool}: '1.2.3'\"")
-        tools[tool] = pipeline.tools[tool]
+        version = pipeline.version_of(tool)
+        if version is None:
+            fact = f"{CONSTRAINTS_FILE}: '{tool}', which decides the bytes of step '{target.step}', is not pinned"
+            raise RecipeError(fact, f"add its version, for example '{tool}==1.2.3'")
+        tools[tool] = version
     # `python -OO` removes docstrings.
     doc = target.about or next(iter((module.__doc__ or "").strip().splitlines()), target.step)
-    inputs = {input_name: f"{loaded.name}:{source}" for input_name, source in target.inputs.items()}
+    _check_inputs(loaded, section, name, target, module.run)
+    inputs = {
+        input_name: f"{loaded.name}:{source}"
+        for input_name, source in (_implied_inputs(loaded, name, module.run) | target.inputs).items()
+    }
     measures, headline = getattr(module, "DEPENDS_ON_PROCESSOR", False), tuple(getattr(module, "HEADLINE", ()))
     resources, defaults = target.resources, loaded.recipe.resources
     minutes = resources.minutes or defaults.minutes or DEFAULT_MINUTES
     silent = resources.silent_minutes or defaults.silent_minutes or DEFAULT_SILENT_MINUTES
     limits = resources.memory_gib, minutes, silent
-    job = Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures, headline)
-    _check_inputs(job, module.run, target)
-    return job
+    return Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures, headline)
 
 
 def _check_step(module: Any) -> None:
@@ -235,23 +232,36 @@ def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: s
     return result
 
 
-def _check_inputs(job: Job, run: Any, target: Target) -> None:
-    parameters = _inputs_of(run)
-    label = f"{job.section}.{job.name}.inputs"
-    recipe = job.loaded.recipe
-    for name, source in target.inputs.items():
-        if name not in parameters:
-            fix = did_you_mean(name, parameters, f"step '{job.step}' takes: {', '.join(parameters)}")
-            location = job.location("inputs", name, "<key>")
-            raise RecipeError(f"{location}: {label}: step '{job.step}' takes no input '{name}'", fix)
-        if not any(source in names for names in (recipe.sources, recipe.targets, recipe.layouts)):
-            fact = f"{job.location('inputs', name)}: {label}.{name}: no source or target is called '{source}'"
-            names = (*recipe.sources, *recipe.targets, *recipe.layouts)
-            raise RecipeError(fact, did_you_mean(source, names, "name a source, a target or a layout of this recipe"))
-    for name, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and name not in target.inputs:
-            fact = f"{job.location('inputs')}: {label}: step '{job.step}' needs the input '{name}'"
-            raise RecipeError(fact, f"add it: '{name}: <source or target>'")
+def _implied_inputs(loaded: LoadedRecipe, name: str, run: Any) -> dict[str, str]:
+    """Return the required inputs of a step that need not be written: a source or another target has their name."""
+    known = _names_of(loaded) - {name}
+    required = (key for key, one in _inputs_of(run).items() if one.default is inspect.Parameter.empty)
+    return {key: key for key in required if key in known}
+
+
+def _check_inputs(loaded: LoadedRecipe, section: str, name: str, target: Target, run: Any) -> None:
+    parameters, known = _inputs_of(run), _names_of(loaded)
+    label, location = f"{section}.{name}.inputs", loaded.document.location
+    for key, source in target.inputs.items():
+        if key not in parameters:
+            fix = did_you_mean(key, parameters, f"step '{target.step}' takes: {', '.join(parameters)}")
+            where = location((section, name, "inputs", key, "<key>"))
+            raise RecipeError(f"{where}: {label}: step '{target.step}' takes no input '{key}'", fix)
+        if source not in known:
+            fact = (
+                f"{location((section, name, 'inputs', key))}: {label}.{key}: no source or target is called '{source}'"
+            )
+            raise RecipeError(fact, did_you_mean(source, known, "name a source, a target or a layout of this recipe"))
+    implied = _implied_inputs(loaded, name, run)
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in target.inputs and key not in implied:
+            fact = f"{location((section, name, 'inputs'))}: {label}: step '{target.step}' needs the input '{key}'"
+            raise RecipeError(fact, f"add it: '{key}: <source or target>'")
+
+
+def _names_of(loaded: LoadedRecipe) -> set[str]:
+    recipe = loaded.recipe
+    return {*recipe.sources, *recipe.targets, *recipe.layouts}
 
 
 @cache

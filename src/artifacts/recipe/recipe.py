@@ -1,7 +1,8 @@
-"""Declarations: `pipeline.yaml` with its pins, and the recipes with their sources, targets and layouts."""
+"""Declarations: recipes with their sources, targets and layouts."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Iterable
@@ -13,15 +14,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import PydanticCustomError
 
 from artifacts.errors import RecipeError
+from artifacts.recipe.families import families, family_file
 from artifacts.recipe.validate import did_you_mean, validate
 from artifacts.recipe.yaml_locations import Location, YamlDocument, merge, read_yaml
 from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, shown_url, url_fault
-
-PIPELINE_FILE = Path("pipeline.yaml")
-
-# Folders of the store: a recipe with such a name would have its targets among them.
-RESERVED = ("actions", "artifacts", "downloads", "locks", "logs", "staging")
-RESERVED_FILES = ("guard", "journal.jsonl", "digests.sqlite", "digests.sqlite-wal", "digests.sqlite-shm")
 
 # Bound on a chain of `extends`: each recipe in it is read as a whole.
 MOST_LAYERS = 32
@@ -29,7 +25,8 @@ MOST_LAYERS = 32
 # A name becomes a folder, a doit task and a word on a command line. The longest file name made of names is a layout's
 # lock, `layout.<recipe>:<layout>`: it has at most 208 characters, and file systems allow 255.
 MOST_CHARACTERS = 100
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=MOST_CHARACTERS)]
+NAME = rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MOST_CHARACTERS - 1}}}"
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=MOST_CHARACTERS)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -43,16 +40,19 @@ About = Annotated[str, StringConstraints(min_length=1, max_length=MOST_CHARACTER
 PathText = Annotated[str, AfterValidator(_check_path)]
 
 
-class _Declared(BaseModel):
+class Declared(BaseModel):
+    """A mapping of a YAML file: frozen, with values of JSON's types and no unknown key."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Source(_Declared):
+class Source(Declared):
     """Input from outside: a file, a folder, a URL, or a file of a Hugging Face repository.
 
     `file` and `folder` are relative to the YAML file that contains them. `sha256` pins the file's bytes (for a folder:
     its content digest); without it, the recipe's lock file does from the first use on. `hint` says how to get it.
-    `trust` lets a checkpoint name classes beyond those that are known to be harmless.
+    `trust` lets a checkpoint name classes beyond those that are known to be harmless. Without an `optional` file or
+    folder, the targets that need it are skipped.
     A recipe contains no login: that of a URL's host is in `~/.netrc`, that of the hub is its token.
     """
 
@@ -63,6 +63,7 @@ class Source(_Declared):
     sha256: Sha256 | None = None
     hint: str | None = None
     trust: bool = False
+    optional: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -84,6 +85,8 @@ class Source(_Declared):
         if self.url is not None and (fault := url_fault(self.url)):
             fix = LOGIN_FIX if fault == LOGIN_FAULT else None
             raise PydanticCustomError("value_error", "'url' {fault}", {"fault": fault, "fix": fix})
+        if self.optional and not self.is_local:
+            raise ValueError("'optional' is for a file or folder of this machine")
         for kind in ("file", "folder"):
             if self.hf is None and "://" in (getattr(self, kind) or ""):
                 raise ValueError(f"'{kind}' is a path, and this is a web address: use 'url'")
@@ -95,7 +98,7 @@ def _is_path_in_repository(name: str) -> bool:
     return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
 
 
-class Resources(_Declared):
+class Resources(Declared):
     """Memory and time of a target's step. Without declared memory, that of earlier runs counts.
 
     A step is stopped after `minutes`, or after `silent_minutes` without progress: an unattended build must end.
@@ -106,7 +109,7 @@ class Resources(_Declared):
     silent_minutes: float | None = Field(default=None, gt=0, le=1e6)
 
 
-class Target(_Declared):
+class Target(Declared):
     """A step, its inputs and its parameters. The word after `step:` is a file in `artifacts/steps/`.
 
     `doit list` shows `about`; without it, the first line of the step's docstring.
@@ -119,13 +122,15 @@ class Target(_Declared):
     resources: Resources = Resources()
 
 
-class Recipe(_Declared):
+class Recipe(Declared):
     """One checkpoint and its artifacts. `layouts` are targets that are laid out under `dist/<recipe>/`.
 
+    `default` names the targets and layouts that the recipe's name means, also by patterns; without it, all of them.
     `resources` are defaults for each target. The default memory counts for targets that were not built before.
     """
 
     extends: str | None = None
+    default: Annotated[list[str], Field(min_length=1)] | None = None
     sources: dict[Name, Source] = {}
     targets: dict[Name, Target] = {}
     layouts: dict[Name, Target] = {}
@@ -141,26 +146,6 @@ class Recipe(_Declared):
         return self
 
 
-class Pipeline(_Declared):
-    """Content of `pipeline.yaml`: the recipes and the default one, the folders of results, and the pinned tools."""
-
-    default: str
-    recipes: dict[Name, PathText]
-    cache: PathText = "cache"
-    dist: PathText = "dist"
-    tools: dict[str, str]
-
-    @model_validator(mode="after")
-    def _check_folders(self) -> Pipeline:
-        cache, dist = (Path(os.path.abspath(folder)) for folder in (self.cache, self.dist))  # noqa: PTH100  # no link followed
-        for name, folder in (("cache", cache), ("dist", dist)):
-            if Path.cwd().is_relative_to(folder):
-                raise ValueError(f"'{name}' must be a folder of its own, because other files in it are removed")
-        if cache.is_relative_to(dist) or dist.is_relative_to(cache):
-            raise ValueError("'cache' and 'dist' must not be inside one another")
-        return self
-
-
 @dataclass(frozen=True)
 class LoadedRecipe:
     """A recipe with its name, its file, and the location of each of its values."""
@@ -169,6 +154,13 @@ class LoadedRecipe:
     file: Path
     recipe: Recipe
     document: YamlDocument
+
+    def is_default(self, name: str) -> bool:
+        """Whether the recipe's name means this target, layout or source among others."""
+        words = self.recipe.default
+        return words is None or (
+            name not in self.recipe.sources and any(fnmatch.fnmatchcase(name, word) for word in words)
+        )
 
     @property
     def lock_file(self) -> Path:
@@ -201,6 +193,15 @@ class NamedSource:
         return Path(os.path.normpath(declared_in.parent / (self.declared.file or self.declared.folder or "")))
 
     @property
+    def absence(self) -> str | None:
+        """That an optional source is not there, in words, with its hint; None for any other source."""
+        if not self.declared.optional or os.path.lexists(self.path):
+            return None
+        kind = "file" if self.declared.file is not None else "folder"
+        hint = f"; {self.declared.hint}" if self.declared.hint else ""
+        return f"{self.full_name}: no {kind} at '{self.path}'{hint}"
+
+    @property
     def label(self) -> str:
         """Location and name: the beginning of an error."""
         return f"{self.location()}: sources.{self.name}"
@@ -223,21 +224,6 @@ class NamedSource:
         return self.loaded.document.location(("sources", self.name, key))
 
 
-def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
-    """Read `pipeline.yaml`. Raises `RecipeError`."""
-    document = read_yaml(path)
-    pipeline = validate(Pipeline, document)
-    if pipeline.default not in pipeline.recipes:
-        fix = did_you_mean(pipeline.default, pipeline.recipes, "name one of the recipes, or add it to them")
-        raise RecipeError(f"{document.location(('default',))}: default: no recipe is called '{pipeline.default}'", fix)
-    for name in pipeline.recipes:
-        if name.lower() in (*RESERVED, *RESERVED_FILES):
-            location = document.location(("recipes", name, "<key>"))
-            raise RecipeError(f"{location}: recipes: the name '{name}' is reserved for the store", "rename the recipe")
-    _check_case(document, [("recipes", name) for name in pipeline.recipes])
-    return pipeline
-
-
 def load_recipe(name: str, file: Path) -> LoadedRecipe:
     """Read a recipe and those it extends; the nearest value wins. Raises `RecipeError`."""
     document = _read_extended(file)
@@ -247,23 +233,29 @@ def load_recipe(name: str, file: Path) -> LoadedRecipe:
         "targets": recipe.targets,
         "layouts": recipe.layouts,
     }
-    _check_case(document, [(section, name) for section, names in sections.items() for name in names])
+    check_case(
+        (name, f"{document.location((section, name, '<key>'))}: {section}")
+        for section, names in sections.items()
+        for name in names
+    )
+    built = [*recipe.targets, *recipe.layouts]
+    for index, word in enumerate(recipe.default or ()):
+        if not fnmatch.filter(built, word):
+            fact = f"{document.location(('default', index))}: default: no target or layout is called '{word}'"
+            raise RecipeError(fact, did_you_mean(word, built, "name targets or layouts of this recipe"))
     return LoadedRecipe(name, file, recipe, document)
 
 
-def _check_case(document: YamlDocument, names: list[tuple[str, str]]) -> None:
+def check_case(names: Iterable[tuple[str, str]]) -> None:
     """Raise RecipeError for two names that differ by case alone: to some file systems they are one.
 
-    `names` are pairs of section and name.
+    Each name comes with the beginning of an error about it.
     """
     seen: dict[str, str] = {}
-    for section, name in names:
+    for name, where in names:
         other = seen.setdefault(name.lower(), name)
         if other != name:
-            fact = (
-                f"{document.location((section, name, '<key>'))}: {section}: '{name}' and '{other}' differ by case alone"
-            )
-            raise RecipeError(fact, "rename one of the two")
+            raise RecipeError(f"{where}: '{name}' and '{other}' differ by case alone", "rename one of the two")
 
 
 def _read_extended(file: Path) -> YamlDocument:
@@ -279,14 +271,14 @@ def _read_extended(file: Path) -> YamlDocument:
         if base is None:
             break
         location = document.location(("extends",))
-        fix = "name one YAML file, relative to this one"
+        fix = "name one YAML file, relative to this one, or a family: artifacts/parakeet-tdt"
         if not isinstance(base, str) or "\0" in base:
             raise RecipeError(f"{location}: extends: must be the path of a recipe", fix)
-        path = Path(os.path.normpath(location.file.parent / base))
+        path = family_file(base) or Path(os.path.normpath(location.file.parent / base))
         if os.path.realpath(path) in read:
             raise RecipeError(f"{location}: extends: '{base}' leads back to itself", "break the cycle")
         if not os.path.exists(path):  # noqa: PTH110  # false also for a name that is too long
-            raise RecipeError(f"{location}: extends: no such file: '{base}'", fix)
+            raise RecipeError(f"{location}: extends: no such file: '{base}'", did_you_mean(base, families(), fix))
         if len(layers) == MOST_LAYERS:
             fact = f"{location}: extends: the chain has more than {MOST_LAYERS} recipes"
             raise RecipeError(fact, "merge some of them")

@@ -6,9 +6,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
 from artifacts.files.atomic import naming, remove
@@ -18,6 +17,7 @@ from artifacts.recipe.recipe import NamedSource
 from artifacts.run.inputs import DamagedError, check_code, check_inputs, hash_inputs
 from artifacts.run.lookup import Lookup, ResolvedTarget
 from artifacts.run.memory import MemoryBudget
+from artifacts.run.outcome import Listener, Outcome
 from artifacts.run.publish import is_published, publish
 from artifacts.run.run_step import GIB, Limits, StepCrashError, run_step
 from artifacts.sources.find import find_source
@@ -26,38 +26,6 @@ from artifacts.store.journal import Entry, Journal, Status
 from artifacts.store.records import Action, Identity, Manifest, manifest_of
 
 UNKNOWN_PROCESSOR = "a processor that was not recorded"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Outcome of one target: status, size, seconds, peak memory and metrics.
-
-    `measured_on` is the processor, for steps that measure. `trusts` are its sources with `trust: true`. `unconfined`
-    says which of `files` and `network` the sandbox could not keep from the step.
-    """
-
-    target: str
-    status: Status
-    bytes: int = 0
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    metrics: dict[str, float | int | str] = field(default_factory=dict)
-    measured_on: str = ""
-    trusts: tuple[str, ...] = ()
-    unconfined: tuple[str, ...] = ()
-
-
-class Listener(Protocol):
-    """Receives the events of a build, from several threads."""
-
-    def started(self, target: str, why: list[str]) -> None:
-        """Handle the start of a step; `why` has the reasons."""
-
-    def progressed(self, target: str, message: str, done: int | None, total: int | None) -> None:
-        """Handle a step's report of progress."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """Handle the outcome of a target."""
 
 
 class Build:
@@ -110,7 +78,11 @@ class Build:
             with self._setup_lock:
                 if self._in_use is None:
                     self._in_use = self.store.use()
-            outcome = self._find_source(job) if isinstance(job, NamedSource) else self._ensure_job(job)
+            absent = self._absent(job)
+            if absent:
+                outcome = Outcome(full_name, Status.SKIPPED, absent=absent)
+            else:
+                outcome = self._find_source(job) if isinstance(job, NamedSource) else self._ensure_job(job)
         except Exception as error:
             self._end(Outcome(full_name, Status.FAILED))
             by_disk = isinstance(error, (OSError, StepCrashError))  # on a full disk, a step cannot write its error
@@ -148,6 +120,13 @@ class Build:
             return int(job.memory_gib * GIB)
         for_all = job.loaded.recipe.resources.memory_gib
         return self.journal.peak_bytes(job.full_name) or (int(for_all * GIB) if for_all is not None else None)
+
+    def _absent(self, job: Job | NamedSource) -> tuple[str, ...]:
+        """Return the optional sources that a target needs and that are not there, in words."""
+        if isinstance(job, NamedSource):
+            return (job.absence,) if job.absence else ()
+        inputs = [self.outcomes[name] for name in job.inputs.values() if name in self.outcomes]
+        return tuple(dict.fromkeys(text for outcome in inputs for text in outcome.absent))
 
     def _end(self, outcome: Outcome) -> None:
         self.outcomes[outcome.target] = outcome

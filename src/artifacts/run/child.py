@@ -169,11 +169,11 @@ def _check_tools(tools: dict[str, str]) -> None:
         try:
             version = importlib.metadata.version(tool)
         except importlib.metadata.PackageNotFoundError:
-            fact = f"'{tool}' is not installed, and pipeline.yaml pins {pinned}"
+            fact = f"'{tool}' is not installed, and constraints.txt pins {pinned}"
             raise StepError(fact, f"pip install {tool}=={pinned}") from None
         if pinned not in (version, version.partition("+")[0]):  # the pin 2.13.0 allows 2.13.0+cpu
-            fix = f"pip install {tool}=={pinned}, or change the pin in pipeline.yaml"
-            raise StepError(f"'{tool}' has version {version}, and pipeline.yaml pins {pinned}", fix)
+            fix = f"pip install {tool}=={pinned}, or change the pin in constraints.txt"
+            raise StepError(f"'{tool}' has version {version}, and constraints.txt pins {pinned}", fix)
 
 
 def _die_with(parent: int) -> None:

@@ -48,6 +48,8 @@ def expected_seconds(plan: Plan, words: list[str]) -> dict[str, float]:
 
 
 def _source(lookup: Lookup, job: NamedSource) -> tuple[Status, list[str]]:
+    if job.absence is not None:
+        return Status.SKIPPED, [job.absence]
     try:
         if look_for_source(job, lookup.store.memory, lookup.downloads) is not None:
             return (Status.UNCHANGED if lookup.current(job.full_name) is not None else Status.FOUND), []
@@ -63,9 +65,10 @@ def _source(lookup: Lookup, job: NamedSource) -> tuple[Status, list[str]]:
 
 def _job(lookup: Lookup, job: Job, outcomes: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
     inputs = [outcomes[source] for source in job.inputs.values()]
-    lacking = [row for row in inputs if row.status in (Status.MISSING, Status.NOT_TRIED)]
-    if lacking:
-        return Status.NOT_TRIED, list(dict.fromkeys(cause for row in lacking for cause in row.why))
+    for ends, status in (((Status.SKIPPED,), Status.SKIPPED), ((Status.MISSING, Status.NOT_TRIED), Status.NOT_TRIED)):
+        lacking = [row for row in inputs if row.status in ends]
+        if lacking:
+            return status, list(dict.fromkeys(cause for row in lacking for cause in row.why))
     identity = lookup.identity(job)
     if identity is None:
         return _job_with_unbuilt_inputs(lookup, job, outcomes)

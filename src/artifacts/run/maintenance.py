@@ -10,7 +10,8 @@ from pathlib import Path
 from artifacts.errors import StoreError
 from artifacts.files.atomic import UNFINISHED, remove, remove_tree
 from artifacts.plan.plan import Job, Plan
-from artifacts.recipe.recipe import RESERVED, NamedSource, Source
+from artifacts.recipe.pipeline import RESERVED
+from artifacts.recipe.recipe import NamedSource, Source
 from artifacts.run.lookup import Lookup
 from artifacts.sources.find import ResolvedSource, is_resumable, local_source, partial_folder
 from artifacts.sources.pins import pinned_digest
@@ -39,8 +40,10 @@ def verify(plan: Plan, words: list[str]) -> Iterator[VerifyResult]:
     lookup = Lookup(plan)
     lookup.store.memory.forget_all()
     for name in plan.selected(words):
-        if lookup.link_of(name).exists:
-            yield _verify_target(lookup, plan.jobs[name])
+        job = plan.jobs[name]
+        is_absent = isinstance(job, NamedSource) and job.absence is not None
+        if lookup.link_of(name).exists and not is_absent:
+            yield _verify_target(lookup, job)
 
 
 def _verify_target(lookup: Lookup, job: Job | NamedSource) -> VerifyResult:

@@ -37,9 +37,9 @@ class Params(StepParams):
     """Numbers closer to zero, but not zero, are moved to it."""
     max_finite_val: float = Field(default=1e4, ge=1, le=65504)
     """Finite numbers beyond it are moved to it; float16 ends at 65504."""
-    op_block_list: tuple[str, ...] = FLOAT32_OPS
-    """Types of nodes that stay in float32."""
-    node_block_list: tuple[str, ...] = ()
+    keep_fp32_ops: tuple[str, ...] = ()
+    """Types of nodes that stay in float32, beside those that runtimes lack in float16 (FLOAT32_OPS)."""
+    keep_fp32_nodes: tuple[str, ...] = ()
     """Names of nodes that stay in float32."""
     keep_io_types: bool = True
     """Whether float32 inputs and outputs of the model stay float32."""
@@ -52,8 +52,8 @@ class Params(StepParams):
 
     @model_validator(mode="after")
     def _conversion_ends(self) -> Params:
-        if self.converter == "onnxconverter-common" and "Cast" in self.op_block_list:
-            raise ValueError("onnxconverter-common never ends when op_block_list contains 'Cast'; use 'streaming'")
+        if self.converter == "onnxconverter-common" and "Cast" in self.keep_fp32_ops:
+            raise ValueError("onnxconverter-common never ends when keep_fp32_ops contains 'Cast'; use 'streaming'")
         return self
 
 
@@ -83,7 +83,7 @@ def _stream(source: Path, target: Path, params: Params) -> dict[str, float | int
     model = load_graph(source)
     stored = stored_tensors(model, source.parent)
     rounding = Fp16Rounding(params.min_positive_val, params.max_finite_val)
-    blocked = frozenset(params.op_block_list), frozenset(params.node_block_list)
+    blocked = frozenset((*FLOAT32_OPS, *params.keep_fp32_ops)), frozenset(params.keep_fp32_nodes)
     changes = rewrite_to_fp16(model, Fp16Options(*blocked, params.keep_io_types), rounding)
     external = any_external(stored)
     # A rewritten external tensor needs half of its stored bytes: they are converted when they are written.
@@ -132,11 +132,11 @@ def _convert_in_memory(source: Path, target: Path, params: Params) -> dict[str, 
             max_finite_val=params.max_finite_val,
             keep_io_types=params.keep_io_types,
             disable_shape_infer=True,  # with it, a model beyond 2 GB cannot be converted
-            op_block_list=params.op_block_list,
-            node_block_list=params.node_block_list,
+            op_block_list=(*FLOAT32_OPS, *params.keep_fp32_ops),
+            node_block_list=params.keep_fp32_nodes,
         )
     tensors = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in iter_tensors(model))
     if not tensors:
-        raise StepError("0 tensors converted to float16", "give a float32 model, and shorter block lists")
+        raise StepError("0 tensors converted to float16", "give a float32 model, and keep fewer nodes in float32")
     save_graph(model, target, external=external)
     return {"tensors": tensors}

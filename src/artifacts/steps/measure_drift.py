@@ -44,7 +44,7 @@ class Params(StepParams):
 
     slices: tuple[str, ...] | None = Field(None, min_length=1)
     """Slices of the corpus to measure on; all of them by default."""
-    utterances_per_slice: int = Field(4, gt=0)
+    utterances_per_slice: int = Field(2, gt=0)
     """Utterances of each slice, evenly spread over it."""
     threads: int = Field(1, gt=0, le=64)
     """Threads within an operator. They may decide the last bits of a sum, so they are part of the measurement."""

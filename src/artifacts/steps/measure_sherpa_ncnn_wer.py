@@ -47,7 +47,7 @@ class Params(StepParams):
 
     Predictor and joint then compute as in sherpa-ncnn, with fp16 between layers where the processor can. In int8,
     recordings of minutes give equal tokens only with the ncnn that sherpa-ncnn was built from (2.1.15: 1.0.20250916;
-    the pin in pipeline.yaml is later). Other versions round differently in int8 layers, and LSTM states add that up.
+    the pin in constraints.txt is later). Other versions round differently in int8 layers, and LSTM states add that up.
     """
 
 

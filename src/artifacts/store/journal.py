@@ -25,6 +25,7 @@ class Status(StrEnum):
     BUILT = "built"
     MAYBE_BUILT = "built?"  # in a dry run: it depends on bytes that are not built yet
     MISSING = "missing"  # in a dry run: a source; a run says failed
+    SKIPPED = "skipped"  # an optional source is not there, or a target that needs it
     NOT_TRIED = "not tried"
     FAILED = "failed"
     INTERRUPTED = "interrupted"

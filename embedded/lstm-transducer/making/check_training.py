@@ -1,7 +1,7 @@
 """Check what training is built on: the LSTM against torch's, the features against Kaldi's.
 
 `python check_training.py` prints the differences, and fails if one is too large. The loss has a check of its own,
-`check_losses.py` of `recipes/tiny/making`.
+`check_losses.py` of `embedded/tiny/making`.
 """
 
 from __future__ import annotations

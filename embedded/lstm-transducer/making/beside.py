@@ -1,4 +1,4 @@
-"""Make importable what these programs share with `recipes/tiny/making` (sentences, speech, noise, loss) and the tests.
+"""Make importable what these programs share with `embedded/tiny/making` (sentences, speech, noise, loss) and the tests.
 
 Of the tests, `evaluate.py` uses the networks run by torch.
 """

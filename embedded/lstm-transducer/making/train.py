@@ -1,6 +1,6 @@
 """Train the LSTM transducer on synthesised speech, on the CPU, for as long as it is told.
 
-`python train.py WORK FOLDER --minutes 60`, where WORK holds what `synthesise.py` of `recipes/tiny/making` made.
+`python train.py WORK FOLDER --minutes 60`, where WORK holds what `synthesise.py` of `embedded/tiny/making` made.
 The learning rate follows the clock, so that it has come to its end when the time is over.
 """
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import beside  # noqa: F401  # finds the modules of recipes/tiny/making
+import beside  # noqa: F401  # finds the modules of embedded/tiny/making
 import checkpoint
 import jiwer
 import numpy as np

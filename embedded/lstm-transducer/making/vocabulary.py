@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import beside  # noqa: F401  # finds the modules of recipes/tiny/making
+import beside  # noqa: F401  # finds the modules of embedded/tiny/making
 import sentencepiece
 from tokenizer import train_pieces
 

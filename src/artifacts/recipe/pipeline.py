@@ -1,0 +1,116 @@
+"""A project: its recipes, the default one, the folders of results (`pipeline.yaml`), its tools (`constraints.txt`)."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import model_validator
+
+from artifacts.errors import RecipeError
+from artifacts.recipe.recipe import NAME, Declared, PathText, check_case
+from artifacts.recipe.validate import did_you_mean, validate
+from artifacts.recipe.yaml_locations import YamlDocument, read_yaml
+
+PIPELINE_FILE = Path("pipeline.yaml")
+CONSTRAINTS_FILE = Path("constraints.txt")
+LOCK_SUFFIX = ".lock.yaml"
+
+# Folders of the store: a recipe with such a name would have its targets among them.
+RESERVED = ("actions", "artifacts", "downloads", "locks", "logs", "staging")
+RESERVED_FILES = ("guard", "journal.jsonl", "digests.sqlite", "digests.sqlite-wal", "digests.sqlite-shm")
+
+# A line of a pip constraints file that fixes a version: `name==1.2.3`, perhaps with extras, a marker or a comment.
+_PIN = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A project: its recipes' files by name, the default recipe, the folders of results, and the pinned tools.
+
+    A recipe has the name of its file. Versions of tools are by name as `canonical_name` spells it.
+    """
+
+    default: str
+    recipes: dict[str, Path]
+    cache: str
+    dist: str
+    tools: dict[str, str]
+
+    def version_of(self, tool: str) -> str | None:
+        """Return the version that a tool is pinned to, or None."""
+        return self.tools.get(_canonical(tool))
+
+
+class _DeclaredPipeline(Declared):
+    default: str
+    recipes: tuple[PathText, ...] = ("recipes/*.yaml",)
+    cache: PathText = "cache"
+    dist: PathText = "dist"
+
+    @model_validator(mode="after")
+    def _check_folders(self) -> _DeclaredPipeline:
+        cache, dist = (Path(os.path.abspath(folder)) for folder in (self.cache, self.dist))  # noqa: PTH100  # no link followed
+        for name, folder in (("cache", cache), ("dist", dist)):
+            if Path.cwd().is_relative_to(folder):
+                raise ValueError(f"'{name}' must be a folder of its own, because other files in it are removed")
+        if cache.is_relative_to(dist) or dist.is_relative_to(cache):
+            raise ValueError("'cache' and 'dist' must not be inside one another")
+        return self
+
+
+def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
+    """Read `pipeline.yaml`, and `constraints.txt` beside it, and find the recipes. Raises `RecipeError`."""
+    document = read_yaml(path)
+    declared = validate(_DeclaredPipeline, document)
+    recipes = _find_recipes(document, declared.recipes, path.parent)
+    if declared.default not in recipes:
+        fix = did_you_mean(declared.default, recipes, f"the recipes are: {', '.join(recipes)}")
+        raise RecipeError(f"{document.location(('default',))}: default: no recipe is called '{declared.default}'", fix)
+    tools = _read_constraints(path.parent / CONSTRAINTS_FILE)
+    return Pipeline(declared.default, recipes, declared.cache, declared.dist, tools)
+
+
+def _find_recipes(document: YamlDocument, patterns: tuple[str, ...], folder: Path) -> dict[str, Path]:
+    """Return the files that the patterns match, by name. Raises `RecipeError` for two of one name, and a bad name."""
+    found: dict[str, Path] = {}
+    for index, pattern in enumerate(patterns):
+        location = document.location(("recipes", index))
+        for name in sorted(glob.glob(pattern, root_dir=folder)):  # noqa: PTH207  # a Path takes no absolute pattern
+            file = folder / name
+            if not name.endswith(".yaml") or name.endswith(LOCK_SUFFIX) or file in found.values():
+                continue
+            if not re.fullmatch(NAME, file.stem):
+                fix = "rename it: use letters, digits, '_', '.' and '-'"
+                raise RecipeError(f"{file}: the name of a file cannot be the name of a recipe", fix)
+            if file.stem.lower() in (*RESERVED, *RESERVED_FILES):
+                raise RecipeError(f"{file}: the name '{file.stem}' is reserved for the store", "rename the recipe")
+            if file.stem in found:
+                fact = f"{location}: recipes: '{file}' and '{found[file.stem]}' have one name"
+                raise RecipeError(fact, "rename one of the two")
+            found[file.stem] = file
+    if not found:
+        fact = f"{document.location(('recipes',))}: recipes: no file is at {' or '.join(patterns)}"
+        raise RecipeError(fact, "write a recipe there, or name where recipes are")
+    check_case((name, f"{file}") for name, file in found.items())
+    return found
+
+
+def _read_constraints(path: Path) -> dict[str, str]:
+    """Return the versions that a pip constraints file fixes, by canonical name; none if there is no file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}", "write lines of the form 'onnx==1.23.2'") from None
+    pins = (_PIN.match(line) for line in text.splitlines())
+    return {_canonical(pin[1]): pin[2] for pin in pins if pin}
+
+
+def _canonical(name: str) -> str:
+    """Return a distribution's name as the package index compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
