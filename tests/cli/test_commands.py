@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
-from artifacts.cli.commands import DryRun, Gc, Verify, Why
+from artifacts.cli.commands import DryRun, Gc, Schema, Verify, Why
+from artifacts.plan.schema import recipe_schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_project_tells_doit_where_its_commands_are() -> None:
     plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["doit"]["plugins"]["command"]
     refused = {"ignore", "forget", "reset-dep", "dumpdb", "clean", "strace", "info"}
-    assert set(plugins) == {"run", "list", "help", "why", "plan", "verify", "gc"} | refused
+    assert set(plugins) == {"run", "list", "help", "why", "plan", "verify", "gc", "schema"} | refused
     for name, place in plugins.items():
         module, _, attribute = place.partition(":")
         command = getattr(import_module(module), attribute)
@@ -47,6 +49,15 @@ def test_a_project_that_cannot_be_read_is_told_in_two_lines(
 def test_gc_takes_no_target() -> None:
     with pytest.raises(InvalidCommand, match="gc takes no target"):
         Gc().execute({}, ["shards"])
+
+
+@pytest.mark.usefixtures("here")
+def test_the_schema_is_written_into_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Schema().execute({}, []) == 0
+    assert json.loads(Path("recipe.schema.json").read_text()) == recipe_schema()
+    assert capsys.readouterr().out.splitlines()[1] == "# yaml-language-server: $schema=../recipe.schema.json"
+    with pytest.raises(InvalidCommand, match="schema takes no target"):
+        Schema().execute({}, ["shards"])
 
 
 @pytest.mark.usefixtures("here")

@@ -1,10 +1,12 @@
-"""Commands that doit does not have: why, plan, verify, gc. pyproject.toml names them."""
+"""Commands that doit does not have: why, plan, verify, gc, schema. pyproject.toml names them."""
 
 from __future__ import annotations
 
+import json
 import sys
 from abc import abstractmethod
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from artifacts.cli.doit_commands import INTERRUPTED
@@ -12,10 +14,13 @@ from artifacts.cli.options import Options, user_errors
 from artifacts.cli.progress import discard_stdout
 from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, StoreError, printable
+from artifacts.files.atomic import write_atomically
 from artifacts.plan.plan import Plan, load_plan
 from artifacts.run.dry_run import dry_run
 from artifacts.run.lookup import Lookup
 from artifacts.store.journal import Journal, Status
+
+SCHEMA_FILE = Path("recipe.schema.json")
 
 # In the table of `doit plan`.
 VERBS = {
@@ -170,6 +175,27 @@ class Gc(PlanCommand):
         removed = collect_garbage(plan)
         what = f"{removed.folders} artifacts and downloads, {removed.actions} records"
         print(f"removed {what}, {size_text(removed.bytes)}")
+        return 0
+
+
+class Schema(Options):
+    """`doit schema`."""
+
+    name = "schema"
+    doc_purpose = f"write {SCHEMA_FILE}, by which editors complete and check recipes"
+    doc_usage = ""
+
+    def execute(self, _options: Any, args: list[str]) -> int:
+        """Write the file."""
+        from artifacts.plan.schema import recipe_schema
+
+        with user_errors():
+            if args:
+                raise RecipeError("schema takes no target", "run it alone: it describes every step")
+            text = json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
+            write_atomically(SCHEMA_FILE, text.encode())
+        print(f"wrote {SCHEMA_FILE}; name it in the first line of a recipe:")
+        print(f"# yaml-language-server: $schema=../{SCHEMA_FILE}")
         return 0
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
+from artifacts.recipe.declarations import Target
 from artifacts.recipe.pipeline import CONSTRAINTS_FILE, PIPELINE_FILE, Pipeline, load_pipeline
-from artifacts.recipe.recipe import LoadedRecipe, NamedSource, Target, load_recipe
+from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
 from artifacts.recipe.validate import did_you_mean, validate
 from artifacts.recipe.yaml_locations import Location
 from artifacts.store.digest_memory import DigestMemory

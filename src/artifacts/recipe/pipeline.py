@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import model_validator
 
 from artifacts.errors import RecipeError
-from artifacts.recipe.recipe import NAME, Declared, PathText, check_case
+from artifacts.recipe.declarations import NAME, Declared, PathText
+from artifacts.recipe.recipe import check_case
 from artifacts.recipe.validate import did_you_mean, validate
 from artifacts.recipe.yaml_locations import YamlDocument, read_yaml
 

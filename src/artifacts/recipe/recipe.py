@@ -1,149 +1,22 @@
-"""Declarations: recipes with their sources, targets and layouts."""
+"""Recipes as they are loaded: merged with those that they extend, with the location of each value."""
 
 from __future__ import annotations
 
 import fnmatch
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
 
 from artifacts.errors import RecipeError
+from artifacts.recipe.declarations import Recipe, Source
 from artifacts.recipe.families import families, family_file
 from artifacts.recipe.validate import did_you_mean, validate
 from artifacts.recipe.yaml_locations import Location, YamlDocument, merge, read_yaml
-from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, shown_url, url_fault
+from artifacts.web_address import shown_url
 
 # Bound on a chain of `extends`: each recipe in it is read as a whole.
 MOST_LAYERS = 32
-
-# A name becomes a folder, a doit task and a word on a command line. The longest file name made of names is a layout's
-# lock, `layout.<recipe>:<layout>`: it has at most 208 characters, and file systems allow 255.
-MOST_CHARACTERS = 100
-NAME = rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MOST_CHARACTERS - 1}}}"
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=MOST_CHARACTERS)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _check_path(path: str) -> str:
-    if "\0" in path:
-        raise ValueError("must be a path, and no path has a NUL character")
-    return path
-
-
-About = Annotated[str, StringConstraints(min_length=1, max_length=MOST_CHARACTERS, pattern=r"^[^\n\r]*$")]
-PathText = Annotated[str, AfterValidator(_check_path)]
-
-
-class Declared(BaseModel):
-    """A mapping of a YAML file: frozen, with values of JSON's types and no unknown key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Source(Declared):
-    """Input from outside: a file, a folder, a URL, or a file of a Hugging Face repository.
-
-    `file` and `folder` are relative to the YAML file that contains them. `sha256` pins the file's bytes (for a folder:
-    its content digest); without it, the recipe's lock file does from the first use on. `hint` says how to get it.
-    `trust` lets a checkpoint name classes beyond those that are known to be harmless. Without an `optional` file or
-    folder, the targets that need it are skipped.
-    A recipe contains no login: that of a URL's host is in `~/.netrc`, that of the hub is its token.
-    """
-
-    file: PathText | None = None
-    folder: PathText | None = None
-    url: str | None = None
-    hf: str | None = None
-    sha256: Sha256 | None = None
-    hint: str | None = None
-    trust: bool = False
-    optional: bool = False
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the source is a file or folder of this machine, so that nothing has to be fetched."""
-        return self.hf is None and self.url is None
-
-    @model_validator(mode="after")
-    def _check_kind(self) -> Source:
-        kinds = [kind for kind in ("file", "folder", "url") if getattr(self, kind) is not None]
-        if self.hf is not None:
-            if not re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", self.hf, re.ASCII):
-                raise ValueError("'hf' must read 'owner/name@revision'")
-            if kinds != ["file"]:
-                raise ValueError("'hf' needs 'file', the file's name in that repository, and nothing else")
-            if not _is_path_in_repository(self.file or ""):
-                raise ValueError("'file' must be a path inside the repository, like 'folder/name'")
-        elif len(kinds) != 1:
-            raise ValueError("needs one of 'file', 'folder', 'url', or 'hf' with 'file'")
-        if self.url is not None and (fault := url_fault(self.url)):
-            fix = LOGIN_FIX if fault == LOGIN_FAULT else None
-            raise PydanticCustomError("value_error", "'url' {fault}", {"fault": fault, "fix": fix})
-        if self.optional and not self.is_local:
-            raise ValueError("'optional' is for a file or folder of this machine")
-        for kind in ("file", "folder"):
-            if self.hf is None and "://" in (getattr(self, kind) or ""):
-                raise ValueError(f"'{kind}' is a path, and this is a web address: use 'url'")
-        return self
-
-
-def _is_path_in_repository(name: str) -> bool:
-    parts = name.split("/")
-    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
-
-
-class Resources(Declared):
-    """Memory and time of a target's step. Without declared memory, that of earlier runs counts.
-
-    A step is stopped after `minutes`, or after `silent_minutes` without progress: an unattended build must end.
-    """
-
-    memory_gib: float | None = Field(default=None, gt=0, le=1e6)
-    minutes: float | None = Field(default=None, gt=0, le=1e6)
-    silent_minutes: float | None = Field(default=None, gt=0, le=1e6)
-
-
-class Target(Declared):
-    """A step, its inputs and its parameters. The word after `step:` is a file in `artifacts/steps/`.
-
-    `doit list` shows `about`; without it, the first line of the step's docstring.
-    """
-
-    step: str
-    about: About | None = None
-    inputs: dict[str, str] = {}
-    params: dict[str, Any] = {}
-    resources: Resources = Resources()
-
-
-class Recipe(Declared):
-    """One checkpoint and its artifacts. `layouts` are targets that are laid out under `dist/<recipe>/`.
-
-    `default` names the targets and layouts that the recipe's name means, also by patterns; without it, all of them.
-    `resources` are defaults for each target. The default memory counts for targets that were not built before.
-    """
-
-    extends: str | None = None
-    default: Annotated[list[str], Field(min_length=1)] | None = None
-    sources: dict[Name, Source] = {}
-    targets: dict[Name, Target] = {}
-    layouts: dict[Name, Target] = {}
-    resources: Resources = Resources()
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Recipe:
-        for one, other in ((self.sources, self.targets), (self.sources, self.layouts), (self.targets, self.layouts)):
-            for name in set(one) & set(other):
-                raise ValueError(f"the name '{name}' is used twice; sources, targets and layouts share their names")
-        if not self.targets and not self.layouts:
-            raise ValueError("a recipe needs a target or a layout")
-        return self
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 from artifacts.errors import StoreError
 from artifacts.files.atomic import UNFINISHED, remove, remove_tree
 from artifacts.plan.plan import Job, Plan
+from artifacts.recipe.declarations import Source
 from artifacts.recipe.pipeline import RESERVED
-from artifacts.recipe.recipe import NamedSource, Source
+from artifacts.recipe.recipe import NamedSource
 from artifacts.run.lookup import Lookup
 from artifacts.sources.find import ResolvedSource, is_resumable, local_source, partial_folder
 from artifacts.sources.pins import pinned_digest

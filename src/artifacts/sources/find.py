@@ -22,7 +22,8 @@ from artifacts.errors import StoreError
 from artifacts.files.atomic import sync
 from artifacts.files.locks import held
 from artifacts.files.stamps import raise_error
-from artifacts.recipe.recipe import NamedSource, Source
+from artifacts.recipe.declarations import Source
+from artifacts.recipe.recipe import NamedSource
 from artifacts.sources.pins import check_pin, lock_source, pinned_digest
 from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.records import Manifest, manifest_of

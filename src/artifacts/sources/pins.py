@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from artifacts.errors import StoreError
 from artifacts.files.atomic import write_atomically
 from artifacts.files.locks import lock_file
-from artifacts.recipe.recipe import NamedSource, Sha256
+from artifacts.recipe.declarations import Sha256
+from artifacts.recipe.recipe import NamedSource
 from artifacts.recipe.validate import validate
 from artifacts.recipe.yaml_locations import read_yaml
 
