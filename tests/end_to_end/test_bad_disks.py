@@ -87,7 +87,7 @@ def test_a_disk_that_a_download_fills_is_not_taken_for_a_bad_network(
     assert re.fullmatch(
         r"recipes/small.yaml:1:11: sources.big: the disk below '.*' is full\n  fix: free some space .*\n", ended.err
     ), ended.err
-    assert not (project.root / "recipes" / "small.lock.yaml").exists()
+    assert not (project.root / "pipeline.lock.yaml").exists()
 
 
 @pytest.mark.parametrize("name", ["downloads", "actions", "small/.state"])

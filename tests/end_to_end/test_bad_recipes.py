@@ -240,12 +240,12 @@ def test_a_source_with_another_sha256_is_refused(project: Project) -> None:
         r"  fix: put the pinned bytes back, or change the pin in recipes/small.yaml if the new ones are right\n",
         ended.err,
     )
-    assert not (project.root / "recipes" / "small.lock.yaml").exists()
+    assert not (project.root / "pipeline.lock.yaml").exists()
 
 
 def test_a_source_that_every_step_refuses_is_not_locked(project: Project) -> None:
     """Else a damaged checkpoint would be what the right one is held to."""
-    lock = project.root / "recipes" / "small.lock.yaml"
+    lock = project.root / "pipeline.lock.yaml"
     notes = project.root / "recipes" / "notes.txt"
     recipe = (
         "sources: {notes: {file: notes.txt}}\n"
@@ -265,7 +265,7 @@ def test_a_source_that_every_step_refuses_is_not_locked(project: Project) -> Non
 
 
 def test_a_target_that_is_there_already_locks_what_it_was_made_from(project: Project) -> None:
-    lock = project.root / "recipes" / "small.lock.yaml"
+    lock = project.root / "pipeline.lock.yaml"
     project.recipe(
         "sources: {notes: {file: notes.txt}}\n"
         "targets: {t: {step: misbehave, inputs: {source: notes}, params: {how: talk much}}}\n"
@@ -279,16 +279,14 @@ def test_a_target_that_is_there_already_locks_what_it_was_made_from(project: Pro
 
 
 def test_a_source_is_held_to_the_lock_file_once_it_was_used(built_project: Project) -> None:
-    lock = built_project.root / "recipes" / "small.lock.yaml"
+    lock = built_project.root / "pipeline.lock.yaml"
     locked = lock.read_text()
     (built_project.root / "recipes" / "notes.txt").write_text("other notes\n")
     ended = built_project.doit()
     assert ended.code == 1
-    assert "recipes/small.lock.yaml pins " in ended.err
+    assert "pipeline.lock.yaml pins " in ended.err
     assert lock.read_text() == locked
     lock.write_text("sources: {notes: abc}\n")
     ended = built_project.doit()
     assert ended.code == 1
-    assert ended.err.startswith(
-        'recipes/small.lock.yaml:1:18: sources.notes: must be a mapping of keys, got "abc"\n  fix: '
-    )
+    assert ended.err.startswith('pipeline.lock.yaml:1:18: sources.notes: must be a mapping of keys, got "abc"\n  fix: ')

@@ -185,7 +185,7 @@ def test_a_folder_in_the_place_of_a_link_is_told_with_what_puts_it_right(built_p
 def test_a_source_that_is_not_locked_yet_is_told_from_a_damaged_one(project: Project) -> None:
     project.replace("layouts:", "  bad: {step: change_text, inputs: {text: notes}}\nlayouts:")
     project.doit("--continue")  # the source is found, and its step refuses it
-    assert not (project.root / "recipes" / "small.lock.yaml").exists()
+    assert not (project.root / "pipeline.lock.yaml").exists()
     ended = project.doit("verify")
     assert (ended.code, ended.err) == (0, "")
     assert "small:notes: is not locked yet; the first step that reads it locks it\n" in ended.out
@@ -205,7 +205,7 @@ def test_verify_finds_a_source_that_was_edited(built_project: Project) -> None:
     assert ended.code == 1
     fact, fix = ended.err.splitlines()
     assert re.fullmatch(r"small:notes: recipes/small.yaml:2:3: sources.notes: 'recipes/notes.txt' has sha256 .*", fact)
-    assert re.fullmatch(r"  fix: put the pinned bytes back, or take its line out of recipes/small.lock.yaml if .*", fix)
+    assert re.fullmatch(r"  fix: put the pinned bytes back, or take its lines out of pipeline.lock.yaml if .*", fix)
 
 
 def test_a_torn_memory_of_digests_is_made_anew(built_project: Project) -> None:

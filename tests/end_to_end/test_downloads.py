@@ -30,7 +30,7 @@ def test_a_body_without_a_length_is_told_and_locked_only_when_a_step_could_read_
     project: Project, server: FileServer
 ) -> None:
     use(project, f"url: '{server.address}/notes.txt?key={SECRET}'")
-    lock = project.root / "recipes" / "small.lock.yaml"
+    lock = project.root / "pipeline.lock.yaml"
     body = [STUMP]
     server.raw[f"/notes.txt?key={SECRET}"] = lambda write: write(without_length(body[0]))
     ended = project.doit("first")
@@ -53,7 +53,7 @@ def test_a_body_without_a_length_that_no_step_reads_is_not_locked(project: Proje
     use(project, f"url: '{server.address}/notes.txt'", is_read=False)
     server.raw["/notes.txt"] = lambda write: write(without_length(STUMP))
     assert project.doit("small:notes").code == 0
-    assert not (project.root / "recipes" / "small.lock.yaml").exists()
+    assert not (project.root / "pipeline.lock.yaml").exists()
 
 
 def test_a_body_without_a_length_is_taken_if_it_is_what_is_pinned(project: Project, server: FileServer) -> None:
@@ -75,7 +75,7 @@ def test_a_page_is_not_locked_and_the_error_names_the_address_of_the_file(projec
     fact, fix = ended.err.splitlines()
     assert fact.endswith(f"'{server.address}/owner/name/blob/main/x.nemo' is a web page, not the file")
     assert f"use '{server.address}/owner/name/resolve/main/x.nemo'" in fix
-    assert not (project.root / "recipes" / "small.lock.yaml").exists()
+    assert not (project.root / "pipeline.lock.yaml").exists()
     assert not list(project.cache.rglob("*.nemo"))
 
 

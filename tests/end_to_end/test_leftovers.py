@@ -50,12 +50,12 @@ def test_a_lock_file_that_was_on_its_way_is_removed_when_the_next_source_is_lock
     project.recipe(
         "sources: {notes: {file: notes.txt}}\ntargets: {first: {step: take_text, inputs: {source: notes}}}\n"
     )
-    left = leave(project.root / "recipes" / f".small.lock.yaml.{LEFT}")
-    swap = leave(project.root / "recipes" / ".small.lock.yaml.swp")
+    left = leave(project.root / f".pipeline.lock.yaml.{LEFT}")
+    swap = leave(project.root / ".pipeline.lock.yaml.swp")
     assert project.doit().code == 0
     assert not left.exists()
     assert swap.exists()
-    assert (project.root / "recipes" / "small.lock.yaml").exists()
+    assert (project.root / "pipeline.lock.yaml").exists()
 
 
 def test_the_manifest_of_a_source_that_was_on_its_way_is_removed_when_it_is_found(project: Project) -> None:

@@ -142,7 +142,7 @@ def test_a_source_that_rotted_is_told_and_nothing_is_built_from_it(project: Proj
         assert ended.code == 1
         fact, fix = ended.err.splitlines()
         assert re.fullmatch(
-            r"recipes/small.yaml:2:3: sources.notes: 'recipes/notes' has sha256 .*small.lock.yaml pins .*", fact
+            r"recipes/small.yaml:2:3: sources.notes: 'recipes/notes' has sha256 .*pipeline.lock.yaml pins .*", fact
         )
         assert fix.startswith("  fix: put the pinned bytes back, or ")
         assert project.built() == ["first", "second"]

@@ -56,8 +56,9 @@ def test_a_source_is_fetched_once_locked_and_held_to_it(project: Project, server
     code, out, err = fetch(project, server)
     assert code == 0, err
     assert "found small:notes  512 kB" in out
-    lock = project.root / "recipes" / "small.lock.yaml"
-    assert lock.read_text().endswith(f"sources:\n  notes:\n    sha256: {SHA256}\n")
+    lock = project.root / "pipeline.lock.yaml"
+    address = "hf:owner/name@main/sub/notes.bin" if kind == "hf" else f"{server.address}/models/notes.bin"
+    assert lock.read_text().endswith(f"sources:\n  {address}:\n    sha256: {SHA256}\n")
     assert (project.cache / "downloads" / SHA256 / "notes.bin").read_bytes() == DATA
     offer(server, b"other bytes")
     assert "1 target, unchanged" in fetch(project, server)[1]
@@ -66,9 +67,7 @@ def test_a_source_is_fetched_once_locked_and_held_to_it(project: Project, server
     code, _, err = fetch(project, server)
     assert code == 1
     other = hashlib.sha256(b"other bytes").hexdigest()
-    assert re.match(
-        rf"recipes/small.yaml:2:3: sources.notes: '.*' has sha256 {other}, recipes/small.lock.yaml pins", err
-    )
+    assert re.match(rf"recipes/small.yaml:2:3: sources.notes: '.*' has sha256 {other}, pipeline.lock.yaml pins", err)
     offer(server, DATA)
     assert fetch(project, server)[0] == 0
     assert SHA256 in lock.read_text()
@@ -83,7 +82,7 @@ def test_bytes_that_are_not_the_pinned_ones_are_refused_and_nothing_is_locked(
     assert code == 1
     assert re.fullmatch(rf"recipes/small.yaml:2:3: sources.notes: '.*notes.bin.*' has sha256 {SHA256}, "
                         r"recipes/small.yaml pins 0{64}\n  fix: .*\n", err)  # fmt: skip
-    assert not (project.root / "recipes" / "small.lock.yaml").exists()
+    assert not (project.root / "pipeline.lock.yaml").exists()
     use(project, server, KINDS[kind][0], pin=SHA256)
     assert fetch(project, server)[0] == 0
     assert len(server.gets(KINDS[kind][1])) == 1  # what had arrived is found by the right pin
@@ -291,7 +290,7 @@ def test_gc_keeps_downloads_that_a_source_is_pinned_to_and_drops_others(project:
     use(project, server, KINDS["url"][0])
     fetch(project, server)
     assert "removed 0 artifacts and downloads" in project.doit("gc").out
-    (project.root / "recipes" / "small.lock.yaml").unlink()
+    (project.root / "pipeline.lock.yaml").unlink()
     project.recipe("targets:\n  first: {step: write_text}\n")
     assert re.match(r"removed 2 artifacts and downloads, 0 records, 512 kB", project.doit("gc").out)
     assert list((project.cache / "downloads").rglob("*.bin")) == []

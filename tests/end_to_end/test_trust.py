@@ -25,7 +25,7 @@ def odd_project(project: Project) -> Project:
     """A project with the embedded checkpoint, whose training section names a function that writes a file."""
     constraints = project.root / "constraints.txt"
     tools = {name: importlib.metadata.version(name).partition("+")[0] for name in TOOLS}
-    constraints.write_text("".join(f"{name}=={version}\n" for name, version in tools.items()))
+    constraints.write_text(constraints.read_text() + "".join(f"{name}=={version}\n" for name, version in tools.items()))
     attack = {"_target_": NAMED, "path": str(project.root / "written"), "url": "data:,x"}
     good = ROOT / "embedded" / "tiny" / "tiny.nemo"
     changed(good, project.root / "recipes" / "model.nemo", lambda config: config.update(spec_augment=attack))

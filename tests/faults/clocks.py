@@ -84,7 +84,7 @@ def run_slow_ticks(count: int, seed: int, disk: Path, package: Path) -> Counter[
         draw = random.Random(number)
         first = draw.choice(TEXTS)
         second = TEXTS[first == TEXTS[0]]
-        project.recipe_file.with_suffix(".lock.yaml").unlink(missing_ok=True)
+        (project.root / "pipeline.lock.yaml").unlink(missing_ok=True)
         time.sleep(-time.time() % 1 + 0.02)  # a second has just begun
         path.write_text(first)
         before = path.stat()
@@ -127,13 +127,13 @@ def _edit(path: Path, text: str, times: str, draw: random.Random) -> None:
 def _tell(project: WatchedProject) -> None:
     """A run tells that the source is not what it is locked to."""
     ended = project.run()
-    if ended.code == 0 or "recipes/small.lock.yaml pins" not in ended.err:
+    if ended.code == 0 or "pipeline.lock.yaml pins" not in ended.err:
         raise Broken(f"the edit was not noticed, exit code {ended.code}\n{ended.out}\n{ended.err}")
 
 
 def _accept(project: WatchedProject, clean: Clean, text: str) -> None:
     """Without the lock, a run takes the source as it is now."""
-    project.recipe_file.with_suffix(".lock.yaml").unlink(missing_ok=True)
+    (project.root / "pipeline.lock.yaml").unlink(missing_ok=True)
     ended = project.run()
     if ended.code:
         raise Broken(f"it does not end well\n{ended.out}\n{ended.err}")

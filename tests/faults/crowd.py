@@ -83,7 +83,7 @@ class _Crowd:
         check_nothing_wrong(checkout, self.clean)
         _put(checkout.recipe_file, recipe(salt))
         _put(checkout.root / "recipes" / "notes.txt", notes)
-        checkout.recipe_file.with_suffix(".lock.yaml").unlink(missing_ok=True)
+        (checkout.root / "pipeline.lock.yaml").unlink(missing_ok=True)
         ended = checkout.run()
         if ended.code:
             raise Broken(f"the last run fails\n{ended.out}\n{ended.err}")
@@ -142,7 +142,7 @@ class _Crowd:
                 time.sleep(draw.uniform(0.02, 0.3))
                 put(notes, before)
             case "lock":
-                checkout.recipe_file.with_suffix(".lock.yaml").unlink(missing_ok=True)
+                (checkout.root / "pipeline.lock.yaml").unlink(missing_ok=True)
         self._count("edits")
         self.stop.wait(draw.uniform(0.1, 1.0))
 

@@ -53,7 +53,7 @@ def run(count: int, seed: int, folder: Path, package: Path) -> Counter[str]:
         path = (project.root if what == "source" else project.package) / name
         for kept in (project.cache, project.root / "dist"):
             shutil.rmtree(kept, ignore_errors=True)
-        project.recipe_file.with_suffix(".lock.yaml").unlink(missing_ok=True)
+        (project.root / "pipeline.lock.yaml").unlink(missing_ok=True)
         try:
             ended = _run_during(project, path, path.read_text().replace(old, new), draw.uniform(0, 0.05))
             check_said(ended)

@@ -79,7 +79,7 @@ def run_rot(count: int, seed: int, disk: Disk, package: Path, server: FileServer
             check_nothing_wrong(project, clean)
             said = project.run("verify")
             check_nothing_wrong(project, clean)
-            if said.code not in (0, 1) and "small.lock.yaml" not in said.err:  # a lock that cannot be read
+            if said.code not in (0, 1) and "pipeline.lock.yaml" not in said.err:  # a lock that cannot be read
                 raise Broken(f"verify ends with {said.code}\n{said.err}")
             _converge(project, clean)
             said = project.run("verify")
@@ -124,7 +124,7 @@ def _prepare(folder: Path, package: Path, server: FileServer) -> tuple[Clean, Wa
 def _choose(project: WatchedProject, draw: random.Random, most: int) -> list[Path]:
     """Some files, each kind as likely as another."""
     by_kind: dict[str, list[Path]] = {}
-    lock = project.recipe_file.with_suffix(".lock.yaml")
+    lock = project.root / "pipeline.lock.yaml"
     for path in sorted([*project.cache.rglob("*"), *(project.root / "dist").rglob("*"), lock]):
         if path.is_file() and not any(folder.is_symlink() for folder in path.parents):
             by_kind.setdefault(kind(project, path), []).append(path)
@@ -149,7 +149,7 @@ def _flip(path: Path, draw: random.Random) -> str:
 def _converge(project: WatchedProject, clean: Clean) -> None:
     """One run ends well; a flip in the lock file may be told instead, or do no harm: then the file is put back."""
     ended = project.run()
-    lock = project.recipe_file.with_suffix(".lock.yaml")
+    lock = project.root / "pipeline.lock.yaml"
     known = clean.files[VARIANT].get(lock.name)
     if known is not None and lock.read_bytes() != known:
         if ended.code and lock.name not in ended.err:

@@ -159,7 +159,7 @@ def files(project: Project) -> dict[str, bytes]:
     for path in sorted((project.root / "dist").rglob("*")):
         if not path.is_dir():
             found[str(path.relative_to(project.root))] = path.read_bytes()
-    lock = project.recipe_file.with_suffix(".lock.yaml")
+    lock = project.root / "pipeline.lock.yaml"
     return found | ({lock.name: lock.read_bytes()} if lock.exists() else {})
 
 

@@ -88,7 +88,7 @@ def prune(project: WatchedProject, draw: random.Random) -> None:
         case "all":
             for path in (project.cache, project.root / "dist"):
                 shutil.rmtree(path, ignore_errors=True)
-            project.recipe_file.with_suffix(".lock.yaml").unlink(missing_ok=True)
+            (project.root / "pipeline.lock.yaml").unlink(missing_ok=True)
         case "store":
             shutil.rmtree(project.cache / "artifacts", ignore_errors=True)
             shutil.rmtree(project.cache / "actions", ignore_errors=True)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 SMALL_PIPELINE = "default: small\nrecipes: [recipes/*.yaml]\ncache: cache\ndist: dist\n"
 PINS = (ROOT / "constraints.txt").read_text()
-LOCK = f"sources:\n  notes: {{sha256: {'0' * 64}}}\n"
+LOCK = f"sources:\n  recipes/notes.txt: {{sha256: {'0' * 64}}}\n"
 
 SCALARS = (
     "", "~", "null", "true", "-1", "0", "1e999", "-1e999", ".nan", ".inf", "1e-400", "9" * 400, "9" * 100_000, "0x10",
@@ -128,7 +128,7 @@ def _small(recipe: str) -> dict[str, bytes]:
         "recipes/base.yaml": recipe,
         "recipes/small.yaml": "extends: base.yaml\n" + recipe,
     }
-    files |= {"recipes/small.lock.yaml": LOCK, "recipes/notes.txt": "some notes\n"}
+    files |= {"pipeline.lock.yaml": LOCK, "recipes/notes.txt": "some notes\n"}
     return {name: text.encode() for name, text in files.items()}
 
 
@@ -198,7 +198,7 @@ def _replace_text(choice: random.Random, _data: bytes) -> bytes:
 
 def _extend(choice: random.Random, data: bytes) -> bytes:
     base = choice.choice(
-        (*SCALARS, "small.yaml", "../recipes/small.yaml", "../pipeline.yaml", "small.lock.yaml", "base.yaml")
+        (*SCALARS, "small.yaml", "../recipes/small.yaml", "../pipeline.yaml", "pipeline.lock.yaml", "base.yaml")
     )
     return b"extends: " + base.encode() + b"\n" + data.removeprefix(b"extends: base.yaml\n")
 

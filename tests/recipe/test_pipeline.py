@@ -26,7 +26,7 @@ def load(text: str = "") -> dict[str, str]:
 
 def test_a_recipe_has_the_name_of_its_file() -> None:
     Path("recipes/large.v3.yaml").touch()
-    Path("recipes/x.lock.yaml").touch()
+    Path("pipeline.lock.yaml").touch()
     Path("recipes/notes.txt").touch()
     assert load() == {"large.v3": "recipes/large.v3.yaml", "x": "recipes/x.yaml"}
 

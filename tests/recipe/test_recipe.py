@@ -59,7 +59,6 @@ def test_a_path_is_relative_to_the_file_that_contains_it() -> None:
     loaded = load("extends: ../base.yaml\nsources: {checkpoint: {file: mine.nemo}}", "recipes/sub/x.yaml")
     assert NamedSource(loaded, "checkpoint").path == Path("recipes/sub/mine.nemo")
     assert NamedSource(loaded, "speech").path == Path("speech")
-    assert loaded.lock_file == Path("recipes/sub/x.lock.yaml")
 
 
 def test_an_extended_recipe_can_extend_and_a_target_can_be_removed() -> None:

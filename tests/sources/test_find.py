@@ -24,6 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("recipes/speech").mkdir(parents=True)
     Path("recipes/model.nemo").write_bytes(b"model")
+    Path("pipeline.yaml").touch()
     return tmp_path
 
 
@@ -79,16 +80,16 @@ def test_a_changed_source_differs_from_its_lock() -> None:
     loaded = load("{a: {file: model.nemo}}")
     content = find(loaded, "a").content
     assert look(loaded, "a") is None
-    assert not Path("recipes/x.lock.yaml").exists(), "neither looking nor finding locks what a step may yet refuse"
+    assert not Path("pipeline.lock.yaml").exists(), "neither looking nor finding locks what a step may yet refuse"
     lock_source(NamedSource(loaded, "a"), content)
-    assert pinned_digest(NamedSource(loaded, "a")) == (content, Path("recipes/x.lock.yaml"))
+    assert pinned_digest(NamedSource(loaded, "a")) == (content, Path("pipeline.lock.yaml"))
     assert look(loaded, "a") == find(loaded, "a")
     Path("recipes/model.nemo").write_bytes(b"other")
     for attempt in (find, look):
         with pytest.raises(StoreError) as caught:
             attempt(loaded, "a")
         assert caught.value.fact.startswith("recipes/x.yaml:1:11: sources.a: 'recipes/model.nemo' has sha256 ")
-        assert caught.value.fact.endswith(f"recipes/x.lock.yaml pins {content}")
+        assert caught.value.fact.endswith(f"pipeline.lock.yaml pins {content}")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_a_missing_source_is_reported_with_its_hint(sources: str, fact: str, fix
             attempt(loaded, "a")
         assert caught.value.fact == f"recipes/x.yaml:1:11: sources.a: {fact}"
         assert caught.value.fix == fix
-    assert not Path("recipes/x.lock.yaml").exists()
+    assert not Path("pipeline.lock.yaml").exists()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket", "nothing"])

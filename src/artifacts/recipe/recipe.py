@@ -35,11 +35,6 @@ class LoadedRecipe:
             name not in self.recipe.sources and any(fnmatch.fnmatchcase(name, word) for word in words)
         )
 
-    @property
-    def lock_file(self) -> Path:
-        """File with the digests of sources that the recipe itself does not pin."""
-        return self.file.with_suffix(".lock.yaml")
-
 
 @dataclass(frozen=True)
 class NamedSource:
@@ -64,6 +59,13 @@ class NamedSource:
         kind = "file" if self.declared.file is not None else "folder"
         declared_in = self.location(kind).file
         return Path(os.path.normpath(declared_in.parent / (self.declared.file or self.declared.folder or "")))
+
+    @property
+    def address(self) -> str:
+        """Where the source comes from, without secrets: its path, URL, or `hf:` with repository, revision and file."""
+        if self.declared.hf is not None:
+            return f"hf:{self.declared.hf}/{self.declared.file}"
+        return str(self.path) if self.declared.url is None else shown_url(self.declared.url)
 
     @property
     def absence(self) -> str | None:

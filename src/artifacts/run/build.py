@@ -190,9 +190,10 @@ class Build:
         if status == Status.RESTORED:
             self.journal.write(Entry(job.full_name, status, key, why, job.step, size))
         seconds, peak = (action.seconds, action.peak_bytes) if status == Status.BUILT else (0.0, 0)
-        trusts, unconfined = tuple(job.trusted.values()), self._unconfined.get(job.full_name, ())
-        measured_on = _measured_on(action, job)
-        return Outcome(job.full_name, status, size, seconds, peak, action.metrics, measured_on, trusts, unconfined)
+        return Outcome(
+            job.full_name, status, size, seconds, peak, action.metrics, _measured_on(action, job),
+            trusts=tuple(job.trusted.values()), unconfined=self._unconfined.get(job.full_name, ()),
+        )  # fmt: skip
 
     def _lock_sources(self, job: Job) -> None:
         """Write a job's unpinned sources to the lock file: a step has accepted their bytes."""

@@ -1,6 +1,6 @@
 """Find the source of a target: a file, a folder, a URL, or a file of a Hugging Face repository, compared with its pin.
 
-A source is pinned by the recipe, or by the recipe's lock file. A download is locked on arrival. A local file or folder
+A source is pinned by the recipe, or by the project's lock file. A download is locked on arrival. A local file or folder
 is locked once a step has read it, so that no pin is of damaged bytes that every step refuses. The same is true of a
 download whose server does not say its length, because it may be cut off.
 Downloads go to `cache/downloads/<sha256>/`, resume where they broke off, and are never made twice.

@@ -1,4 +1,8 @@
-"""Pins of sources: the sha256 of a source, in its recipe or in the lock file beside the recipe."""
+"""Pins of sources: the sha256 of a source, in its recipe or in the lock file of the project.
+
+The lock file names a source by its address: the path of a file or folder, a URL without secrets, or `hf:` with
+repository, revision and file. So recipes that share a source share its pin, and another address needs a new one.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +20,22 @@ from artifacts.errors import StoreError
 from artifacts.files.atomic import write_atomically
 from artifacts.files.locks import lock_file
 from artifacts.recipe.declarations import Sha256
+from artifacts.recipe.pipeline import PIPELINE_FILE
 from artifacts.recipe.recipe import NamedSource
 from artifacts.recipe.validate import validate
 from artifacts.recipe.yaml_locations import read_yaml
 
 log = logging.getLogger(__name__)
 
-LOCK_HEADER = "# Digests of sources that the recipe does not pin: written on first use, compared afterwards.\n"
+LOCK_FILE = Path("pipeline.lock.yaml")
+LOCK_HEADER = "# Digests of sources that no recipe pins: written on first use, compared afterwards. Commit this file.\n"
 
 
 def pinned_digest(source: NamedSource) -> tuple[str | None, Path]:
     """Return the digest that a source is pinned to, and the file that pins it."""
     if source.declared.sha256 is not None:
         return source.declared.sha256, source.location("sha256").file
-    lock = source.loaded.lock_file
-    return _read_lock(lock).get(source.name), lock
+    return _read_lock(LOCK_FILE).get(source.address), LOCK_FILE
 
 
 def lock_source(source: NamedSource, content: str) -> None:
@@ -38,19 +43,18 @@ def lock_source(source: NamedSource, content: str) -> None:
 
     Raises `StoreError` if another process locked it to other bytes.
     """
-    loaded, name = source.loaded, source.name
+    address = source.address
     if source.declared.sha256 is not None:
         return
-    fix = f"pin the source in the recipe: write 'sha256: {content}' under sources.{name}"
-    with _opened_for_lock(loaded.file) as guard:
-        lock_file(guard, loaded.file.parent, fcntl.LOCK_EX, fix)  # two sources may be locked at the same time
-        locked = _read_lock(loaded.lock_file)
-        if name not in locked:
-            body = yaml.safe_dump(
-                {"sources": {name: {"sha256": value} for name, value in sorted({**locked, name: content}.items())}}
-            )
-            write_atomically(loaded.lock_file, (LOCK_HEADER + body).encode())
-            log.info("%s: sources.%s is now locked to sha256 %s", loaded.lock_file, name, content)
+    fix = f"pin the source in the recipe: write 'sha256: {content}' under sources.{source.name}"
+    with _opened_for_lock(PIPELINE_FILE) as guard:
+        lock_file(guard, Path.cwd(), fcntl.LOCK_EX, fix)  # two sources may be locked at the same time
+        locked = _read_lock(LOCK_FILE)
+        if address not in locked:
+            pins = {key: {"sha256": value} for key, value in sorted({**locked, address: content}.items())}
+            body = yaml.safe_dump({"sources": pins}, allow_unicode=True, width=1000)
+            write_atomically(LOCK_FILE, (LOCK_HEADER + body).encode())
+            log.info("%s: %s is now locked to sha256 %s", LOCK_FILE, address, content)
     check_pin(source, content)
 
 
@@ -59,21 +63,21 @@ def check_pin(source: NamedSource, content: str) -> None:
     pin, pinned_by = pinned_digest(source)
     if content != pin:
         shown = source.path if source.declared.is_local else source.shown
-        change = "take its line out of" if pinned_by == source.loaded.lock_file else "change the pin in"
+        change = "take its lines out of" if pinned_by == LOCK_FILE else "change the pin in"
         raise StoreError(
             f"{source.label}: '{shown}' has sha256 {content}, {pinned_by} pins {pin}",
             f"put the pinned bytes back, or {change} {pinned_by} if the new ones are right",
         )
 
 
-def _opened_for_lock(recipe: Path) -> BinaryIO:
-    """Open the recipe, for writing if possible: NFS locks only files that are open for writing."""
+def _opened_for_lock(path: Path) -> BinaryIO:
+    """Open a file, for writing if possible: NFS locks only files that are open for writing."""
     try:
-        return recipe.open("r+b")
+        return path.open("r+b")
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        return recipe.open("rb")
+        return path.open("rb")
 
 
 class _Pin(BaseModel):
