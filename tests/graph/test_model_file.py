@@ -250,3 +250,18 @@ def test_errors_are_named_after_the_file_once() -> None:
         with pytest.raises(StepError) as raised, errors_of(Path("folder/model.onnx")):
             raise StepError(fact, "export it again")
         assert str(raised.value) == "model.onnx: is wrong\n  fix: export it again"
+
+
+def test_one_onnx_file_is_a_model_too_with_the_bytes_of_its_external_data(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.zeros((64, 64), np.float32), "w")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 64]) for name in ("x", "y")]
+    model = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:], [weight]))
+    onnx.save(model, tmp_path / "a.onnx", save_as_external_data=True, location="a.data", size_threshold=1)
+    (tmp_path / "notes.txt").write_text("notes")
+    assert find_model(tmp_path / "a.onnx") == find_model(tmp_path) == tmp_path / "a.onnx"
+    parts = [(tmp_path / name).stat().st_size for name in ("a.onnx", "a.data", "notes.txt")]
+    assert model_bytes(tmp_path / "a.onnx") == sum(parts[:2])
+    assert model_bytes(tmp_path) == sum(parts)
+    with pytest.raises(StepError, match=r"notes\.txt: must contain one \.onnx file, found none"):
+        find_model(tmp_path / "notes.txt")

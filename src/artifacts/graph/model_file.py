@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import GraphProto, ModelProto, NodeProto
 
 from artifacts.errors import StepError
-from artifacts.graph.external_data import check_references
+from artifacts.graph.external_data import check_references, reference_of
 from artifacts.graph.nodes import subgraphs
 from artifacts.graph.structure import check_structure
 from artifacts.graph.tensor_writer import PROTOBUF_LIMIT_BYTES, stored_tensors, write_model
@@ -48,21 +48,32 @@ def errors_of(path: Path) -> Iterator[None]:
 
 
 def find_model(folder: Path) -> Path:
-    """Return the only `.onnx` file of the folder.
+    """Return the only `.onnx` file of the folder. A path that is such a file is returned as it is.
 
     Raises StepError if there is none or more than one, or if it is a link out of the folder.
     """
+    if folder.suffix == ".onnx" and folder.is_file():
+        return folder
     models = sorted(path for path in folder.glob("*.onnx") if path.is_file())
     if len(models) != 1:
         names = ", ".join(f"'{path.name}'" for path in models) or "none"
-        raise StepError(f"{folder.name}: must contain one .onnx file, found {names}", "give the folder of one model")
+        raise StepError(
+            f"{folder.name}: must contain one .onnx file, found {names}",
+            "give the file or folder of one model",
+        )
     require_inside(models[0], "replace it by a copy of the file")
     return models[0]
 
 
-def model_bytes(folder: Path) -> int:
-    """Return the bytes of all files of a model's folder, with its subfolders."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def model_bytes(model: Path) -> int:
+    """Return the bytes of a model: all files of its folder and subfolders, or its `.onnx` file with its external data.
+
+    Raises StepError as `load_graph` does for a file.
+    """
+    if model.is_dir():
+        return sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+    locations = {reference_of(tensor).location for tensor in iter_tensors(load_graph(model)) if is_external(tensor)}
+    return model.stat().st_size + sum((model.parent / location).stat().st_size for location in locations)
 
 
 def load_graph(path: Path) -> ModelProto:

@@ -75,17 +75,22 @@ def _explain(model: type[BaseModel], document: YamlDocument, path: KeyPath, erro
         return RecipeError(f"{document.location((*full, '<key>'))}: {name}: unknown key '{key}'", fix)
     if error["type"] == "missing":
         return RecipeError(f"{document.location(full)}: {name}: this key is missing", "add it")
+    message = plain_message(error)
+    location = document.location((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
+    where = f"{location}: {name}" if name else f"{location}"
+    if error["type"] == "string_type":
+        return RecipeError(f"{where}: {message}", "put the value in quotes")
+    fix = error.get("ctx", {}).get("fix") or (f"correct '{full[-1]}'" if full else "correct it")
+    return RecipeError(f"{where}: {message}", fix)
+
+
+def plain_message(error: ErrorDetails) -> str:
+    """Return a mistake in plain words, with the value if it is short."""
     message = error["msg"].removeprefix("Value error, ")
     for phrase, plain in PLAIN_WORDS.items():
         message = message.replace(phrase, plain)
     shown = json.dumps(error["input"], ensure_ascii=False) if error["type"] != "value_error" else ""
-    got = f", got {shown}" if 0 < len(shown) < 80 else ""
-    location = document.location((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
-    where = f"{location}: {name}" if name else f"{location}"
-    if error["type"] == "string_type":
-        return RecipeError(f"{where}: {message}{got}", "put the value in quotes")
-    fix = error.get("ctx", {}).get("fix") or (f"correct '{full[-1]}'" if full else "correct it")
-    return RecipeError(f"{where}: {message}{got}", fix)
+    return f"{message}, got {shown}" if 0 < len(shown) < 80 else message
 
 
 def _keys_at(model: Any, location: Iterable[str | int]) -> list[str]:

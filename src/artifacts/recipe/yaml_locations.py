@@ -95,11 +95,15 @@ def read_yaml(path: Path) -> YamlDocument:
     Raises `RecipeError` for a file that is missing, too large, not regular or not YAML, and for a repeated key.
     """
     with _without_garbage_collection():
-        return _read(path)
+        return _parse(_read_text(path), path)
 
 
-def _read(path: Path) -> YamlDocument:
-    text = _read_text(path)
+def yaml_value(text: str, label: str) -> Any:
+    """Return the value of a YAML text that comes from no file. Raises `RecipeError`, with the label as location."""
+    return _parse(text, Path(label)).value
+
+
+def _parse(text: str, path: Path) -> YamlDocument:
     try:
         check_events(text, max_bytes=MOST_BYTES, max_depth=MOST_LEVELS)
         node = _Loader(text).get_single_node()

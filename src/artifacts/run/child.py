@@ -44,7 +44,7 @@ def main(folder: Path) -> int:
     spec = json.loads((folder / "spec.json").read_bytes())
     _die_with(spec["parent"])
     _be_killed_first()
-    confinement = confine(map(Path, spec["inputs"].values()), folder)
+    confinement = confine(map(Path, [*spec["inputs"].values(), *spec.get("readable", ())]), folder)
     for name in spec["trusted"]:
         trust(Path(spec["inputs"][name]))
     _send_progress(spec["progress"])

@@ -89,12 +89,14 @@ def run_step(
     limits: Limits,
     trusted: Collection[str] = (),
     stamps: Mapping[str, Stamps] = {},
+    readable: Collection[Path] = (),
 ) -> StepResult:
     """Run a step in `staging`. Its files are then in `staging/files`: hashed, read-only and on the disk.
 
     `trusted` names the inputs whose source says `trust: true`. `stamps` are those of the inputs, which the step's
-    process compares. The output of the step and its libraries goes to `log`. Raises the step's own `ArtifactsError`;
-    `StepError` if it was killed or reached a limit; `StepCrashError` for any other end.
+    process compares. The step may also read what is `readable`. The output of the step and its libraries goes to `log`.
+    Raises the step's own `ArtifactsError`; `StepError` if it was killed or reached a limit; `StepCrashError` for any
+    other end.
     """
     for folder in ("files", "work", "tmp"):
         (staging / folder).mkdir()
@@ -106,6 +108,7 @@ def run_step(
         "tools": tools,
         "trusted": list(trusted),
         "stamps": {name: digest_stamps(of_input) for name, of_input in stamps.items()},
+        "readable": [str(path.absolute()) for path in readable],
         "parent": os.getpid(),
         "progress": write_end,
     }

@@ -142,7 +142,7 @@ def _write_observed(source: Path, target: Path, most_rows: int, row_step: int) -
     from artifacts.graph.quantization.observers import add_observers
     from artifacts.graph.quantization.weight_matmuls import matrices_to_initializers, weight_matmuls
 
-    _, model = open_float_model(source.parent)
+    _, model = open_float_model(source)
     matrices_to_initializers(model)
     channels = {matmul.activation: matmul.sizes[0] for matmul in weight_matmuls(model)}
     if not channels:

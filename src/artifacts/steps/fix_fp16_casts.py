@@ -55,6 +55,6 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     with TensorReader(source) as reader:
         repairs = repair_casts(graph, reader)
     external = any(is_external(tensor) for tensor in tensors)
-    save_graph(graph, out / source.name, source_folder=model, external=external)
+    save_graph(graph, out / source.name, source_folder=source.parent, external=external)
     check_and_run(out / source.name)
     return asdict(repairs)

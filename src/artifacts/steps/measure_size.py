@@ -41,13 +41,14 @@ class Params(StepParams):
 
 
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
-    """Measure every file of the artifact `model`. Metrics: the totals. Raises StepError if it has no file."""
-    paths = sorted(path for path in model.rglob("*") if path.is_file())
+    """Measure every file of the artifact `model`, or one file. Metrics: the totals. Raises StepError for no file."""
+    folder = model if model.is_dir() else model.parent
+    paths = sorted(path for path in folder.rglob("*") if path.is_file()) if model.is_dir() else [model]
     if not paths:
         raise StepError(f"{model.name}: no file to measure", "build the artifact again")
     sizes: dict[str, dict[str, int]] = {}
     for path in paths:
-        sizes[path.relative_to(model).as_posix()] = _measure(path, params)
+        sizes[path.relative_to(folder).as_posix()] = _measure(path, params)
     totals = {key: sum(size[key] for size in sizes.values()) for key in next(iter(sizes.values()))}
     largest = max(sizes, key=lambda name: sizes[name]["bytes"])
     metrics = {

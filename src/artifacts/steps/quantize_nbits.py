@@ -66,7 +66,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     matrices_to_initializers(graph)
     before = op_counts(graph)
     form = BlockFormat(params.bits, params.block_size, params.symmetric)
-    changes = rewrite_to_nbits(graph, model, form, params.accuracy_level, params.nodes_to_exclude)
+    changes = rewrite_to_nbits(graph, source.parent, form, params.accuracy_level, params.nodes_to_exclude)
     if not changes.nodes:
         raise StepError(
             f"{source.name}: 0 MatMuls quantised: each is excluded or has no constant float32 matrix",

@@ -40,7 +40,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
 
     path = find_model(model)
     graph = load_graph(path)
-    tensors = stored_tensors(graph, model)
+    tensors = stored_tensors(graph, path.parent)
     for located, content in tensors:
         if content.nbytes > LARGEST_BUFFER_BYTES:
             raise StepError(
