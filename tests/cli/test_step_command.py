@@ -10,7 +10,7 @@ import pytest
 
 from artifacts.cli.options import UserError
 from artifacts.cli.step_command import Step, _params
-from artifacts.plan.plan import STEPS, known_steps
+from artifacts.plan.step_files import STEPS, known_steps
 from artifacts.steps import convert_fp16, measure_size, measure_wer, quantize_nbits
 from small_model import write_model
 

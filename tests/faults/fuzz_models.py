@@ -188,6 +188,8 @@ def _step(staging: Path, use: Use, inputs: dict[str, Path]) -> None:
         "tools": {},
         "trusted": [],
         "stamps": {},
+        "own_steps": "",
+        "readable": [],
         "parent": os.getppid(),
         "progress": os.open(os.devnull, os.O_WRONLY),
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from artifacts.plan.plan import STEPS, known_steps
+from artifacts.plan.step_files import STEPS, known_steps
 from small_project import RECIPE, TOOLS
 
 ROOT = Path(__file__).parent.parent.parent

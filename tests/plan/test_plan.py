@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RecipeError
-from artifacts.plan.plan import DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES, Job, Plan, known_steps, load_plan
+from artifacts.plan.plan import DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES, Job, Plan, load_plan
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.dry_run import dry_run
 from artifacts.run.lookup import Lookup
@@ -162,15 +162,10 @@ def test_a_step_that_cannot_be_loaded_is_reported_with_its_location(monkeypatch:
     def fail(name: str) -> None:
         raise SyntaxError("invalid syntax (shard_weights.py, line 3)")
 
-    monkeypatch.setattr("artifacts.plan.plan.importlib.import_module", fail)
+    monkeypatch.setattr("artifacts.plan.plan.load_step", fail)
     with pytest.raises(RecipeError, match=r"small.yaml:\d+:\d+: .*: SyntaxError: invalid syntax") as caught:
         plan_of()
     assert caught.value.fix == "correct artifacts/steps/shard_weights.py"
-
-
-def test_the_steps_are_the_files_in_their_folder() -> None:
-    assert "shard_weights" in known_steps()
-    assert "__init__" not in known_steps()
 
 
 def test_a_tool_without_a_pin_is_reported() -> None:

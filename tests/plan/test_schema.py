@@ -10,8 +10,8 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from artifacts.plan.plan import known_steps
 from artifacts.plan.schema import field_docs, recipe_schema
+from artifacts.plan.step_files import known_steps
 from artifacts.recipe.declarations import Recipe, Resources, Source, Target
 from artifacts.recipe.families import FOLDER
 from artifacts.steps import convert_fp16, export_encoder, measure_wer

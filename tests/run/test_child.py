@@ -34,6 +34,8 @@ def ask(
         "tools": {},
         "trusted": [],
         "stamps": {},
+        "own_steps": "",
+        "readable": [],
         "parent": parent or os.getpid(),
         "progress": write_end,
     }
@@ -111,7 +113,7 @@ def ask_while_reading(folder: Path, package: Path) -> tuple[int, list[str]]:
     """Do as `ask`, for a step with more progress than a pipe can contain."""
     read_end, write_end = os.pipe()
     spec = {"step": "misbehave", "params": {"how": "talk much"}, "inputs": {}, "tools": {}, "trusted": [], "stamps": {},
-            "parent": os.getpid(), "progress": write_end}  # fmt: skip
+            "own_steps": "", "readable": [], "parent": os.getpid(), "progress": write_end}  # fmt: skip
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "artifacts.run.child", str(folder)]
     with subprocess.Popen(command, cwd=folder, env={"PYTHONPATH": str(package)}, pass_fds=(write_end,)) as process:

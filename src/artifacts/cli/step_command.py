@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import json
 import sys
@@ -19,7 +18,7 @@ from artifacts.cli.options import Options, UserError, user_errors
 from artifacts.cli.progress import Progress, discard_stdout
 from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, printable
-from artifacts.plan.plan import STEPS, known_steps
+from artifacts.plan.step_files import known_steps, load_step
 from artifacts.recipe.validate import did_you_mean, plain_message
 from artifacts.recipe.yaml_locations import yaml_value
 from artifacts.run.run_step import StepCrashError, StepResult
@@ -54,7 +53,7 @@ class Step(Options):
         name, *options = words
         if name not in known_steps():
             raise RecipeError(f"no step is called '{name}'", did_you_mean(name, known_steps(), "see them: doit step"))
-        module = importlib.import_module(f"{STEPS}.{name}")
+        module = load_step(name)
         parser = _parser(name, module)
         if {"-h", "--help"} & set(options):
             print(parser.format_help(), end="")
@@ -154,7 +153,7 @@ def _listener(progress: Progress, name: str) -> Any:
 def _print_steps() -> None:
     print("doit step NAME --help shows the inputs and params of a step. The steps:")
     for name in known_steps():
-        doc = importlib.import_module(f"{STEPS}.{name}").__doc__ or ""
+        doc = load_step(name).__doc__ or ""
         print(f"  {name:<32}{next(iter(doc.strip().splitlines()), '')}")
 
 

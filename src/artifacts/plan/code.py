@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import RecipeError
+from artifacts.plan.step_files import own_file
 from artifacts.store.digest_memory import DigestMemory
 
 PACKAGE = Path(__file__).parents[1]
@@ -50,7 +51,7 @@ def read_code(module: str, memory: DigestMemory) -> Code:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = _module_file(name, PACKAGE)
+        path = _module_file(name, PACKAGE) or own_file(name)
         if path is None or name in reached or name in WITHOUT_BYTES:
             continue
         described = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
@@ -62,7 +63,7 @@ def read_code(module: str, memory: DigestMemory) -> Code:
 def forget_code(module: str, memory: DigestMemory) -> None:
     """Drop the remembered digests of the files that `module` reaches, so that they are read again."""
     for name in read_code(module, memory).files:
-        path = _module_file(name, PACKAGE)
+        path = _module_file(name, PACKAGE) or own_file(name)
         if path is not None:
             memory.forget(path)
 

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from artifacts.plan.plan import STEPS, Job
+from artifacts.plan.plan import Job
+from artifacts.plan.step_files import STEPS, module_path
 from artifacts.recipe.pipeline import CONSTRAINTS_FILE
 from artifacts.store.records import Identity
 
@@ -63,7 +64,7 @@ def _code_reason(job: Job, module: str, group: list[Change]) -> str:
     for change in group:
         verb = "is new" if change.old is None else "was removed" if change.new is None else "changed"
         texts.append(f"{change.key.partition(':')[2]} {verb}")
-    return f"{owner}: {module.replace('.', '/')}.py: {', '.join(texts)}"
+    return f"{owner}: {module_path(module)}: {', '.join(texts)}"
 
 
 def _written(job: Job) -> set[tuple[str, ...]]:

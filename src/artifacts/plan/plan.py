@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import graphlib
-import importlib
 import inspect
 import json
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
+from artifacts.plan.step_files import STEPS, known_steps, load_step, module_path
 from artifacts.recipe.declarations import Target
 from artifacts.recipe.pipeline import CONSTRAINTS_FILE, PIPELINE_FILE, Pipeline, load_pipeline
 from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
@@ -23,7 +23,6 @@ from artifacts.recipe.yaml_locations import Location
 from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.records import Identity
 
-STEPS = "artifacts.steps"
 # Limits if neither the target nor its recipe has any. The longest step at 0.6 billion parameters takes an hour or two.
 DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES = 720.0, 60.0
 
@@ -165,13 +164,6 @@ def _referred_to(pipeline: Pipeline, words: list[str]) -> list[str]:
     return [name for name in pipeline.recipes if name in names]
 
 
-@cache
-def known_steps() -> tuple[str, ...]:
-    """Return the names of all steps: the files in `artifacts/steps/`."""
-    folder = Path(__file__).parents[1] / "steps"
-    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
-
-
 def _check_names(pipeline: Pipeline, loaded: LoadedRecipe) -> None:
     """Raise `RecipeError` for a target of the default recipe that has the name of a recipe."""
     for section in ("sources", "targets", "layouts"):
@@ -187,11 +179,11 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
         fix = did_you_mean(target.step, known_steps(), f"the steps are: {', '.join(known_steps())}")
         raise RecipeError(f"{location((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
     try:
-        module = importlib.import_module(f"{STEPS}.{target.step}")
+        module = load_step(target.step)
         _check_step(module)
     except (Exception, SystemExit) as error:
         fact = f"step '{target.step}' cannot be loaded: {type(error).__name__}: {error}"
-        fix = f"correct {STEPS.replace('.', '/')}/{target.step}.py"
+        fix = f"correct {module_path(f'{STEPS}.{target.step}')}"
         raise RecipeError(f"{location((section, name, 'step'))}: {label}.step: {fact}", fix) from error
     params = _params(module.Params, loaded, section, name)
     tools = {}

@@ -7,7 +7,6 @@ takes any params.
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import itertools
 import textwrap
@@ -17,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from artifacts.plan.plan import STEPS, known_steps
+from artifacts.plan.step_files import known_steps, load_step
 from artifacts.recipe.declarations import NAME, Recipe, Target
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -51,7 +50,7 @@ def recipe_schema() -> dict[str, Any]:
 
 def _of_step(step: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """Return the rule for targets of one step, and add what its params refer to to the definitions."""
-    module = importlib.import_module(f"{STEPS}.{step}")
+    module = load_step(step)
     params = module.Params.model_json_schema(ref_template=f"#/definitions/{step}.{{model}}")
     _describe(params, module.Params)
     for model in _nested(module.Params):

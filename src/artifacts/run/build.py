@@ -12,7 +12,8 @@ from typing import IO
 from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
 from artifacts.files.atomic import naming, remove
 from artifacts.plan.code import Code, read_code
-from artifacts.plan.plan import STEPS, Job, Plan
+from artifacts.plan.plan import Job, Plan
+from artifacts.plan.step_files import STEPS
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.inputs import DamagedError, check_code, check_inputs, hash_inputs
 from artifacts.run.lookup import Lookup, ResolvedTarget

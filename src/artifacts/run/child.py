@@ -44,7 +44,7 @@ def main(folder: Path) -> int:
     spec = json.loads((folder / "spec.json").read_bytes())
     _die_with(spec["parent"])
     _be_killed_first()
-    confinement = confine(map(Path, [*spec["inputs"].values(), *spec.get("readable", ())]), folder)
+    confinement = confine(map(Path, [*spec["inputs"].values(), *spec["readable"]]), folder)
     for name in spec["trusted"]:
         trust(Path(spec["inputs"][name]))
     _send_progress(spec["progress"])
@@ -147,6 +147,8 @@ class _OwnModules(importlib.abc.MetaPathFinder):
 def _run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
     _check_tools(spec["tools"])
     sys.meta_path.insert(0, _OwnModules())
+    if spec["own_steps"]:
+        importlib.import_module("artifacts.steps").__path__.append(spec["own_steps"])
     step = importlib.import_module(f"artifacts.steps.{spec['step']}")
     params = step.Params.model_validate_json(json.dumps(spec["params"]))
     metrics: dict[str, Any] = step.run(out, params, **{name: Path(path) for name, path in spec["inputs"].items()}) or {}

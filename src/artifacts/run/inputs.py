@@ -13,7 +13,8 @@ from __future__ import annotations
 from artifacts.errors import StoreError
 from artifacts.files.stamps import Stamps, stamps_of
 from artifacts.plan.code import Code, forget_code, read_code
-from artifacts.plan.plan import STEPS, Job
+from artifacts.plan.plan import Job
+from artifacts.plan.step_files import STEPS
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.lookup import Lookup
 from artifacts.sources.find import source_content

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StepError, StoreError
 from artifacts.files.stamps import Stamps, digest_stamps
+from artifacts.plan.step_files import own_steps
 from artifacts.run.memory import kernel_kills
 from artifacts.run.seal import UnsealableError, seal
 
@@ -101,6 +102,7 @@ def run_step(
     for folder in ("files", "work", "tmp"):
         (staging / folder).mkdir()
     read_end, write_end = os.pipe()
+    own = own_steps()
     spec = {
         "step": step,
         "params": params,
@@ -108,7 +110,8 @@ def run_step(
         "tools": tools,
         "trusted": list(trusted),
         "stamps": {name: digest_stamps(of_input) for name, of_input in stamps.items()},
-        "readable": [str(path.absolute()) for path in readable],
+        "own_steps": str(own) if own else "",
+        "readable": [str(path.absolute()) for path in (*readable, *([own] if own else []))],
         "parent": os.getpid(),
         "progress": write_end,
     }
