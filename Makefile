@@ -27,13 +27,13 @@ lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks embedded dodo.py
 	$(BIN)/mypy
 
-# Every version is fixed in constraints.txt. torch is named beside what depends on it, so that no other one is taken.
-.venv/ready: pyproject.toml constraints.txt
+# Every version is fixed in src/artifacts/constraints.txt. torch is named beside what depends on it, so that no other one is taken.
+.venv/ready: pyproject.toml src/artifacts/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	    { echo "error: $(PYTHON) is not Python 3.11"; echo "  fix: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up .venv (some 2.5 GB, a few minutes the first time)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint src/artifacts/constraints.txt \
 	    torch==2.13.0 --editable '.[onnx,nemo,ncnn,consumers,dev]'
 	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true  # pip compiles on one core; some files are templates
 	@touch $@

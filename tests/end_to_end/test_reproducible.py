@@ -30,7 +30,7 @@ def test_every_artifact_has_the_same_bytes_in_another_folder_with_other_seeds_an
     elsewhere = tmp_path / "quite another folder"
     for folder in ("recipes", "embedded", "experiments"):
         shutil.copytree(ROOT / folder, elsewhere / folder, ignore=shutil.ignore_patterns("making"))
-    for name in ("dodo.py", "pyproject.toml", "pipeline.yaml", "constraints.txt"):
+    for name in ("dodo.py", "pyproject.toml", "pipeline.yaml", "pipeline.lock.yaml"):
         shutil.copyfile(ROOT / name, elsewhere / name)
     environment = os.environ | {"PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "2", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
     here = _manifests(whole_recipe)

@@ -20,7 +20,7 @@ from small_project import RECIPE, TOOLS
 ROOT = Path(__file__).parent.parent.parent
 
 SMALL_PIPELINE = "default: small\nrecipes: [recipes/*.yaml]\ncache: cache\ndist: dist\n"
-PINS = (ROOT / "constraints.txt").read_text()
+PINS = (ROOT / "src" / "artifacts" / "constraints.txt").read_text()
 LOCK = f"sources:\n  recipes/notes.txt: {{sha256: {'0' * 64}}}\n"
 
 SCALARS = (
@@ -135,7 +135,7 @@ def _small(recipe: str) -> dict[str, bytes]:
 def _real() -> dict[str, bytes]:
     folders = ("recipes", "embedded", "experiments")
     names = [path.relative_to(ROOT) for folder in folders for path in sorted(ROOT.glob(f"{folder}/*.yaml"))]
-    return {str(name): (ROOT / name).read_bytes() for name in (Path("pipeline.yaml"), Path("constraints.txt"), *names)}
+    return {str(name): (ROOT / name).read_bytes() for name in (Path("pipeline.yaml"), *names)}
 
 
 def _recipe_of(step: str) -> str:

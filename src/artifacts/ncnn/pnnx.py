@@ -79,7 +79,7 @@ def _program() -> Path:
     """Return the executable in the package, without importing the package, which would load torch."""
     found = importlib.util.find_spec("pnnx")
     if found is None or not found.submodule_search_locations:
-        raise StepError("'pnnx' is not installed", "pip install 'artifacts[ncnn]' with constraints.txt")
+        raise StepError("'pnnx' is not installed", "pip install 'speech-artifacts[ncnn]' with its constraints.txt")
     return Path(found.submodule_search_locations[0]) / "pnnx"
 
 

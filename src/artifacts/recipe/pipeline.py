@@ -18,6 +18,7 @@ from artifacts.recipe.yaml_locations import YamlDocument, read_yaml
 
 PIPELINE_FILE = Path("pipeline.yaml")
 CONSTRAINTS_FILE = Path("constraints.txt")
+PACKAGED_CONSTRAINTS = Path(__file__).parents[1] / CONSTRAINTS_FILE
 LOCK_SUFFIX = ".lock.yaml"
 
 # Folders of the store: a recipe with such a name would have its targets among them.
@@ -64,7 +65,7 @@ class _DeclaredPipeline(Declared):
 
 
 def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
-    """Read `pipeline.yaml`, and `constraints.txt` beside it, and find the recipes. Raises `RecipeError`."""
+    """Read `pipeline.yaml` and the constraints, and find the recipes. Raises `RecipeError`."""
     document = read_yaml(path)
     declared = validate(_DeclaredPipeline, document)
     recipes = _find_recipes(document, declared.recipes, path.parent)
@@ -101,11 +102,9 @@ def _find_recipes(document: YamlDocument, patterns: tuple[str, ...], folder: Pat
 
 
 def _read_constraints(path: Path) -> dict[str, str]:
-    """Return the versions that a pip constraints file fixes, by canonical name; none if there is no file."""
+    """Return the versions that a pip constraints file fixes, by canonical name: the package's own if there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
+        text = (path if path.exists() else PACKAGED_CONSTRAINTS).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}", "write lines of the form 'onnx==1.23.2'") from None
     pins = (_PIN.match(line) for line in text.splitlines())

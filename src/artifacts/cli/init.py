@@ -1,0 +1,135 @@
+"""`speech-artifacts init`: a new project in an empty folder, so that `doit` works there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from artifacts.errors import ArtifactsError, RecipeError, disk_error
+from artifacts.files.atomic import write_atomically
+from artifacts.plan.schema import recipe_schema
+
+COMMANDS = """\
+loader = "artifacts"
+
+[tool.doit.plugins.loader]
+artifacts = "artifacts.cli.loader:Loader"
+
+[tool.doit.plugins.command]
+run = "artifacts.cli.doit_commands:Run"
+list = "artifacts.cli.doit_commands:List"
+help = "artifacts.cli.doit_commands:Help"
+ignore = "artifacts.cli.disabled_commands:Ignore"
+forget = "artifacts.cli.disabled_commands:Forget"
+reset-dep = "artifacts.cli.disabled_commands:ResetDep"
+dumpdb = "artifacts.cli.disabled_commands:DumpDb"
+clean = "artifacts.cli.disabled_commands:Clean"
+strace = "artifacts.cli.disabled_commands:Strace"
+info = "artifacts.cli.disabled_commands:Info"
+why = "artifacts.cli.commands:Why"
+plan = "artifacts.cli.commands:DryRun"
+verify = "artifacts.cli.commands:Verify"
+gc = "artifacts.cli.commands:Gc"
+schema = "artifacts.cli.commands:Schema"
+step = "artifacts.cli.step_command:Step"
+"""
+
+DODO = '''\
+"""The targets of the recipes that a command asks for, for doit.
+
+What they are is said in pipeline.yaml and recipes/; the work is in the package artifacts.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from artifacts.cli.tasks import Session
+
+SESSION = Session()
+DOIT_CONFIG = SESSION.doit_config
+
+
+def task_targets() -> Iterator[dict[str, Any]]:
+    """Every source, target and layout."""
+    yield from SESSION.tasks()
+'''
+
+RECIPE = """\
+# yaml-language-server: $schema=../recipe.schema.json
+# A checkpoint of the Parakeet-TDT family. See its targets with `doit list`, and build one with `doit shard_fp32`.
+extends: artifacts/parakeet-tdt
+sources:
+  checkpoint: {file: ../mine.nemo, hint: "copy your .nemo checkpoint there, or name another file in recipes/mine.yaml"}
+  # Speech to measure on, and other speech to calibrate with: utterances.jsonl and its clips.
+  # Without it, the targets that need it are skipped.
+  evaluation: {folder: ../evaluation, optional: true}
+  calibration: {folder: ../calibration, optional: true}
+targets:
+  model_meta: {params: {model_name: mine}}
+"""
+
+README = """\
+# Artifacts of a speech model
+
+`recipes/mine.yaml` names the checkpoint and the targets. With the checkpoint in place:
+
+- `doit list` lists the targets, `doit` builds all of them, `doit shard_fp32` builds one and what it needs;
+- `doit plan` shows what a run would do, `doit why` what causes it;
+- `doit step NAME --help` runs one step on any file, without a recipe;
+- results are in `cache/mine/`, layouts for consumers in `dist/mine/`.
+
+Commit everything but `cache/` and `dist/`, and with it `pipeline.lock.yaml`, which pins the sources.
+"""
+
+FILES = {
+    "dodo.py": DODO,
+    "pyproject.toml": f"[tool.doit]\n{COMMANDS}",
+    "pipeline.yaml": "# Recipes are in recipes/. `doit` alone means this one.\ndefault: mine\n",
+    "recipes/mine.yaml": RECIPE,
+    ".gitignore": "/cache/\n/dist/\n__pycache__/\n",
+    "README.md": README,
+}
+
+
+def init(folder: Path) -> list[Path]:
+    """Write a new project, and return its files. Raises RecipeError, and writes nothing, if one is there already."""
+    schema = json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
+    files = {folder / name: text for name, text in (FILES | {"recipe.schema.json": schema}).items()}
+    for path in files:
+        if path.exists() or path.is_symlink():
+            raise RecipeError(f"'{path}' is there already", "name an empty folder: speech-artifacts init FOLDER")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
+    return list(files)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"ERROR: {message}\n  fix: see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the console script. Return the exit code: 1 for a mistake of the user."""
+    parser = _Parser(prog="speech-artifacts", description="Build all files that users of a speech model download.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    new = commands.add_parser("init", help="write a new project", description="Write a new project, for `doit`.")
+    new.add_argument("folder", nargs="?", default=".", help="an empty or new folder; by default, this one")
+    folder = Path(parser.parse_args(words).folder)
+    try:
+        files = init(folder)
+    except (ArtifactsError, OSError) as error:
+        cause = error if isinstance(error, ArtifactsError) else disk_error(error, folder)
+        if cause is None:
+            cause = RecipeError(f"'{folder}': {error}", "name another folder: speech-artifacts init FOLDER")
+        print(f"ERROR: {cause}", file=sys.stderr)
+        return 1
+    for path in files:
+        print(f"wrote {path}")
+    place = "" if folder == Path() else f"cd {folder}; "
+    print(f"next: copy a checkpoint to {folder / 'mine.nemo'}, then: {place}doit list")
+    return 0
