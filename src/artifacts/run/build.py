@@ -61,8 +61,7 @@ class Build:
                 self._lock_sources(job)
         except (OSError, ArtifactsError):
             return False  # `ensure` raises the same error
-        key = self.lookup.link_of(full_name).key
-        action = self.store.action(key) if key else None
+        action = self.lookup.actions.get(full_name)
         metrics = action.metrics if action else {}
         measured_on = _measured_on(action, job) if action and isinstance(job, Job) else ""
         size, trusts = manifest.total_bytes, job.trusted.values() if isinstance(job, Job) else ()

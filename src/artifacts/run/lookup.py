@@ -38,7 +38,7 @@ class StoredArtifact:
 
 
 class Lookup:
-    """State of a plan's targets. `resolved` contains those that are current or were built, by full name."""
+    """State of a plan's targets. `resolved` and `actions` have those that are current or were built, by full name."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -47,6 +47,7 @@ class Lookup:
         self.downloads = self.cache / "downloads"
         self.store = Store(self.cache)
         self.resolved: dict[str, ResolvedTarget] = {}
+        self.actions: dict[str, Action] = {}
 
     def link_of(self, full_name: str) -> TargetLink:
         """Return the stable path of a target."""
@@ -70,6 +71,7 @@ class Lookup:
     def resolve_to(self, full_name: str, action: Action) -> None:
         """Note that a target has the artifact of an action."""
         self.resolved[full_name] = ResolvedTarget(self.store.files(action.content), action.content)
+        self.actions[full_name] = action
 
     def unresolved_inputs(self, job: Job) -> list[str]:
         """Return the full names of the inputs whose content is not known yet."""
