@@ -6,7 +6,7 @@ leaves fp32 as it is to the bit (`tests/steps/test_inject_outliers.py`), so that
 
 A bound is a one-sided test at the level of `word_losses`, with the scatter of the rows' differences to fp32; the tables
 print the loss from which a slice is red. All of the speech together has a bound of its own. `doit -n 2 tiny-long`
-transcribes seven times the words of a long slice in a quarter of an hour: README.md has its table.
+transcribes seven times the words of a long slice in a quarter of an hour: docs/results.md has its table.
 """
 
 from __future__ import annotations
