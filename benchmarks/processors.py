@@ -50,16 +50,16 @@ MEASURING = (
 
 RECIPES = ("tiny", "tiny-outliers", "tiny-long", "tiny-streaming", "tiny-ncnn", "lstm-transducer")
 
-DECODERS = ("decoder_joint_fp32", "decoder_joint_int8", "decoder_joint_nbits")
+DECODERS = ("decoder_joint_fp32", "decoder_joint_int8_dynamic", "decoder_joint_int8")
 # The targets that transcribe in each form.
 FORMS = {
-    "int8": ("tiny/encoder_int8", "tiny/decoder_joint_int8"),
-    "int8_smoothquant": ("tiny/encoder_int8_smoothquant", "tiny/decoder_joint_int8"),
-    "int8_dynamic": ("tiny/encoder_int8_dynamic", "tiny/decoder_joint_int8"),
+    "int8": ("tiny/encoder_int8", "tiny/decoder_joint_int8_dynamic"),
+    "int8_smoothquant": ("tiny/encoder_int8_smoothquant", "tiny/decoder_joint_int8_dynamic"),
+    "int8_dynamic": ("tiny/encoder_int8_dynamic", "tiny/decoder_joint_int8_dynamic"),
     "int8_weights": ("tiny/encoder_int8_weights", "tiny/decoder_joint_fp32"),
-    "int4": ("tiny/encoder_int4", "tiny/decoder_joint_nbits"),
-    "int8 with an outlier channel": ("tiny-outliers/encoder_int8", "tiny/decoder_joint_int8"),
-    "int8_smoothquant with one": ("tiny-outliers/encoder_int8_smoothquant", "tiny/decoder_joint_int8"),
+    "int4": ("tiny/encoder_int4", "tiny/decoder_joint_int8"),
+    "int8 with an outlier channel": ("tiny-outliers/encoder_int8", "tiny/decoder_joint_int8_dynamic"),
+    "int8_smoothquant with one": ("tiny-outliers/encoder_int8_smoothquant", "tiny/decoder_joint_int8_dynamic"),
 }
 
 

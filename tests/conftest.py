@@ -40,7 +40,7 @@ TARGETS = (
     "decoder_joint_fp16",
     "decoder_joint_fp16_fixed",
     "encoder_int8",
-    "decoder_joint_int8",
+    "decoder_joint_int8_dynamic",
     "shard_fp32",
 )
 

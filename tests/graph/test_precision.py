@@ -15,7 +15,7 @@ from artifacts.graph.precision import weight_precision
     [("encoder_fp32", "fp32"), ("decoder_joint_fp32", "fp32"), ("preprocessor", "fp32"), ("encoder_rounded", "fp32"),
      ("encoder_fp16_fixed", "fp16"), ("decoder_joint_fp16_fixed", "fp16"), ("encoder_int8", "int8"),
      ("encoder_int8_dynamic", "int8"), ("encoder_int8_weights", "int8"), ("encoder_int4", "int8"),
-     ("decoder_joint_int8", "int8"), ("shard_fp16", "fp16")],
+     ("decoder_joint_int8_dynamic", "int8"), ("shard_fp16", "fp16")],
 )  # fmt: skip
 def test_every_artifact_is_what_it_is_called(whole_recipe: Path, target: str, precision: str) -> None:
     assert weight_precision(load_graph(find_model(whole_recipe / target))) == precision

@@ -14,7 +14,7 @@ from quantised_models import digests
 CHILD = ROOT / "benchmarks" / "processor_child.py"
 TARGETS = (
     "decoder_joint_fp32", "tokens", "model_meta", "encoder_fp16", "encoder_fp16_fixed", "decoder_joint_fp16",
-    "decoder_joint_fp16_fixed", "encoder_int8", "encoder_int4", "decoder_joint_int8", "decoder_joint_nbits",
+    "decoder_joint_fp16_fixed", "encoder_int8", "encoder_int4", "decoder_joint_int8_dynamic", "decoder_joint_int8",
     "encoder_int8_dynamic", "encoder_smooth", "encoder_int8_smoothquant", "encoder_int8_weights", "encoder_rounded",
     "shard_fp32", "shard_fp16", "size_int8", "size_rounded", "onnx-asr",
 )  # fmt: skip

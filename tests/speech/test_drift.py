@@ -112,13 +112,13 @@ def test_the_path_is_the_references_and_the_drift_is_the_models(
     preprocessor: Path,
     encoder_fp32: Path,
     decoder_joint_fp32: Path,
-    decoder_joint_int8: Path,
+    decoder_joint_int8_dynamic: Path,
     model_meta: Path,
 ) -> None:
     frames = _frames(evaluation, preprocessor, encoder_fp32)
     decoding = read_decoding(model_meta / "model_meta.json")
     fp32 = decoder_joint_fp32 / "decoder_joint-model.onnx"
-    int8 = decoder_joint_int8 / "decoder_joint-model.onnx"
+    int8 = decoder_joint_int8_dynamic / "decoder_joint-model.onnx"
     alone = decode(FusedTransducer(fp32, 1, decoding.blank_id), frames, decoding)
     assert len(alone) > 10
     drift = {}

@@ -48,13 +48,13 @@ def all_three(
     encoder_fp16_fixed: Path,
     decoder_joint_fp16_fixed: Path,
     encoder_int8: Path,
-    decoder_joint_int8: Path,
+    decoder_joint_int8_dynamic: Path,
 ) -> dict[str, Path]:
     return fp32 | {
         "encoder_fp16": encoder_fp16_fixed,
         "decoder_joint_fp16": decoder_joint_fp16_fixed,
         "encoder_int8": encoder_int8,
-        "decoder_joint_int8": decoder_joint_int8,
+        "decoder_joint_int8": decoder_joint_int8_dynamic,
     }
 
 

@@ -138,7 +138,7 @@ def test_a_model_that_gives_no_numbers_has_no_good_figure(
 def test_a_decoder_joint_is_compared_along_the_path_of_the_reference(
     encoder_fp32: Path,
     decoder_joint_fp32: Path,
-    decoder_joint_int8: Path,
+    decoder_joint_int8_dynamic: Path,
     model_meta: Path,
     speech: dict[str, Path],
     tmp_path: Path,
@@ -148,7 +148,7 @@ def test_a_decoder_joint_is_compared_along_the_path_of_the_reference(
     assert same["steps"] > 50
     assert same["max_abs_outputs"] == same["max_abs_output_states_1"] == same["max_abs_output_states_2"] == 0
     assert same["steps_with_other_choice"] == 0
-    record, int8 = measure(tmp_path / "int8", model=decoder_joint_int8, reference=decoder_joint_fp32, **path)
+    record, int8 = measure(tmp_path / "int8", model=decoder_joint_int8_dynamic, reference=decoder_joint_fp32, **path)
     assert int8["steps"] == same["steps"]
     assert int8["max_abs_outputs"] > 0
     assert int8["cosine_min_outputs"] > 0.99
