@@ -23,7 +23,7 @@ FOLDERS = (
     "embedded/lstm-transducer",
 )
 PAGES = [path for folder in (".", *FOLDERS) for path in sorted((ROOT / folder).glob("*.md"))]
-COMMANDS = {"run", "list", "plan", "why", "verify", "gc", "step", "schema", "help"}
+COMMANDS = {"run", "list", "plan", "why", "verify", "gc", "outdated", "step", "schema", "help"}
 DISABLED = {"ignore", "forget", "reset-dep", "dumpdb", "clean", "strace", "info"}
 # The target that ARCHITECTURE.md adds, and the recipe that README.md writes.
 EXAMPLES = {"encoder_lengths", "mine"}

@@ -58,7 +58,8 @@ def test_a_source_is_fetched_once_locked_and_held_to_it(project: Project, server
     assert "found small:notes  512 kB" in out
     lock = project.root / "pipeline.lock.yaml"
     address = "hf:owner/name@main/sub/notes.bin" if kind == "hf" else f"{server.address}/models/notes.bin"
-    assert lock.read_text().endswith(f"sources:\n  {address}:\n    sha256: {SHA256}\n")
+    commit = f"    commit: {COMMIT}\n" if kind == "hf" else ""
+    assert lock.read_text().endswith(f"sources:\n  {address}:\n{commit}    sha256: {SHA256}\n")
     assert (project.cache / "downloads" / SHA256 / "notes.bin").read_bytes() == DATA
     offer(server, b"other bytes")
     assert "1 target, unchanged" in fetch(project, server)[1]

@@ -1,4 +1,4 @@
-"""Commands that doit does not have: why, plan, verify, gc, schema. pyproject.toml names them."""
+"""Commands that doit does not have: why, plan, verify, gc, outdated, schema. pyproject.toml names them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, StoreError, printable
 from artifacts.files.atomic import write_atomically
 from artifacts.plan.plan import Plan, load_plan
+from artifacts.recipe.recipe import NamedSource
 from artifacts.run.dry_run import dry_run
 from artifacts.run.lookup import Lookup
+from artifacts.sources.pins import locked_commit, pinned_digest
 from artifacts.store.journal import Journal, Status
 
 SCHEMA_FILE = Path("recipe.schema.json")
@@ -175,6 +177,36 @@ class Gc(PlanCommand):
         removed = collect_garbage(plan)
         what = f"{removed.folders} artifacts and downloads, {removed.actions} records"
         print(f"removed {what}, {size_text(removed.bytes)}")
+        return 0
+
+
+class Outdated(PlanCommand):
+    """`doit outdated`."""
+
+    name = "outdated"
+    doc_purpose = "say which sources of the hub have moved on since they were pinned; fetch nothing"
+
+    def plan(self, words: list[str]) -> Plan:
+        """As named; of all recipes if none is."""
+        return load_plan(words=words or None)
+
+    def work(self, plan: Plan, words: list[str]) -> int:
+        """Ask the hub for what each revision names now."""
+        from artifacts.sources.hub import version_now
+
+        asked = 0
+        for name in plan.selected(words or list(plan.pipeline.recipes)):
+            source = plan.jobs[name]
+            if not isinstance(source, NamedSource) or source.declared.hf is None:
+                continue
+            asked += 1
+            pin, then = pinned_digest(source)[0], locked_commit(source)
+            now, sha256 = version_now(source.declared.hf, source.declared.file or "")
+            moved = sha256 != pin if sha256 is not None else now != then
+            commits = f"{then[:12] if then else 'a commit that was not noted'} -> {now[:12] if now else 'unknown'}"
+            state = "is not pinned yet" if pin is None else f"has moved: {commits}" if moved else "is up to date"
+            print(printable(f"{name} ({source.address}) {state}"))
+        print(f"{asked} source{'' if asked == 1 else 's'} of the hub")
         return 0
 
 

@@ -64,11 +64,15 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class DownloadedFile:
-    """A downloaded file. `is_whole` is False if no server said its length: it may be cut off."""
+    """A downloaded file. `is_whole` is False if no server said its length: it may be cut off.
+
+    `commit` is the one of a hub's repository that the file is of.
+    """
 
     path: Path
     sha256: str
     is_whole: bool
+    commit: str | None = None
 
 
 def download_url(

@@ -208,7 +208,7 @@ def _downloaded(
             path.stat().st_size,
         )
     elif pin is None:
-        lock_source(source, arrived.sha256)
+        lock_source(source, arrived.sha256, arrived.commit)
     if pin is not None or arrived.is_whole:
         check_pin(source, arrived.sha256)
     return _single(path, memory.digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,7 +41,22 @@ def download_hf(
     `Download` fetches the bytes.
     """
     shown = f"'{file_name}' of '{repository}'"
-    return Download(shown, file_name, ELSEWHERE, _Hub(repository, file_name), folder, pin, patience).fetch(progress)
+    hub = _Hub(repository, file_name)
+    file = Download(shown, file_name, ELSEWHERE, hub, folder, pin, patience).fetch(progress)
+    return replace(file, commit=hub.commit)
+
+
+def version_now(repository: str, file_name: str) -> tuple[str | None, str | None]:
+    """Return the commit that `owner/name@revision` names now, and the file's sha256 if the hub says it.
+
+    Raises `StoreError`.
+    """
+    hub = _Hub(repository, file_name)
+    try:
+        remote = hub()
+    except (RefusedError, TransientError) as error:
+        raise StoreError(f"'{file_name}' of '{repository}' {error.fact}", "check the network, then run again") from None
+    return hub.commit, remote.sha256
 
 
 class _Hub:
@@ -50,6 +66,7 @@ class _Hub:
         self._repository = repository
         self._name, _, self._revision = repository.rpartition("@")
         self._file_name = file_name
+        self.commit: str | None = None
 
     def __call__(self) -> RemoteFile:
         """Return the file's address at the commit. Raises `StoreError`, `RefusedError` or `TransientError`."""
@@ -61,7 +78,7 @@ class _Hub:
         # An address on the hub's own host contains the revision, which may be another commit by now.
         named, commit = (f"/resolve/{quote(name, safe='')}/" for name in (self._revision, metadata.commit_hash))
         url = followed(address, metadata.location).replace(named, commit, 1)
-        self._revision = metadata.commit_hash
+        self._revision = self.commit = metadata.commit_hash
         # The token is for the hub alone: a large file is on another host, and its address is signed.
         token = huggingface_hub.get_token() if origin(url) == origin(address) else None
         sha256 = metadata.etag if metadata.etag and re.fullmatch(r"[0-9a-f]{64}", metadata.etag) else None

@@ -11,10 +11,10 @@ import fcntl
 import functools
 import logging
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from artifacts.errors import StoreError
 from artifacts.files.atomic import write_atomically
@@ -27,6 +27,7 @@ from artifacts.recipe.yaml_locations import read_yaml
 
 log = logging.getLogger(__name__)
 
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 LOCK_FILE = Path("pipeline.lock.yaml")
 LOCK_HEADER = "# Digests of sources that no recipe pins: written on first use, compared afterwards. Commit this file.\n"
 
@@ -35,11 +36,20 @@ def pinned_digest(source: NamedSource) -> tuple[str | None, Path]:
     """Return the digest that a source is pinned to, and the file that pins it."""
     if source.declared.sha256 is not None:
         return source.declared.sha256, source.location("sha256").file
-    return _read_lock(LOCK_FILE).get(source.address), LOCK_FILE
+    pin = _read_lock(LOCK_FILE).get(source.address)
+    return pin.sha256 if pin is not None else None, LOCK_FILE
 
 
-def lock_source(source: NamedSource, content: str) -> None:
+def locked_commit(source: NamedSource) -> str | None:
+    """Return the commit that a source's revision named when it was locked; None if the lock file has none."""
+    pin = _read_lock(LOCK_FILE).get(source.address)
+    return pin.commit if pin is not None else None
+
+
+def lock_source(source: NamedSource, content: str, commit: str | None = None) -> None:
     """Write an unpinned source's content digest to the lock file; a pinned source stays as it is.
+
+    `commit` is what a revision of the hub named. It is noted, and decides nothing.
 
     Raises `StoreError` if another process locked it to other bytes.
     """
@@ -51,8 +61,9 @@ def lock_source(source: NamedSource, content: str) -> None:
         lock_file(guard, Path.cwd(), fcntl.LOCK_EX, fix)  # two sources may be locked at the same time
         locked = _read_lock(LOCK_FILE)
         if address not in locked:
-            pins = {key: {"sha256": value} for key, value in sorted({**locked, address: content}.items())}
-            body = yaml.safe_dump({"sources": pins}, allow_unicode=True, width=1000)
+            pins = sorted({**locked, address: _Pin(sha256=content, commit=commit)}.items())
+            dumped = {key: pin.model_dump(exclude_none=True) for key, pin in pins}
+            body = yaml.safe_dump({"sources": dumped}, allow_unicode=True, width=1000)
             write_atomically(LOCK_FILE, (LOCK_HEADER + body).encode())
             log.info("%s: %s is now locked to sha256 %s", LOCK_FILE, address, content)
     check_pin(source, content)
@@ -83,6 +94,7 @@ def _opened_for_lock(path: Path) -> BinaryIO:
 class _Pin(BaseModel):
     model_config = ConfigDict(extra="forbid")
     sha256: Sha256
+    commit: Commit | None = None
 
 
 class _Lock(BaseModel):
@@ -90,7 +102,7 @@ class _Lock(BaseModel):
     sources: dict[str, _Pin] = {}
 
 
-def _read_lock(path: Path) -> dict[str, str]:
+def _read_lock(path: Path) -> dict[str, _Pin]:
     if not path.exists():
         return {}
     status = path.stat()
@@ -100,5 +112,5 @@ def _read_lock(path: Path) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=16)  # it is read for each source; a replaced lock file has another identity
-def _read_lock_as_of(path: Path, _identity: tuple[int, ...]) -> dict[str, str]:
-    return {name: pin.sha256 for name, pin in validate(_Lock, read_yaml(path)).sources.items()}
+def _read_lock_as_of(path: Path, _identity: tuple[int, ...]) -> dict[str, _Pin]:
+    return validate(_Lock, read_yaml(path)).sources
