@@ -69,7 +69,7 @@ COMPUTED_RATES = """(float[B,4] x, int64[B] n) => (float[B,4] y)
 
 
 def test_what_positions_are_multiplied_with_stays_float32_wherever_it_comes_from() -> None:
-    """A rate that is rounded to fp16 turns position 6001 by a radian."""
+    """A rate that is rounded to fp16 turns position 6001 by 0.6 radian."""
     model = model_of(COMPUTED_RATES)
     feeds = CASES["positions"][1]
     expected = run(model, feeds)
