@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
 
+from artifacts.errors import StepError
 from artifacts.graph.cast_repair import repair_casts
 from artifacts.graph.fp16_graph import Fp16Changes, Fp16Options, rewrite_to_fp16
 from artifacts.graph.fp16_values import Fp16Rounding
 from artifacts.graph.tensor_content import TensorReader
-from cast_cases import CASES, LOOP, ROUNDED, Feeds, assert_computes_the_same, model_of, run, run_literally
+from cast_cases import CASES, LOOP, ROUNDED, Feeds, X, assert_computes_the_same, model_of, run, run_literally
 
 
 def rewrite(model: ModelProto) -> Fp16Changes:
@@ -89,3 +90,82 @@ def test_a_table_of_weights_is_projected_in_float16() -> None:
     rewrite(model)
     assert {tensor.data_type for tensor in model.graph.initializer} == {TensorProto.FLOAT16}
     assert [node.output[0] for node in model.graph.node if node.op_type == "Cast"] == ["x_fp16", "y"]
+
+
+EXACT = {
+    "a constant": "n = Cast<to=7>(three)",
+    "a product of constants": "p = Mul(big, hundredth)  n = Cast<to=7>(p)",
+    "an entry of a table": "r = Gather(table, one)  n = Cast<to=7>(r)",
+    "arithmetic on an entry": "r = Gather(table, one)  q = Mul(r, unit)  n = Cast<to=7>(q)",
+    "a comparison": "r = Gather(table, one)  c = Greater(r, three_thousand)  n = Cast<to=7>(c)",
+    "a power of a length": "l = Cast<to=1>(k)  q = Pow(l, exponent)  n = Cast<to=7>(q)",
+    "a power by a length": "l = Cast<to=1>(seventeen)  q = Pow(two, l)  n = Cast<to=7>(q)",
+    "a length like features": "l = CastLike(k, x)  n = Cast<to=7>(l)",
+}
+NUMBERS = {
+    "three": 3001.0, "three_thousand": 3000.0, "big": 160000.0, "hundredth": 0.01, "unit": 1.0, "two": 2.0,
+    "exponent": 1.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_an_integer_is_that_of_float32_wherever_it_is_computed_from(case: str) -> None:
+    nodes = EXACT[case]
+    model = model_of(f"""(float[4] x, int64 one, int64 k, int64 seventeen) => (float[4] y, int64 n)
+    <float[4] w = {{1, 2, 3, 4}}, float[3] table = {{1, 3001, 70000}}> {{ y = Mul(x, w)  {nodes} }}""")
+    for name, number in NUMBERS.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(number, np.float32), name))
+    feeds = {"x": X[0], "one": np.array(1), "k": np.array(3001), "seventeen": np.array(17)}
+    expected = run(model, feeds)[1]
+    rewrite(model)
+    assert run_literally(model, feeds)[1] == run(model, feeds)[1] == expected
+
+
+def test_what_is_computed_from_constants_alone_meets_features_unrounded() -> None:
+    model = model_of("""(float[4] x) => (float[4] y) <float[4] w = {1, 2, 3, 4}> {
+      first = Constant<value_float = 3001.0>() last = Constant<value_float = 3005.0>()
+      step = Constant<value_float = 1.0>()
+      rate = Constant<value_float = 0.7>()
+      positions = Range(first, last, step) angles = Mul(positions, rate) waves = Sin(angles)
+      scaled = Mul(x, w) y = Add(scaled, waves)
+    }""")
+    feeds = {"x": X[0]}
+    expected = run(model, feeds)
+    rewrite(model)
+    assert_computes_the_same(run_literally(model, feeds), expected)
+
+
+def test_a_cast_that_ends_a_subgraph_stays_in_it() -> None:
+    model = model_of("""(float[4] x, bool yes) => (float[4] y) <float[4] w = {1, 2, 3, 4}> {
+      s = Mul(x, w)
+      b = If (yes) < then_branch = t () => (float[4] u) { u = Cast<to=1>(s) },
+                     else_branch = e () => (float[4] v) { v = Neg(s) } >
+      y = Add(b, x)
+    }""")
+    feeds = {"x": X[0], "yes": np.array(True)}
+    expected = run(model, feeds)
+    rewrite(model)
+    assert_computes_the_same(run(model, feeds), expected)
+
+
+def test_a_chain_of_casts_to_an_output_and_a_blocked_node_is_whole() -> None:
+    model = model_of("""(float[4] x) => (float[4] y, float[4] z) <float[4] w = {1, 2, 3, 4}> {
+      s = Mul(x, w)  a = Cast<to=1>(s)  y = Cast<to=1>(a)  z = Exp(y)
+    }""")
+    expected = run(model, {"x": X[0]})
+    options = Fp16Options(frozenset({"Exp"}), frozenset(), keep_io_types=False)
+    rewrite_to_fp16(model, options, Fp16Rounding(1e-7, 1e4))
+    found = run(model, {"x": X[0].astype(np.float16)})
+    for output, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(output, wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_branches_that_do_not_fit_their_node_are_refused() -> None:
+    model = model_of("""(float[4] x, bool yes) => (float[4] y) <float[4] w = {1, 2, 3, 4}> {
+      y = If (yes) < then_branch = t () => (float[4] u) { u = Mul(x, w) },
+                     else_branch = e () => (float[4] v) { v = Neg(x) } >
+    }""")
+    branch = model.graph.node[0].attribute[0].g
+    branch.output.append(branch.output[0])
+    with pytest.raises(StepError, match="its subgraphs do not fit its inputs and outputs"):
+        rewrite(model)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
+_CONSTANTS = (Kind.CONSTANT, Kind.TABLE)
+
+
 @dataclass
 class Repairs(TypeChanges):
     """Number of changes, and of fp16 inputs of the model that became fp32 again."""
@@ -49,15 +52,15 @@ def repair_casts(model: ModelProto, reader: TensorReader) -> Repairs:
     return Repairs(**asdict(change_types(model, plan)), inputs_restored=len(fp16_inputs))
 
 
-def agreed_type(values: Sequence[Value]) -> int:
+def agreed_type(values: Sequence[Value], _floats: Sequence[Value] = ()) -> int:
     """Return the type for float values that must agree, by rules 2 to 4 above."""
     features = {value.elem_type for value in values if value.kind is Kind.FEATURE}
     if features:
-        weights = {v.elem_type for v in values if v.kind is Kind.CONSTANT and not v.is_scalar}
+        weights = {v.elem_type for v in values if v.kind in _CONSTANTS and not v.is_scalar}
         if FLOAT in weights:
             return FLOAT
         return FLOAT16 if FLOAT16 in weights | features else FLOAT
-    if all(value.kind is Kind.CONSTANT and value.elem_type == FLOAT16 for value in values):
+    if all(value.kind in _CONSTANTS and value.elem_type == FLOAT16 for value in values):
         return FLOAT16
     return FLOAT
 

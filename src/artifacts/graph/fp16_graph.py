@@ -1,12 +1,14 @@
 """Rewrite a graph so that it computes in float16.
 
 What is computed from features becomes float16, and so do the weights that it is combined with. Nodes on the block lists
-stay float32, and so do ops that have no float16. Shape arithmetic stays float32 too (`value_types`): NeMo's encoder
-counts frames in floats, and integers in float16 are exact up to 2048 only. The types of every node agree, so the result
-loads as it is. Inputs and outputs of the model stay float32 behind Casts if `keep_io_types`.
+stay float32, and so do ops that have no float16. Shape arithmetic and arithmetic on constants alone stay float32 too
+(`value_types`): NeMo's encoder counts frames in floats, and integers in float16 are exact up to 2048 only. The types of
+every node agree, so the result loads as it is. Inputs and outputs of the model stay float32 behind Casts if
+`keep_io_types`. A float input of the model is a feature, whatever it means.
 
-Rounding and block lists are those of `onnxconverter_common.float16.convert_float_to_float16` (1.16). The algorithm is
-our own (`type_plan`, `type_changes`). That library
+Tensors are rounded, and nodes blocked, as by `onnxconverter_common.float16.convert_float_to_float16` (1.16). A computed
+length beyond float16 that meets features becomes infinite. The algorithm is our own (`type_plan`, `type_changes`). That
+library
 - leaves Casts inside the graph as they are, so that its result may not load before `cast_repair`, and rounds lengths;
 - never ends when 'Cast' is blocked, and casts around a blocked node only the values that have a `value_info`;
 - keeps an initializer float32 for all its consumers if one of them is blocked, and converts a Constant for all of
@@ -17,11 +19,12 @@ our own (`type_plan`, `type_changes`). That library
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from artifacts.errors import StepError
 from artifacts.graph.fp16_values import Fp16Rounding
@@ -61,6 +64,7 @@ def rewrite_to_fp16(model: ModelProto, options: Fp16Options, rounding: Fp16Round
     Raises StepError as `check_convertible` and `plan_types` do, and if there is no tensor to convert.
     """
     check_convertible(model)
+    _check_names(model.graph, options)
     topological_sort(model.graph)
     _write_constants_as_tensors(model.graph)
     if not options.keep_io_types:
@@ -92,22 +96,54 @@ def check_convertible(model: ModelProto) -> None:
         raise StepError("the model has float16 values already", "convert the float32 model")
 
 
+def _check_names(graph: GraphProto, options: Fp16Options) -> None:
+    """Raise StepError for a node that the model does not have, and for an op that ONNX does not define."""
+    known_ops = {schema.name for schema in defs.get_all_schemas_with_history()}
+    for kind, names, known in (
+        ("op", options.keep_fp32_ops, known_ops), ("node", options.keep_fp32_nodes, set(_node_names(graph))),
+    ):  # fmt: skip
+        for name in sorted(names - known):
+            near = get_close_matches(name, sorted(known), n=1)
+            fix = f"did you mean '{near[0]}'?" if near else f"name {kind}s of the model"
+            raise StepError(f"no {kind} is called '{name}'", fix)
+
+
+def _node_names(graph: GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.name
+        for subgraph in subgraphs(node):
+            yield from _node_names(subgraph)
+
+
 def _plan(model: ModelProto, options: Fp16Options) -> TypePlan:
     plan = plan_types(model, _agreed_type, options.blocks)
-    exact = _constants_of_lengths(plan)
+    exact = _tables_of_lengths(plan)
     if not exact:
         return plan
-    return plan_types(model, _agreed_type, lambda node: options.blocks(node) or not exact.isdisjoint(node.output))
+
+    def agree(group: Sequence[Value], floats: Sequence[Value]) -> int:
+        is_exact = any(value.name in exact for value in floats) and all(
+            value.kind is not Kind.FEATURE for value in floats
+        )
+        return FLOAT if is_exact else _agreed_type(group, floats)
+
+    return plan_types(model, agree, options.blocks)
 
 
-def _agreed_type(values: Sequence[Value]) -> int:
-    """Return the type for float values that must agree: float32 for lengths, until they are combined with features."""
-    kinds = {value.kind for value in values}
-    return FLOAT if Kind.LENGTH in kinds and Kind.FEATURE not in kinds else FLOAT16
+def _agreed_type(_group: Sequence[Value], floats: Sequence[Value]) -> int:
+    """Return the type for float values that must agree.
+
+    Features decide for all inputs of a node. Lengths, and what is computed from constants alone, are float32 until they
+    are combined with features: tensors become float16 by what consumes them. Entries of a table are weights.
+    """
+    kinds = {value.kind for value in floats}
+    if Kind.FEATURE in kinds:
+        return FLOAT16
+    return FLOAT16 if Kind.TABLE in kinds and Kind.LENGTH not in kinds else FLOAT
 
 
-def _constants_of_lengths(plan: TypePlan) -> set[str]:
-    """Return the names of values that are computed from constants in float16, and that lengths are computed from."""
+def _tables_of_lengths(plan: TypePlan) -> set[str]:
+    """Return the names of values that are computed from tables in float16, and that integers or lengths depend on."""
     waiting = [*plan.sinks, *(value for value in plan.values if value.kind is Kind.LENGTH and value.is_float)]
     seen, found = set[int](), set[str]()
     while waiting:
@@ -116,7 +152,7 @@ def _constants_of_lengths(plan: TypePlan) -> set[str]:
             continue
         seen.add(id(value))
         waiting.extend(value.inputs)
-        if value.kind is Kind.CONSTANT and value.elem_type == FLOAT16:
+        if value.kind is Kind.TABLE:
             found.add(value.name)
     return found
 

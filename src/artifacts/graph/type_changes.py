@@ -81,7 +81,9 @@ class _TypeChanger:
         is_cast = value.node is not None and value.node.op_type == "Cast"
         if mismatched:
             all_mismatched = len(mismatched) == len(value.uses)
-            if is_cast and value.inputs[0].is_float and not any(use.is_result for use in mismatched):
+            # An output of a graph must be a value of that graph, so its Cast stays.
+            is_inside = all(isinstance(use.consumer, NodeProto) for use in mismatched)
+            if is_cast and value.inputs[0].is_float and is_inside:
                 self._bypass(value, mismatched)
                 if all_mismatched:
                     self._remove(value)
@@ -89,7 +91,7 @@ class _TypeChanger:
             elif all_mismatched and self._retype(value, other):
                 self.changes.casts_changed += is_cast
                 return
-            else:
+            elif not (other == FLOAT16 and self._narrow_copy(value, mismatched)):
                 self._insert_cast(value, other, mismatched)
         self.changes.casts_kept += is_cast and value.elem_type == FLOAT
         self.changes.length_nodes += value.kind is Kind.LENGTH and not is_cast
@@ -127,13 +129,29 @@ class _TypeChanger:
                 value.node.attribute.append(helper.make_attribute("value", zero))
                 return True
             return self._convert(attributes["value"].t, other)
-        if value.node.op_type in _MOVES and value.kind is not Kind.CONSTANT:  # of a table, cast the result
+        # Of a table that cannot be narrowed, cast the entries that are selected.
+        constant = value.kind in (Kind.CONSTANT, Kind.TABLE)
+        if value.node.op_type in _MOVES and (not constant or self._narrow is not None):
             for source in value.inputs:
                 for use in source.uses:
                     if use.consumer is value.node:
                         use.wanted = other
             return True
         return False
+
+    def _narrow_copy(self, value: Value, uses: list[Use]) -> bool:
+        """Give consumers that need fp16 a rounded copy of a tensor: a Cast turns numbers beyond fp16 into infinity."""
+        if value.tensor is None or self._narrow is None or is_external(value.tensor) or value.is_blocked:
+            return False
+        if any(use.is_result for use in uses):
+            return False
+        copy = value.graph.initializer.add()
+        copy.CopyFrom(value.tensor)
+        copy.name = free_name(f"{value.name}_{_SUFFIX[FLOAT16]}", self._names, numbered=True)
+        self._narrow(copy)
+        for use in uses:
+            _connect(use, copy.name)
+        return True
 
     def _convert(self, tensor: TensorProto, other: int) -> bool:
         if other == FLOAT16 and self._narrow is not None:
@@ -149,7 +167,7 @@ class _TypeChanger:
         else:  # the Cast defines the model's output, so its input needs another name
             name = result
             self._rename(value, free_name(f"{value.name}_{_SUFFIX[value.elem_type]}", self._names, numbered=True))
-        is_cast = value.node is not None and value.node.op_type == "Cast"
+        is_cast = value.node is not None and value.node.op_type == "Cast" and not value.inputs[0].is_float
         source = value.inputs[0].name if is_cast else value.name
         node_name = free_name(name, self._names, numbered=True)
         value.graph.node.append(helper.make_node("Cast", [source], [name], name=node_name, to=other))

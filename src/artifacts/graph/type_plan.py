@@ -31,8 +31,8 @@ from artifacts.graph.value_types import (
     without_shape,
 )
 
-Agree = Callable[[Sequence[Value]], int]
-"""Returns the type, FLOAT or FLOAT16, for float values that a node combines."""
+Agree = Callable[[Sequence[Value], Sequence[Value]], int]
+"""Returns the type, FLOAT or FLOAT16, for float values that must agree, given all float inputs of their node."""
 
 Blocks = Callable[[NodeProto], bool]
 """Returns whether a node, with its subgraphs, must stay fp32."""
@@ -132,14 +132,19 @@ class _Planner:
             return
         schema = schema_of(node, self._opsets)
         wanted: list[TypeProto | None] = [None if value is None else value.type for value in inputs]
+        deciding = inputs[:1] if node.op_type == "CastLike" else inputs  # its second input gives the type alone
+        floats = [value for value in deciding if value is not None and value.is_float]
         for indices, takes_float16 in float_groups(schema, inputs):
             group = [value for index in indices if (value := inputs[index]) is not None]
-            agreed = self._agree(group) if takes_float16 and not blocked else FLOAT
+            agreed = self._agree(group, floats) if takes_float16 and not blocked else FLOAT
             for index, value in zip(indices, group, strict=True):
                 value.uses.append(Use(node, index, agreed))
                 wanted[index] = tensor_type(agreed)
         types = output_types(node, schema, wanted, self._opsets, self._ir_version)
         sources = tuple(value for value in inputs if value is not None)
+        for given in types:
+            if given.HasField("sequence_type") or given.HasField("optional_type"):
+                raise StepError(f"node '{node.name}': {node.op_type} is of sequences", "export without sequences")
         for name, given in zip(node.output, types, strict=True):
             kind = output_kind(node, sources, is_float=is_float_type(given))
             self.define(scope, Value(name, given, kind, graph, node, None, sources, blocked))
@@ -149,9 +154,11 @@ class _Planner:
     def _visit_control_flow(
         self, graph: GraphProto, node: NodeProto, inputs: Sequence[Value | None], scope: Scope, *, blocked: bool
     ) -> None:
-        agree: Agree = (lambda _: FLOAT) if blocked else self._agree
+        agree: Agree = (lambda _group, _floats: FLOAT) if blocked else self._agree
         if node.op_type == "If":
             branches = [self._visit_subgraph(subgraph, [], scope, blocked=blocked) for subgraph in subgraphs(node)]
+            if len({len(ends) for ends in branches}) > 1:
+                raise _unfit(node)
             results = [_join(ends, agree) for ends in zip(*branches, strict=True)]
         elif node.op_type in ("Loop", "Scan"):
             results = self._visit_loop(node, inputs, scope, agree, blocked=blocked)
@@ -159,6 +166,8 @@ class _Planner:
             raise StepError(
                 f"node '{node.name}': the subgraphs of a {node.op_type} are not converted", "export without it"
             )
+        if len(results) != len(node.output):
+            raise _unfit(node)
         for name, entry in zip(node.output, results, strict=True):
             self.define(scope, Value(name, entry.type, entry.kind, graph, node, None, entry.sources, blocked))
 
@@ -175,6 +184,8 @@ class _Planner:
             scanned = attribute_value(node, "num_scan_inputs", 0)
             carried, body_outputs_before = entering[: len(entering) - scanned], 0
         (body,) = subgraphs(node)
+        if len(entering) != len(body.input):
+            raise _unfit(node)
         ends = self._visit_subgraph(body, entering, scope, blocked=blocked)[body_outputs_before:]
         return [
             *(_carry(entry, end) for entry, end in zip(carried, ends, strict=False)),
@@ -192,6 +203,10 @@ class _Planner:
         return [(output, self.find(inner, output.name, label)) for output in subgraph.output]
 
 
+def _unfit(node: NodeProto) -> StepError:
+    return StepError(f"node '{node.name}': its subgraphs do not fit its inputs and outputs", "export the model again")
+
+
 def _constant(
     graph: GraphProto, name: str, tensor: TensorProto, *, node: NodeProto | None = None, is_blocked: bool = False
 ) -> Value:
@@ -203,7 +218,7 @@ def _enter(node: NodeProto, index: int, value: Value, agree: Agree) -> _Entry:
     kind = Kind.FEATURE if value.kind is Kind.FEATURE else Kind.LENGTH
     if not value.is_float:
         return _Entry(value.type, kind, (value,))
-    wanted = agree([value]) if kind is Kind.FEATURE else FLOAT
+    wanted = agree([value], [value]) if kind is Kind.FEATURE else FLOAT
     value.uses.append(Use(node, index, wanted))
     return _Entry(tensor_type(wanted), kind, (value,))
 
@@ -220,10 +235,10 @@ def _join(ends: Sequence[End], agree: Agree) -> _Entry:
     """Return the output of a node for outputs of its subgraphs that stand for one value (the branches of an If)."""
     values = tuple(value for _, value in ends)
     kinds = {value.kind for value in values}
-    kind = next(kind for kind in (Kind.FEATURE, Kind.LENGTH, Kind.CONSTANT) if kind in kinds)
+    kind = next(kind for kind in (Kind.FEATURE, Kind.LENGTH, Kind.TABLE, Kind.CONSTANT) if kind in kinds)
     if not all(value.is_float for value in values):
         return _Entry(values[0].type, kind, values)
-    wanted = agree(values)
+    wanted = agree(values, values)
     for output, value in ends:
         value.uses.append(Use(output, 0, wanted))
     return _Entry(tensor_type(wanted), kind, values)

@@ -40,6 +40,7 @@ class Kind(Enum):
     """Origin of a value: what it is computed from."""
 
     CONSTANT = "constants alone"
+    TABLE = "entries of a table of constants, selected by integers"
     LENGTH = "integers and constants"
     FEATURE = "features"
 
@@ -175,6 +176,8 @@ def _untyped(node: NodeProto, reason: str) -> StepError:
 
 def output_kind(node: NodeProto, inputs: Sequence[Value], *, is_float: bool) -> Kind:
     """Return the kind of an output of the node, given the kinds of its inputs."""
+    if node.op_type == "CastLike":  # its second input gives the type alone
+        inputs = inputs[:1]
     floats = [value for value in inputs if value.is_float]
     kinds = {value.kind for value in floats}
     if all(value.kind is Kind.CONSTANT for value in inputs) and not node.op_type.startswith("Random"):
@@ -184,15 +187,15 @@ def output_kind(node: NodeProto, inputs: Sequence[Value], *, is_float: bool) -> 
     if Kind.FEATURE in kinds or node.op_type.startswith("Random"):
         return Kind.FEATURE
     if kinds == {Kind.CONSTANT} and not all(value.is_scalar for value in floats):
-        return Kind.CONSTANT  # entries of a table, selected by an index or a range
-    return Kind.LENGTH
+        return Kind.TABLE
+    return Kind.TABLE if Kind.TABLE in kinds and Kind.LENGTH not in kinds else Kind.LENGTH
 
 
 def is_sink(node: NodeProto, inputs: Sequence[Value], *, gives_float: bool) -> bool:
-    """Return whether the node turns lengths back into integers or booleans: shape arithmetic ends there."""
+    """Return whether the node turns floats other than features into integers or booleans: arithmetic ends there."""
     kinds = {value.kind for value in inputs if value.is_float}
     only_shape = node.op_type in ("Shape", "Size")
-    return Kind.LENGTH in kinds and Kind.FEATURE not in kinds and not gives_float and not only_shape
+    return bool(kinds) and Kind.FEATURE not in kinds and not gives_float and not only_shape
 
 
 def check_exact(sinks: Iterable[Value], reader: TensorReader) -> None:
