@@ -13,6 +13,7 @@ from doit.exceptions import InvalidCommand
 
 from artifacts.cli.commands import DryRun, Gc, Schema, Verify, Why
 from artifacts.plan.schema import recipe_schema
+from artifacts.plan.step_files import known_steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ def test_gc_takes_no_target() -> None:
 @pytest.mark.usefixtures("here")
 def test_the_schema_is_written_into_the_project(capsys: pytest.CaptureFixture[str]) -> None:
     assert Schema().execute({}, []) == 0
-    assert json.loads(Path("recipe.schema.json").read_text()) == recipe_schema()
+    assert json.loads(Path("recipe.schema.json").read_text()) == recipe_schema(known_steps())
     assert capsys.readouterr().out.splitlines()[1] == "# yaml-language-server: $schema=../recipe.schema.json"
     with pytest.raises(InvalidCommand, match="schema takes no target"):
         Schema().execute({}, ["shards"])

@@ -49,6 +49,8 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path, capsys: pytes
 
 def test_a_mistake_is_told_in_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
+    assert main(["step", "shard_weight"]) == 1
+    assert capsys.readouterr().err == "ERROR: no step is called 'shard_weight'\n  fix: did you mean 'shard_weights'?\n"
     for words in ([], ["start"], ["init", "a", "b"]):
         with pytest.raises(SystemExit, match="2"):
             main(words)

@@ -61,6 +61,11 @@ def test_control_c_pressed_twice_interrupts_at_once() -> None:
     assert send_while_held(signal.SIGINT, signal.SIGINT, signal.SIGINT) == [signal.SIGINT, signal.SIGINT]
 
 
+def test_control_c_behind_another_signal_waits_once() -> None:
+    interrupt_on_signals()
+    assert send_while_held(signal.SIGTERM, signal.SIGINT) == [signal.SIGTERM, signal.SIGINT, signal.SIGINT]
+
+
 def test_nothing_is_held_of_a_signal_that_is_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert send_while_held(signal.SIGHUP) == [signal.SIGHUP]

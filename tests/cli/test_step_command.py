@@ -40,6 +40,7 @@ def test_a_model_is_sharded_and_the_result_is_told(tmp_path: Path, capsys: pytes
     ("model", "given", "filled"),
     [
         (convert_fp16.Params, {"keep_fp32_ops": ["Softmax", "Exp"]}, {"keep_fp32_ops": ["Softmax", "Exp"]}),
+        (convert_fp16.Params, {"keep_fp32_ops": ["[Softmax, Exp]"]}, {"keep_fp32_ops": ["Softmax", "Exp"]}),
         (convert_fp16.Params, {"min_positive_val": ["1e-6"]}, {"min_positive_val": 1e-6}),
         (convert_fp16.Params, {"converter": ["onnxconverter-common"]}, {"converter": "onnxconverter-common"}),
         (convert_fp16.Params, {"keep_io_types": ["false"]}, {"keep_io_types": False}),

@@ -47,7 +47,7 @@ def test_a_source_is_up_to_date_until_the_revision_names_other_bytes(locked: Pro
 def test_a_hub_that_does_not_answer_is_an_error_in_two_lines(locked: Project, server: FileServer) -> None:
     server.files.clear()
     ended = ask(locked, server, "outdated")
-    assert ended.code == 3
+    assert ended.code == 1
     assert len(ended.err.splitlines()) == 2
     assert "\n  fix: " in ended.err
 

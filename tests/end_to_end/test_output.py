@@ -228,3 +228,9 @@ def test_without_a_standard_output_nothing_is_said(project: Project, command: st
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
     assert project.built() == ([] if command else ["first", "second", "third", "flat"])
+
+
+def test_options_may_follow_the_targets(built_project: Project) -> None:
+    for words in (("first", "-n", "2"), ("first", "--continue"), ("small", "-n2"), ("list", "first", "--quiet")):
+        ended = built_project.doit(*words)
+        assert (ended.code, ended.err) == (0, ""), words

@@ -10,7 +10,7 @@ STEP = '''"""Count the lines of a text."""
 from pathlib import Path
 from pydantic import Field
 from artifacts.params import StepParams
-from artifacts.steps._lines import lines_of
+from artifacts.steps.texts.lines import lines_of
 
 TOOLS = ()
 
@@ -27,9 +27,9 @@ HELPER = "def lines_of(text):\n    return (text / 'text.txt').read_text().splitl
 
 @pytest.fixture
 def with_own_step(project: Project) -> Project:
-    (project.root / "steps").mkdir()
+    (project.root / "steps" / "texts").mkdir(parents=True)
     (project.root / "steps" / "count_lines.py").write_text(STEP)
-    (project.root / "steps" / "_lines.py").write_text(HELPER)
+    (project.root / "steps" / "texts" / "lines.py").write_text(HELPER)
     project.replace("layouts:", "  lines: {step: count_lines, inputs: {text: second}, params: {start: 1}}\nlayouts:")
     return project
 
@@ -54,7 +54,7 @@ def test_its_code_is_in_the_identity_also_what_it_imports(with_own_step: Project
     assert with_own_step.doit("lines").code == 0
     for name, text in (
         ("count_lines.py", STEP.replace("params.start +", "1 + params.start +")),
-        ("_lines.py", HELPER + "X = 1\n"),
+        ("texts/lines.py", HELPER + "X = 1\n"),
     ):
         path = with_own_step.root / "steps" / name
         path.write_text(text)

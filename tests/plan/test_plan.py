@@ -159,24 +159,29 @@ def test_only_recipes_that_the_words_refer_to_are_read(words: list[str] | None, 
 
 
 def test_a_step_that_cannot_be_loaded_is_reported_with_its_location(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str) -> None:
+    def fail(_module: object) -> None:
         raise SyntaxError("invalid syntax (shard_weights.py, line 3)")
 
-    monkeypatch.setattr("artifacts.plan.plan.load_step", fail)
+    monkeypatch.setattr("artifacts.plan.step_files._check_step", fail)
     with pytest.raises(RecipeError, match=r"small.yaml:\d+:\d+: .*: SyntaxError: invalid syntax") as caught:
         plan_of()
     assert caught.value.fix == "correct artifacts/steps/shard_weights.py"
 
 
-def test_a_tool_without_a_pin_is_reported() -> None:
+def test_a_tool_without_a_pin_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("artifacts.steps.shard_weights.TOOLS", ("onnx", "mytool"))
     write_pipeline()
-    Path("constraints.txt").write_text(Path("constraints.txt").read_text().replace("protobuf", "# protobuf"))
     with pytest.raises(RecipeError) as caught:
         load_plan()
     assert caught.value.fact == (
-        "constraints.txt: 'protobuf', which decides the bytes of step 'shard_weights', is not pinned"
+        "constraints.txt: 'mytool', which decides the bytes of step 'shard_weights', is not pinned"
     )
-    assert caught.value.fix == "add its version, for example 'protobuf==1.2.3'"
+    assert caught.value.fix == "add its version, for example 'mytool==1.2.3'"
+    with Path("constraints.txt").open("a") as file:
+        file.write("mytool==1.0\n")
+    job = load_plan().jobs["small:shards"]
+    assert isinstance(job, Job)
+    assert job.tools["mytool"] == "1.0"
 
 
 def test_an_input_that_is_not_written_is_the_source_or_target_of_its_name() -> None:

@@ -23,7 +23,7 @@ RECIPES = [path for folder in FOLDERS for path in sorted(folder.glob("*.yaml")) 
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    return recipe_schema()
+    return recipe_schema(known_steps())
 
 
 def mistakes(schema: dict[str, Any], recipe: Any) -> list[str]:

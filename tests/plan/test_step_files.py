@@ -29,6 +29,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "steps").mkdir()
     (tmp_path / "steps" / "mine_of_a_test.py").write_text(STEP)
     (tmp_path / "steps" / "_helpers.py").write_text("")
+    (tmp_path / "steps" / "more").mkdir()
+    (tmp_path / "steps" / "more" / "texts.py").write_text("")
     return tmp_path
 
 
@@ -55,9 +57,28 @@ def test_a_project_has_steps_of_its_own(project: Path, monkeypatch: pytest.Monke
 def test_their_files_are_told_from_those_of_the_package(project: Path) -> None:
     assert own_file("artifacts.steps.mine_of_a_test") == project / "steps" / "mine_of_a_test.py"
     assert own_file("artifacts.steps._helpers") == project / "steps" / "_helpers.py"
+    assert own_file("artifacts.steps.more.texts") == project / "steps" / "more" / "texts.py"
     assert own_file("artifacts.steps.shard_weights") is own_file("artifacts.errors") is None
     assert module_path("artifacts.steps.mine_of_a_test") == "steps/mine_of_a_test.py"
     assert module_path("artifacts.steps.shard_weights") == "artifacts/steps/shard_weights.py"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("import nothing_of_the_kind", "ModuleNotFoundError: No module named 'nothing_of_the_kind'"),
+        ("def run(:", "SyntaxError"),
+        ("TOOLS = ()", r"TypeError: it has no class Params\(StepParams\)"),
+    ],
+)
+def test_a_broken_step_is_told_with_its_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str
+) -> None:
+    (project / "steps" / "broken_of_a_test.py").write_text(text)
+    with pytest.raises(RecipeError, match=f"step 'broken_of_a_test' cannot be loaded: {fault}") as caught:
+        load_step("broken_of_a_test")
+    monkeypatch.delitem(sys.modules, "artifacts.steps.broken_of_a_test", raising=False)
+    assert caught.value.fix == "correct steps/broken_of_a_test.py"
 
 
 def test_a_name_of_the_package_is_taken(project: Path) -> None:

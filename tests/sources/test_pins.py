@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import re
 import threading
 import time
 from pathlib import Path
@@ -112,8 +113,10 @@ def test_the_lock_file_names_a_source_by_its_address_without_secrets() -> None:
     loaded = load("{" + ", ".join(f"{name}: {source}" for name, source in sources.items()) + "}")
     for name in ("a", "c", "d"):
         lock_source(NamedSource(loaded, name), CONTENT)
-    addresses = ["hf:owner/name@main/sub/x.nemo", "https://host/x.nemo?token=***", "recipes/model.nemo"]
-    assert list(yaml.safe_load(LOCK_FILE.read_text())["sources"]) == addresses
+    hub, url, file = yaml.safe_load(LOCK_FILE.read_text())["sources"]
+    assert (hub, file) == ("hf:owner/name@main/sub/x.nemo", "recipes/model.nemo")
+    assert re.fullmatch(r"https://host/x.nemo\?token=\*\*\* \([0-9a-f]{12}\)", url)
     assert pinned_digest(NamedSource(loaded, "b"))[0] == CONTENT, "two names of one file share its pin"
-    moved = load("{a: {file: other.nemo}}")
-    assert pinned_digest(NamedSource(moved, "a"))[0] is None, "another address needs a pin of its own"
+    for source in ("{file: other.nemo}", "{url: 'https://host/x.nemo?token=other'}"):
+        moved = load(f"{{a: {source}}}")
+        assert pinned_digest(NamedSource(moved, "a"))[0] is None, "another address needs a pin of its own"

@@ -194,20 +194,32 @@ class Outdated(PlanCommand):
         """Ask the hub for what each revision names now."""
         from artifacts.sources.hub import version_now
 
-        asked = 0
+        asked = failed = 0
         for name in plan.selected(words or list(plan.pipeline.recipes)):
             source = plan.jobs[name]
             if not isinstance(source, NamedSource) or source.declared.hf is None:
                 continue
             asked += 1
             pin, then = pinned_digest(source)[0], locked_commit(source)
-            now, sha256 = version_now(source.declared.hf, source.declared.file or "")
-            moved = sha256 != pin if sha256 is not None else now != then
-            commits = f"{then[:12] if then else 'a commit that was not noted'} -> {now[:12] if now else 'unknown'}"
-            state = "is not pinned yet" if pin is None else f"has moved: {commits}" if moved else "is up to date"
+            try:
+                now, sha256 = version_now(source.declared.hf, source.declared.file or "")
+            except StoreError as error:
+                failed += 1
+                print(StoreError(f"{source.label}: {error.fact}", error.fix), file=sys.stderr)
+                continue
+            if pin is None:
+                state = "is not pinned yet"
+            elif sha256 == pin or (sha256 is None and now is not None and now == then):
+                state = "is up to date"
+            elif sha256 is None and then is None:
+                state = f"is pinned, and the hub does not say whether its bytes changed; it is at {now} now"
+            else:
+                state = (
+                    f"has moved: {then[:12] if then else 'a commit that was not noted'} -> {(now or 'unknown')[:12]}"
+                )
             print(printable(f"{name} ({source.address}) {state}"))
         print(f"{asked} source{'' if asked == 1 else 's'} of the hub")
-        return 0
+        return 1 if failed else 0
 
 
 class Schema(Options):
@@ -220,11 +232,12 @@ class Schema(Options):
     def execute(self, _options: Any, args: list[str]) -> int:
         """Write the file."""
         from artifacts.plan.schema import recipe_schema
+        from artifacts.plan.step_files import known_steps
 
         with user_errors():
             if args:
                 raise RecipeError("schema takes no target", "run it alone: it describes every step")
-            text = json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
+            text = json.dumps(recipe_schema(known_steps()), indent=1, ensure_ascii=False) + "\n"
             write_atomically(SCHEMA_FILE, text.encode())
         print(f"wrote {SCHEMA_FILE}; name it in the first line of a recipe:")
         print(f"# yaml-language-server: $schema=../{SCHEMA_FILE}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
 
+from artifacts.cli.options import UserError
 from artifacts.errors import ArtifactsError, RecipeError, disk_error
 from artifacts.files.atomic import write_atomically
 from artifacts.plan.schema import recipe_schema
+from artifacts.plan.step_files import packaged_steps
 
 COMMANDS = """\
 loader = "artifacts"
@@ -97,7 +100,7 @@ FILES = {
 
 def init(folder: Path) -> list[Path]:
     """Write a new project, and return its files. Raises RecipeError, and writes nothing, if one is there already."""
-    schema = json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
+    schema = json.dumps(recipe_schema(packaged_steps()), indent=1, ensure_ascii=False) + "\n"
     files = {folder / name: text for name, text in (FILES | {"recipe.schema.json": schema}).items()}
     for path in files:
         if path.exists() or path.is_symlink():
@@ -114,13 +117,28 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def _step(words: list[str]) -> int:
+    from artifacts.cli.step_command import Step
+
+    try:
+        return Step().parse_execute(words)
+    except UserError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+
+
 def main(words: list[str] | None = None) -> int:
     """Run the console script. Return the exit code: 1 for a mistake of the user."""
     parser = _Parser(prog="speech-artifacts", description="Build all files that users of a speech model download.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     new = commands.add_parser("init", help="write a new project", description="Write a new project, for `doit`.")
     new.add_argument("folder", nargs="?", default=".", help="an empty or new folder; by default, this one")
-    folder = Path(parser.parse_args(words).folder)
+    text = "run one step on files, without a project"
+    commands.add_parser("step", help=text, description=text, add_help=False)
+    given = sys.argv[1:] if words is None else words
+    if given[:1] == ["step"]:
+        return _step(given[1:])
+    folder = Path(parser.parse_args(given).folder)
     try:
         files = init(folder)
     except (ArtifactsError, OSError) as error:
@@ -131,6 +149,6 @@ def main(words: list[str] | None = None) -> int:
         return 1
     for path in files:
         print(f"wrote {path}")
-    place = "" if folder == Path() else f"cd {folder}; "
+    place = "" if folder == Path() else f"cd {shlex.quote(str(folder))}; "
     print(f"next: copy a checkpoint to {folder / 'mine.nemo'}, then: {place}doit list")
     return 0

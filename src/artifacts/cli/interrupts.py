@@ -48,7 +48,7 @@ def hold_signals() -> Iterator[None]:
 
     def hold(number: int, frame: FrameType | None) -> None:
         held.append(number)
-        if number == signal.SIGINT and len(held) > 1:
+        if held.count(signal.SIGINT) > 1:
             handlers[signal.SIGINT](number, frame)
 
     for number in handlers:

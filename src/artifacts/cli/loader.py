@@ -57,6 +57,8 @@ def _bad_word(words: list[str]) -> RecipeError | None:
     """Return the error for a word that doit would fail on, or take for one of its own variables."""
     if "" in words:  # doit looks at the first letter of each
         return RecipeError("a word of the command line is empty", "name a target, or leave the word out")
+    if words[:1] == ["step"]:  # its values are paths and params
+        return None
     for word in words:
         if "=" in word and not word.startswith("-"):
             fact = f"'{word}': no target has a '=' in its name"

@@ -78,7 +78,7 @@ class Options(Command):  # type: ignore[misc]  # as above
         """Parse the words and execute the command. Raises `UserError` for what doit itself refuses."""
         fix = f"see the options with: doit help {self.name}"
         try:
-            return super().parse_execute(in_args)
+            return super().parse_execute(self._options_first(in_args))
         except UserError:
             raise
         except CmdParseError as error:
@@ -87,6 +87,15 @@ class Options(Command):  # type: ignore[misc]  # as above
             raise UserError(RecipeError(fact, fix)) from None
         except (InvalidCommand, InvalidDodoFile, InvalidTask) as error:
             raise UserError(RecipeError(" ".join(str(error).split()), fix)) from None
+
+    def _options_first(self, words: list[str]) -> list[str]:
+        """Return the words with the options in front: doit takes none behind the first target."""
+        try:
+            options, others = getopt.gnu_getopt(words, self.cmdparser.get_short(), self.cmdparser.get_long())
+        except getopt.GetoptError:
+            return words  # doit reports the mistake
+        given = [f"{name}={value}" if name.startswith("--") and value else name + value for name, value in options]
+        return [*given, "--", *others] if others else given
 
 
 def _option(declared: dict[str, Any]) -> Option:

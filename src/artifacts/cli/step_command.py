@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ValidationError
 
 from artifacts.cli.doit_commands import INTERRUPTED
+from artifacts.cli.interrupts import interrupt_on_signals
 from artifacts.cli.options import Options, UserError, user_errors
 from artifacts.cli.progress import Progress, discard_stdout
 from artifacts.cli.tables import size_text
@@ -35,6 +36,7 @@ class Step(Options):
 
     def parse_execute(self, in_args: list[str]) -> int:
         """Run the step that the first word names. Raises `UserError`."""
+        ended_by = interrupt_on_signals()
         try:
             with user_errors():
                 return self._run(in_args)
@@ -42,7 +44,7 @@ class Step(Options):
             discard_stdout()
             return 0
         except KeyboardInterrupt:
-            return INTERRUPTED
+            return ended_by[0] if ended_by else INTERRUPTED
 
     def _run(self, words: list[str]) -> int:
         from artifacts.run.one_step import run_one_step
@@ -54,7 +56,12 @@ class Step(Options):
         if name not in known_steps():
             raise RecipeError(f"no step is called '{name}'", did_you_mean(name, known_steps(), "see them: doit step"))
         module = load_step(name)
-        parser = _parser(name, module)
+        try:
+            parser = _parser(name, module)
+        except argparse.ArgumentError as error:
+            raise RecipeError(
+                f"step '{name}': an input or param has a name that is taken: {error}", "rename it"
+            ) from None
         if {"-h", "--help"} & set(options):
             print(parser.format_help(), end="")
             return 0
@@ -95,7 +102,7 @@ def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
     for key, is_required in _inputs(module).items():
         inputs.add_argument(_option(key), dest=key, metavar="PATH", required=is_required)
     parser.add_argument_group("output").add_argument("--out", metavar="FOLDER", required=True, help="new or empty")
-    params = parser.add_argument_group("params: YAML values; a list by repeating the option")
+    params = parser.add_argument_group("params: YAML values; a list as [a, b], or by repeating the option")
     docs = field_docs(module.Params)
     for key, field in module.Params.model_fields.items():
         default = json.dumps(field.get_default(call_default_factory=True), default=str)
@@ -133,7 +140,11 @@ def _value(annotation: Any, texts: list[str], option: str) -> Any:
     """Return the value of an option: text where the param is a text, a list where it is a list, else by YAML."""
     kinds = _kinds(annotation)
     if {tuple, list, frozenset} & kinds:
+        if len(texts) == 1 and texts[0].startswith("["):
+            return yaml_value(texts[0], option)
         return [text if str in kinds else yaml_value(text, option) for text in texts]
+    if len(texts) > 1:
+        raise RecipeError(f"{option}: is given {len(texts)} times", "give it once")
     return texts[-1] if kinds <= {str, type(None)} else yaml_value(texts[-1], option)
 
 
@@ -153,8 +164,11 @@ def _listener(progress: Progress, name: str) -> Any:
 def _print_steps() -> None:
     print("doit step NAME --help shows the inputs and params of a step. The steps:")
     for name in known_steps():
-        doc = load_step(name).__doc__ or ""
-        print(f"  {name:<32}{next(iter(doc.strip().splitlines()), '')}")
+        try:
+            doc = load_step(name).__doc__ or ""
+        except RecipeError as error:
+            doc = f"({error.fact})"
+        print(printable(f"  {name:<32}{next(iter(doc.strip().splitlines()), '')}"))
 
 
 def _print_result(result: StepResult, out: Path) -> None:

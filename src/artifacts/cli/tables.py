@@ -64,7 +64,9 @@ def _skipped(rows: list[Outcome]) -> list[str]:
     """Return the optional sources that are not there, each with the number of targets that were skipped for it."""
     needed = Counter(text for row in rows for text in row.absent)
     return [
-        printable(f"skipped {count - 1} target{'s' if count > 2 else ''} without {text}")
+        printable(
+            f"skipped {count - 1} target{'s' if count > 2 else ''} without {text}" if count > 1 else f"skipped {text}"
+        )
         for text, count in needed.items()
     ]
 

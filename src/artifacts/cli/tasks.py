@@ -89,7 +89,7 @@ class Session:
             }
         for full_name, job in self.plan.jobs.items():
             if isinstance(job, Job) and job.loaded.name == self.pipeline.default:
-                yield {"basename": job.name, "doc": job.doc, "actions": None, "task_dep": [full_name]}
+                yield {"basename": job.name, "doc": printable(job.doc), "actions": None, "task_dep": [full_name]}
 
     def _is_current(self, full_name: str) -> Callable[[], bool]:
         return lambda: self.build.is_current(full_name)

@@ -14,7 +14,7 @@ from typing import Any
 from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
-from artifacts.plan.step_files import STEPS, known_steps, load_step, module_path
+from artifacts.plan.step_files import STEPS, known_steps, load_step
 from artifacts.recipe.declarations import Target
 from artifacts.recipe.pipeline import CONSTRAINTS_FILE, PIPELINE_FILE, Pipeline, load_pipeline
 from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
@@ -180,11 +180,9 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
         raise RecipeError(f"{location((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
     try:
         module = load_step(target.step)
-        _check_step(module)
-    except (Exception, SystemExit) as error:
-        fact = f"step '{target.step}' cannot be loaded: {type(error).__name__}: {error}"
-        fix = f"correct {module_path(f'{STEPS}.{target.step}')}"
-        raise RecipeError(f"{location((section, name, 'step'))}: {label}.step: {fact}", fix) from error
+    except RecipeError as error:
+        where = f"{location((section, name, 'step'))}: {label}.step"
+        raise RecipeError(f"{where}: {error.fact}", error.fix) from error
     params = _params(module.Params, loaded, section, name)
     tools = {}
     for tool in module.TOOLS:
@@ -208,17 +206,6 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
     return Job(loaded, section, name, target.step, doc, params, inputs, tools, *limits, measures, headline)
 
 
-def _check_step(module: Any) -> None:
-    """Raise TypeError for a module that lacks what every step has."""
-    params = getattr(module, "Params", None)
-    if not (isinstance(params, type) and issubclass(params, StepParams)):
-        raise TypeError("it has no class Params(StepParams)")
-    if not isinstance(getattr(module, "TOOLS", None), tuple):
-        raise TypeError("it has no tuple TOOLS")
-    if not inspect.isfunction(getattr(module, "run", None)):
-        raise TypeError("it has no function run")
-
-
 def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: str) -> dict[str, Any]:
     filled = validate(model, loaded.document, (section, name, "params"))
     result: dict[str, Any] = json.loads(filled.model_dump_json())
@@ -237,7 +224,8 @@ def _check_inputs(loaded: LoadedRecipe, section: str, name: str, target: Target,
     label, location = f"{section}.{name}.inputs", loaded.document.location
     for key, source in target.inputs.items():
         if key not in parameters:
-            fix = did_you_mean(key, parameters, f"step '{target.step}' takes: {', '.join(parameters)}")
+            takes = f"step '{target.step}' takes: {', '.join(parameters)}"
+            fix = did_you_mean(key, parameters, takes if parameters else "write '*,' before the inputs of its run()")
             where = location((section, name, "inputs", key, "<key>"))
             raise RecipeError(f"{where}: {label}: step '{target.step}' takes no input '{key}'", fix)
         if source not in known:

@@ -11,19 +11,19 @@ import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from artifacts.plan.step_files import known_steps, load_step
+from artifacts.plan.step_files import load_step
 from artifacts.recipe.declarations import NAME, Recipe, Target
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
 
-def recipe_schema() -> dict[str, Any]:
-    """Return the schema. Raises ImportError and the like for a step that cannot be loaded."""
+def recipe_schema(steps: Sequence[str]) -> dict[str, Any]:
+    """Return the schema, with these steps. Raises RecipeError for a step that cannot be loaded."""
     schema = Recipe.model_json_schema()
     definitions: dict[str, Any] = schema.pop("$defs")
     _describe(schema, Recipe)
@@ -33,9 +33,9 @@ def recipe_schema() -> dict[str, Any]:
     for name in ("Source", "Target"):
         definitions[name]["type"] = ["object", "null"]
     target = definitions["Target"]
-    target["properties"]["step"] = {"enum": list(known_steps()), "description": field_docs(Target)["step"]}
+    target["properties"]["step"] = {"enum": list(steps), "description": field_docs(Target)["step"]}
     target["properties"]["inputs"]["additionalProperties"] = {"type": ["string", "null"]}
-    target["allOf"] = [_of_step(step, definitions) for step in known_steps()]
+    target["allOf"] = [_of_step(step, definitions) for step in steps]
     for section in ("sources", "targets", "layouts"):
         values = schema["properties"][section]
         item = {"$ref": f"#/definitions/{'Source' if section == 'sources' else 'Target'}"}

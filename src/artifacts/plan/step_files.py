@@ -6,10 +6,13 @@ A project's own steps are modules of the same package, so all that holds for our
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from artifacts.errors import RecipeError
+from artifacts.params import StepParams
 
 STEPS = "artifacts.steps"
 PACKAGED = Path(__file__).parents[1] / "steps"
@@ -22,21 +25,44 @@ def own_steps() -> Path | None:
     return folder if folder.is_dir() and folder != PACKAGED else None
 
 
+def packaged_steps() -> tuple[str, ...]:
+    """Return the names of the package's steps."""
+    return tuple(sorted(_names(PACKAGED)))
+
+
 def known_steps() -> tuple[str, ...]:
     """Return the names of all steps. A file whose name begins with `_` is none, but steps may import it.
 
     Raises RecipeError for an own step that has the name of a packaged one.
     """
-    packaged, own = _names(PACKAGED), _names(own_steps())
+    packaged, own = set(packaged_steps()), _names(own_steps())
     for name in sorted(packaged & own):
         raise RecipeError(f"{OWN / name}.py: '{name}' is the name of a step of the package", "rename the file")
     return tuple(sorted(packaged | own))
 
 
 def load_step(name: str) -> ModuleType:
-    """Import the step of a name. Raises whatever its module raises."""
+    """Import the step of a name, and check that it has what a step has. Raises RecipeError with its file."""
     extend_steps(own_steps())
-    return importlib.import_module(f"{STEPS}.{name}")
+    module = f"{STEPS}.{name}"
+    try:
+        step = importlib.import_module(module)
+        _check_step(step)
+    except (Exception, SystemExit) as error:
+        fact = f"step '{name}' cannot be loaded: {type(error).__name__}: {error}"
+        raise RecipeError(fact, f"correct {module_path(module)}") from error
+    return step
+
+
+def _check_step(module: Any) -> None:
+    """Raise TypeError for a module that lacks what every step has."""
+    params = getattr(module, "Params", None)
+    if not (isinstance(params, type) and issubclass(params, StepParams)):
+        raise TypeError("it has no class Params(StepParams)")
+    if not isinstance(getattr(module, "TOOLS", None), tuple):
+        raise TypeError("it has no tuple TOOLS")
+    if not inspect.isfunction(getattr(module, "run", None)):
+        raise TypeError("it has no function run")
 
 
 def extend_steps(folder: Path | None) -> None:
@@ -48,17 +74,18 @@ def extend_steps(folder: Path | None) -> None:
 
 def own_file(module: str) -> Path | None:
     """Return the file of a module that the project has in its own steps; None for any other module."""
-    package, _, name = module.rpartition(".")
+    package, _, name = module.partition(f"{STEPS}.")
     folder = own_steps()
-    if package != STEPS or folder is None or (PACKAGED / f"{name}.py").is_file():
+    if package or not name or folder is None:
         return None
-    return folder / f"{name}.py" if (folder / f"{name}.py").is_file() else None
+    base = folder.joinpath(*name.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 def module_path(module: str) -> str:
     """Return the path of a module's file, as messages show it."""
     own = own_file(module)
-    return f"{OWN / own.name}" if own is not None else f"{module.replace('.', '/')}.py"
+    return f"{own.relative_to(Path.cwd())}" if own is not None else f"{module.replace('.', '/')}.py"
 
 
 def _names(folder: Path | None) -> set[str]:

@@ -33,7 +33,7 @@ _PIN = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*==\s*([^
 class Pipeline:
     """A project: its recipes' files by name, the default recipe, the folders of results, and the pinned tools.
 
-    A recipe has the name of its file. Versions of tools are by name as `canonical_name` spells it.
+    A recipe has the name of its file. `tools` has the package's versions, and the project's instead where it has some.
     """
 
     default: str
@@ -72,7 +72,7 @@ def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
     if declared.default not in recipes:
         fix = did_you_mean(declared.default, recipes, f"the recipes are: {', '.join(recipes)}")
         raise RecipeError(f"{document.location(('default',))}: default: no recipe is called '{declared.default}'", fix)
-    tools = _read_constraints(path.parent / CONSTRAINTS_FILE)
+    tools = _read_constraints(PACKAGED_CONSTRAINTS) | _read_constraints(path.parent / CONSTRAINTS_FILE)
     return Pipeline(declared.default, recipes, declared.cache, declared.dist, tools)
 
 
@@ -102,9 +102,11 @@ def _find_recipes(document: YamlDocument, patterns: tuple[str, ...], folder: Pat
 
 
 def _read_constraints(path: Path) -> dict[str, str]:
-    """Return the versions that a pip constraints file fixes, by canonical name: the package's own if there is none."""
+    """Return the versions that a pip constraints file fixes, by canonical name; none if there is no file."""
     try:
-        text = (path if path.exists() else PACKAGED_CONSTRAINTS).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}", "write lines of the form 'onnx==1.23.2'") from None
     pins = (_PIN.match(line) for line in text.splitlines())

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.digest import digest_json
 from artifacts.errors import RecipeError
 from artifacts.recipe.declarations import Recipe, Source
 from artifacts.recipe.families import families, family_file
@@ -62,10 +63,16 @@ class NamedSource:
 
     @property
     def address(self) -> str:
-        """Where the source comes from, without secrets: its path, URL, or `hf:` with repository, revision and file."""
+        """Where the source comes from, without secrets: its path, URL, or `hf:` with repository, revision and file.
+
+        Two URLs that differ only in what is not shown have two addresses: a digest tells them apart.
+        """
+        url = self.declared.url
         if self.declared.hf is not None:
             return f"hf:{self.declared.hf}/{self.declared.file}"
-        return str(self.path) if self.declared.url is None else shown_url(self.declared.url)
+        if url is None:
+            return str(self.path)
+        return url if shown_url(url) == url else f"{shown_url(url)} ({digest_json(url)[:12]})"
 
     @property
     def absence(self) -> str | None:

@@ -28,12 +28,15 @@ def run_one_step(
             raise StepError(f"--{name.replace('_', '-')}: no file or folder at '{path}'", "correct the path")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StepError(f"--out: '{out}' is not an empty folder", "name a new folder, or empty this one")
-    made = out.absolute()
+    made = out.resolve()
+    if made.is_mount():
+        raise StepError(f"--out: '{out}' is the root of a disk", "name a folder in it")
     made.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=made.parent, prefix=f".{made.name}."))
     try:
         log = staging / "log"
-        beside = [path.resolve().parent for path in inputs.values() if path.is_file()]
+        folders = [path.resolve().parent for path in inputs.values() if path.is_file()]
+        beside = [path for folder in folders for path in folder.iterdir() if path.is_file()]
         limits = Limits(DEFAULT_MINUTES, DEFAULT_SILENT_MINUTES)
         result = run_step(staging, log, step, params, inputs, {}, progress, limits, readable=beside)
         _make_writable(staging / "files")

@@ -54,7 +54,9 @@ def version_now(repository: str, file_name: str) -> tuple[str | None, str | None
     hub = _Hub(repository, file_name)
     try:
         remote = hub()
-    except (RefusedError, TransientError) as error:
+    except RefusedError as error:
+        raise StoreError(f"'{file_name}' of '{repository}' {error.fact}", error.fix) from None
+    except TransientError as error:
         raise StoreError(f"'{file_name}' of '{repository}' {error.fact}", "check the network, then run again") from None
     return hub.commit, remote.sha256
 
