@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -64,6 +66,16 @@ def test_control_c_pressed_twice_interrupts_at_once() -> None:
 def test_control_c_behind_another_signal_waits_once() -> None:
     interrupt_on_signals()
     assert send_while_held(signal.SIGTERM, signal.SIGINT) == [signal.SIGTERM, signal.SIGINT, signal.SIGINT]
+
+
+def test_at_the_end_a_signal_ends_the_process_without_a_word() -> None:
+    program = (
+        "import os, signal, sys; from artifacts.cli.interrupts import *; interrupt_on_signals(); end_silently();"
+        "os.kill(os.getpid(), int(sys.argv[1]))"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        done = subprocess.run([sys.executable, "-c", program, str(int(number))], capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (-number, b"", b"")
 
 
 def test_nothing_is_held_of_a_signal_that_is_ignored() -> None:

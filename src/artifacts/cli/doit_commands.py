@@ -12,7 +12,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.exceptions import InvalidCommand
 
 from artifacts.cli.disabled_commands import DisabledCommand
-from artifacts.cli.interrupts import interrupt_on_signals
+from artifacts.cli.interrupts import end_silently, interrupt_on_signals
 from artifacts.cli.options import Options, UserError, user_errors
 from artifacts.cli.progress import discard_stdout
 from artifacts.cli.tasks import DoitReporter
@@ -59,6 +59,8 @@ class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
                         reporter.complete_run()
                     print("interrupted; what was finished is kept", file=sys.stderr)
                 return ended_by[0] if ended_by else INTERRUPTED
+            finally:
+                end_silently()
 
     def _run(self, params: Any, args: list[str]) -> int:
         jobs = params["num_process"]

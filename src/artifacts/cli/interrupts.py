@@ -33,6 +33,13 @@ def interrupt_on_signals() -> list[int]:
     return ended_by
 
 
+def end_silently() -> None:
+    """From now on, let a signal end the process at once: all is said, and Python would print where it was."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def hold_signals() -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGHUP wait until the block ends. The first of them is handled then.
