@@ -83,9 +83,11 @@ README = """\
 - `doit list` lists the targets, `doit` builds all of them, `doit shard_fp32` builds one and what it needs;
 - `doit plan` shows what a run would do, `doit why` what causes it;
 - `doit step NAME --help` runs one step on any file, without a recipe;
-- results are in `cache/mine/`, layouts for consumers in `dist/mine/`.
+- results are in `cache/mine/`, layouts for consumers in `dist/mine/`;
+- a file `steps/<name>.py` is a step of your own; then `doit schema` lets your editor know it.
 
-Commit everything but `cache/` and `dist/`, and with it `pipeline.lock.yaml`, which pins the sources.
+Commit everything but `cache/` and `dist/`, and with it `pipeline.lock.yaml`, which pins the sources. To build from
+other bytes, for example after training, remove the source's two lines from it.
 """
 
 FILES = {

@@ -24,7 +24,7 @@ class Params(StepParams):
     """The size of a shard."""
 
     max_shard_bytes: int = Field(default=1_500_000_000, gt=0, lt=2**31)
-    """The most bytes of a shard. The default leaves a browser memory for more than the buffer itself."""
+    """The most bytes of a shard; a larger tensor has a shard of its own. The default leaves a browser some memory."""
 
 
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
