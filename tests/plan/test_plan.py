@@ -215,3 +215,44 @@ def test_a_recipes_name_means_its_default_targets_with_what_they_need() -> None:
     plan = plan_of("default: [again]\n" + MODEL_RECIPE)
     assert plan.meant("small") == ["small:again"]
     assert plan.selected(["small"]) == ["small:model", "small:shards", "small:again"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "fact", "fix"),
+    [
+        (
+            "sources: {checkpiont: {file: a}}",
+            "'checkpoint', which the target 'encoder_fp32'",
+            "did you mean 'checkpiont'?",
+        ),
+        (
+            "targets: {tokens: null}",
+            "'checkpoint', which the target 'encoder_fp32'",
+            "add it to the sources; or remove",
+        ),
+        (
+            "sources: {checkpoint: {file: a}, evaluation: {folder: b}, calibration: {folder: c}}\n"
+            "targets: {tokens: null}",
+            "'tokens', which the target 'wer_fp32'",
+            "add it to the sources; or remove what needs it: 'wer_fp32: null'",
+        ),
+        (
+            "sources: {checkpoint: {file: a}, evaluation: {folder: b}, calibration: {folder: c}}\n"
+            "targets: {joint_fp32: null}",
+            "'joint_fp32', which the target 'decoder_joint_fp32'",
+            "add it to the sources; or remove what needs it: 'decoder_joint_fp32: null'",
+        ),
+    ],
+)
+def test_what_a_target_of_the_base_lacks_is_told_of_the_recipe(recipe: str, fact: str, fix: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        plan_of(f"extends: artifacts/parakeet-tdt\n{recipe}\n")
+    assert caught.value.fact == f"recipes/small.yaml: no source or target is called {fact} of its base needs"
+    assert caught.value.fix.startswith(fix)
+
+
+def test_a_misspelt_target_of_the_base_is_told_the_nearest() -> None:
+    recipe = "extends: artifacts/parakeet-tdt\ntargets: {shard_fp33: {params: {max_shard_bytes: 7}}}\n"
+    with pytest.raises(RecipeError, match=r"small.yaml:2:23: targets.shard_fp33.step: this key is missing") as caught:
+        plan_of(recipe)
+    assert caught.value.fix == "add it; or did you mean 'shard_fp32' by 'shard_fp33'?"

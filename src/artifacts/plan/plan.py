@@ -229,6 +229,8 @@ def _check_inputs(loaded: LoadedRecipe, section: str, name: str, target: Target,
             where = location((section, name, "inputs", key, "<key>"))
             raise RecipeError(f"{where}: {label}: step '{target.step}' takes no input '{key}'", fix)
         if source not in known:
+            if location((section, name, "inputs", key)).file != loaded.file:
+                raise _lacking(loaded, name, source)
             fact = (
                 f"{location((section, name, 'inputs', key))}: {label}.{key}: no source or target is called '{source}'"
             )
@@ -236,8 +238,17 @@ def _check_inputs(loaded: LoadedRecipe, section: str, name: str, target: Target,
     implied = _implied_inputs(loaded, name, run)
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in target.inputs and key not in implied:
+            if location((section, name, "step")).file != loaded.file:
+                raise _lacking(loaded, name, key)
             fact = f"{location((section, name, 'inputs'))}: {label}: step '{target.step}' needs the input '{key}'"
             raise RecipeError(fact, f"add it: '{key}: <source or target>'")
+
+
+def _lacking(loaded: LoadedRecipe, target: str, name: str) -> RecipeError:
+    """Return the error for a source or target that a target of a base recipe needs: the base is not to be edited."""
+    fact = f"{loaded.file}: no source or target is called '{name}', which the target '{target}' of its base needs"
+    otherwise = f"add it to the sources; or remove what needs it: '{target}: null'"
+    return RecipeError(fact, did_you_mean(name, loaded.recipe.sources, otherwise))
 
 
 def _names_of(loaded: LoadedRecipe) -> set[str]:

@@ -74,7 +74,15 @@ def _explain(model: type[BaseModel], document: YamlDocument, path: KeyPath, erro
         fix = did_you_mean(key, known, f"the known keys are: {', '.join(known) or 'none'}")
         return RecipeError(f"{document.location((*full, '<key>'))}: {name}: unknown key '{key}'", fix)
     if error["type"] == "missing":
-        return RecipeError(f"{document.location(full)}: {name}: this key is missing", "add it")
+        fix = "add it"
+        if len(full) > 1:  # a misspelt target of a base recipe lacks its step
+            siblings: Any = document.value
+            for part in full[:-2]:
+                siblings = siblings[part]
+            others = [key for key in siblings if key != full[-2]] if isinstance(siblings, dict) else []
+            near = difflib.get_close_matches(str(full[-2]), others, n=1)
+            fix = f"add it; or did you mean '{near[0]}' by '{full[-2]}'?" if near else fix
+        return RecipeError(f"{document.location(full)}: {name}: this key is missing", fix)
     message = plain_message(error)
     location = document.location((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
     where = f"{location}: {name}" if name else f"{location}"
