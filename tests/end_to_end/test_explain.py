@@ -31,6 +31,7 @@ def test_why_names_the_line_and_key_of_the_recipe_with_old_and_new_value(built_p
 def test_why_says_on_which_processor_a_target_was_made(built_project: Project) -> None:
     said = built_project.doit("why", "second").out.splitlines()
     assert re.fullmatch(rf"  last built \S+, on {re.escape(processor())}:", said[1])
+    assert said[2] == "  it had not been built before"
 
 
 def test_a_run_prints_the_processor_of_built_and_of_restored_measurements(own_project: Project) -> None:

@@ -15,6 +15,7 @@ from artifacts.cli.progress import discard_stdout
 from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, StoreError, printable
 from artifacts.files.atomic import write_atomically
+from artifacts.plan.explain import NEVER_BUILT
 from artifacts.plan.plan import Plan, load_plan
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.dry_run import dry_run
@@ -93,7 +94,7 @@ class Why(PlanCommand):
                     action = lookup.store.action(entry.key)
                     on = f", on {action.processor}" if action and action.processor else ""
                     print(printable(f"  last {entry.outcome} {entry.at}{on}:"))
-                    _print_reasons(entry.why)
+                    _print_reasons(["it had not been built before" if why == NEVER_BUILT else why for why in entry.why])
         if not asked and all(row.status == Status.UNCHANGED for row in rows):
             print(f"{len(rows)} targets, all up to date")
         return 0
