@@ -92,8 +92,8 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     ),
     "a name used twice": (
         "sources:\n  one: {file: notes.txt}\n" + HEAD,
-        "recipes/small.yaml:1:1: the name 'one' is used twice; sources, targets and layouts share their names",
-        "correct it",
+        "recipes/small.yaml:4:3: targets: 'one' is in sources too",
+        "rename one of the two: sources, targets and layouts share their names",
     ),
     "a cycle": (
         "targets:\n  one: {step: change_text, inputs: {text: two}}\n  two: {step: change_text, inputs: {text: one}}\n",

@@ -133,10 +133,7 @@ class Recipe(Declared):
     """Defaults for each target. The default memory counts for targets that were not built before."""
 
     @model_validator(mode="after")
-    def _check_names(self) -> Recipe:
-        for one, other in ((self.sources, self.targets), (self.sources, self.layouts), (self.targets, self.layouts)):
-            for name in set(one) & set(other):
-                raise ValueError(f"the name '{name}' is used twice; sources, targets and layouts share their names")
+    def _check_targets(self) -> Recipe:
         if not self.targets and not self.layouts:
             raise ValueError("a recipe needs a target or a layout")
         return self

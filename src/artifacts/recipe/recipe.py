@@ -115,6 +115,14 @@ def load_recipe(name: str, file: Path) -> LoadedRecipe:
         "targets": recipe.targets,
         "layouts": recipe.layouts,
     }
+    seen: dict[str, str] = {}
+    for section, names in sections.items():
+        for declared in names:
+            if declared in seen:
+                where = f"{document.location((section, declared, '<key>'))}: {section}"
+                fact = f"{where}: '{declared}' is in {seen[declared]} too"
+                raise RecipeError(fact, "rename one of the two: sources, targets and layouts share their names")
+            seen[declared] = section
     check_case(
         (name, f"{document.location((section, name, '<key>'))}: {section}")
         for section, names in sections.items()
