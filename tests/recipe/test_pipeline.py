@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,8 +59,22 @@ def test_tools_are_those_of_the_constraints() -> None:
     Path("constraints.txt").unlink()
     assert load_pipeline().version_of("onnx") == packaged["onnx"]
     Path("constraints.txt").write_bytes(b"\xff")
-    with pytest.raises(RecipeError, match=r"constraints.txt: cannot be read: .*\n  fix: write lines of the form"):
+    with pytest.raises(RecipeError, match=r"constraints.txt: cannot be read: .*\n  fix: make it a readable UTF-8"):
         load_pipeline()
+
+
+@pytest.mark.parametrize(
+    ("make", "fact"),
+    [
+        (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "the file has more than 2000000 bytes"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device, not a regular file"),
+        (os.mkfifo, "it is a named pipe, not a regular file"),
+    ],
+)
+def test_constraints_without_an_end_are_refused_at_once(make: Callable[[Path], object], fact: str) -> None:
+    make(Path("constraints.txt"))
+    with pytest.raises(RecipeError, match=f"constraints.txt: .*{fact}"):
+        load()
 
 
 @pytest.mark.parametrize(
@@ -121,3 +137,9 @@ def test_the_default_is_one_of_the_recipes() -> None:
 def test_results_may_lie_on_another_disk(places: str) -> None:
     Path("pipeline.yaml").write_text(f"default: x\n{places}\n")
     assert load_pipeline().cache in places
+
+
+def test_a_folder_whose_name_is_longer_than_file_systems_allow_is_refused_with_its_place() -> None:
+    with pytest.raises(RecipeError, match=r"pipeline.yaml:2:8: cache: has a name of 256 bytes, file systems allow 255"):
+        load(f"cache: folder/{'é' * 128}/cache\n")
+    assert load(f"cache: folder/{'x' * 255}/cache\n")

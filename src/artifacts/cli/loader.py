@@ -11,6 +11,7 @@ from typing import Any
 from doit.cmd_base import Command, DodoTaskLoader
 
 from artifacts.cli.options import UserError
+from artifacts.cli.warning_lines import print_warnings_in_lines
 from artifacts.errors import RecipeError
 
 BEFORE_TASKS = 3  # the exit code that doit gives to a mistake that is found before a task runs
@@ -21,6 +22,7 @@ class Loader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
 
     def __init__(self) -> None:
         super().__init__()
+        print_warnings_in_lines()
         if sys.stdout is None:  # closed by the shell: `>&-`
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
         if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of a recipe or of a path

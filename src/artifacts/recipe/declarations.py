@@ -18,9 +18,15 @@ Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=MOST_CHA
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+MOST_NAME_BYTES = 255
+
+
 def _check_path(path: str) -> str:
     if "\0" in path:
         raise ValueError("must be a path, and no path has a NUL character")
+    longest = max(len(part.encode(errors="surrogatepass")) for part in path.split("/"))
+    if longest > MOST_NAME_BYTES:
+        raise ValueError(f"has a name of {longest} bytes, file systems allow {MOST_NAME_BYTES}")
     return path
 
 

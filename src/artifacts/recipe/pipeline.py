@@ -14,7 +14,7 @@ from artifacts.errors import RecipeError
 from artifacts.recipe.declarations import NAME, Declared, PathText
 from artifacts.recipe.recipe import check_case
 from artifacts.recipe.validate import did_you_mean, validate
-from artifacts.recipe.yaml_locations import YamlDocument, read_yaml
+from artifacts.recipe.yaml_locations import YamlDocument, read_text, read_yaml
 
 PIPELINE_FILE = Path("pipeline.yaml")
 CONSTRAINTS_FILE = Path("constraints.txt")
@@ -47,14 +47,20 @@ class Pipeline:
         return self.tools.get(_canonical(tool))
 
 
-class _DeclaredPipeline(Declared):
+class DeclaredPipeline(Declared):
+    """The file `pipeline.yaml`."""
+
     default: str
+    """The recipe that `doit` alone builds."""
     recipes: tuple[PathText, ...] = ("recipes/*.yaml",)
+    """Files of recipes, also by patterns."""
     cache: PathText = "cache"
+    """The folder of the store."""
     dist: PathText = "dist"
+    """The folder to which layouts are copied."""
 
     @model_validator(mode="after")
-    def _check_folders(self) -> _DeclaredPipeline:
+    def _check_folders(self) -> DeclaredPipeline:
         cache, dist = (Path(os.path.abspath(folder)) for folder in (self.cache, self.dist))  # noqa: PTH100  # no link followed
         for name, folder in (("cache", cache), ("dist", dist)):
             if Path.cwd().is_relative_to(folder):
@@ -67,7 +73,7 @@ class _DeclaredPipeline(Declared):
 def load_pipeline(path: Path = PIPELINE_FILE) -> Pipeline:
     """Read `pipeline.yaml` and the constraints, and find the recipes. Raises `RecipeError`."""
     document = read_yaml(path)
-    declared = validate(_DeclaredPipeline, document)
+    declared = validate(DeclaredPipeline, document)
     recipes = _find_recipes(document, declared.recipes, path.parent)
     if declared.default not in recipes:
         fix = did_you_mean(declared.default, recipes, f"the recipes are: {', '.join(recipes)}")
@@ -102,14 +108,13 @@ def _find_recipes(document: YamlDocument, patterns: tuple[str, ...], folder: Pat
 
 
 def _read_constraints(path: Path) -> dict[str, str]:
-    """Return the versions that a pip constraints file fixes, by canonical name; none if there is no file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    """Return the versions that a pip constraints file fixes, by canonical name; none if there is no file.
+
+    Raises RecipeError for a file that is too large, not regular or not UTF-8.
+    """
+    if not os.path.lexists(path):
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}", "write lines of the form 'onnx==1.23.2'") from None
-    pins = (_PIN.match(line) for line in text.splitlines())
+    pins = (_PIN.match(line) for line in read_text(path).splitlines())
     return {_canonical(pin[1]): pin[2] for pin in pins if pin}
 
 

@@ -95,7 +95,7 @@ def read_yaml(path: Path) -> YamlDocument:
     Raises `RecipeError` for a file that is missing, too large, not regular or not YAML, and for a repeated key.
     """
     with _without_garbage_collection():
-        return _parse(_read_text(path), path)
+        return _parse(read_text(path), path)
 
 
 def yaml_value(text: str, label: str) -> Any:
@@ -137,7 +137,8 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a regular UTF-8 file of at most 2 MB. Raises `RecipeError`."""
     try:
         kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
         if kind is not None:
@@ -145,7 +146,7 @@ def _read_text(path: Path) -> str:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            fix = "split it into several recipes, or name another file"
+            fix = "make it shorter, or name another file"
             raise RecipeError(f"{path}: the file has more than {MOST_BYTES} bytes", fix)
         return data.decode("utf-8-sig")
     except FileNotFoundError:
