@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.params import StepParams
+from artifacts.plan.schema import field_docs
 from artifacts.recipe.pipeline import load_pipeline
 
 ROOT = Path(__file__).parent.parent
@@ -164,6 +165,7 @@ def test_every_step_keeps_the_contract(step: str) -> None:
     assert not rest or rest[0] == ""
     assert issubclass(module.Params, StepParams)
     assert all(not field.is_required() for field in module.Params.model_fields.values()), "a param has a default"
+    assert [name for name in module.Params.model_fields if not field_docs(module.Params).get(name)] == [], "and a text"
     signature = inspect.signature(module.run)
     names = list(signature.parameters)
     assert names[:2] == ["out", "params"]

@@ -15,6 +15,7 @@ SCHEDULE = ChunkSchedule(
     pre_encode_frames=9,
     first_least_frames=1,
     least_frames=8,
+    subsampling_factor=8,
     output_frames=14,
 )
 METADATA = {key: str(value) for key, value in asdict(SCHEDULE).items()}
@@ -42,7 +43,7 @@ def test_windows_may_overlap() -> None:
 
 
 def test_zeros_stand_for_what_is_not_there_before_a_short_first_chunk() -> None:
-    one_frame = ChunkSchedule(1, 1, 8, 8, 9, 1, 8, 1)
+    one_frame = ChunkSchedule(1, 1, 8, 8, 9, 1, 8, 8, 1)
     assert list(one_frame.windows(18)) == [(0, 1, False), (-8, 9, False), (0, 17, True)]
 
 

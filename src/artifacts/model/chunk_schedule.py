@@ -2,8 +2,9 @@
 
 It is the schedule of NeMo's `CacheAwareStreamingAudioBuffer`; `export_streaming_encoder` writes it. Sizes are in
 features: `first_chunk_frames`, `first_shift_frames`, `chunk_frames`, `shift_frames`, `pre_encode_frames` (the part of
-the chunk before it that a later window repeats) and `least_frames` (a shorter rest is not encoded). `output_frames` are
-the encoder frames that are kept of a window, unless it is the last.
+the chunk before it that a later window repeats) and `least_frames` (a shorter rest is not encoded). An encoder frame
+stands for `subsampling_factor` of them. `output_frames` are the encoder frames that are kept of a window, unless it is
+the last: the others were encoded with too little of their future.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class ChunkSchedule:
     pre_encode_frames: int
     first_least_frames: int
     least_frames: int
+    subsampling_factor: int
     output_frames: int
 
     def windows(self, frames: int) -> Iterator[tuple[int, int, bool]]:

@@ -8,15 +8,14 @@ from artifacts.params import StepParams
 
 
 class ExportParams(StepParams):
-    """`opset`: operators of ONNX 17 (the first with LayerNormalization) to 20 (the last that the exporter knows).
-
-    `dynamic_axes`: false makes a graph for inputs of one size only. Then `batch_size` and the sizes that the step adds
-    must be given.
-    """
+    """The opset, and axes that vary or are fixed."""
 
     opset: int = Field(17, ge=17, le=20)
+    """Version of ONNX's operators: 17 is the first with LayerNormalization, 20 the last that the exporter knows."""
     dynamic_axes: bool = True
+    """Whether sizes vary. If not, the graph is for inputs of one size: give `batch_size` and the sizes below it."""
     batch_size: int | None = Field(None, ge=1)
+    """Inputs of a batch, if the axes are fixed."""
 
     @model_validator(mode="after")
     def _sizes_go_with_fixed_axes(self) -> ExportParams:

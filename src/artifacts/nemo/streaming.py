@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from artifacts.errors import StepError
+from artifacts.model.chunk_schedule import ChunkSchedule
 from artifacts.model.network import Network, Sizes
 from artifacts.nemo.networks import shrinking_lengths
 from artifacts.nemo.quiet import quiet
@@ -26,23 +27,9 @@ Layout = Literal["layer_first", "batch_first"]
 
 
 @dataclass(frozen=True)
-class StreamingSchedule:
-    """Sizes of windows in features, and after `subsampling_factor` in encoder frames.
+class StreamingSchedule(ChunkSchedule):
+    """The windows of a stream, and in encoder frames the caches and contexts of the encoder."""
 
-    Window n > 0 starts `pre_encode_frames` before its chunk. A window whose chunk has fewer features than
-    `least_frames` (`first_least_frames` for the first) is the end of a stream, and is not encoded. `output_frames` are
-    kept of a window that is not the last: the others were encoded with too little of their future.
-    """
-
-    first_chunk_frames: int
-    first_shift_frames: int
-    chunk_frames: int
-    shift_frames: int
-    pre_encode_frames: int
-    first_least_frames: int
-    least_frames: int
-    subsampling_factor: int
-    output_frames: int
     cache_size: int
     cache_drop_size: int
     left_context: int

@@ -15,11 +15,9 @@ Writes `encoder.table` and `joint.table`, in the format of `generate-int8-scale-
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from artifacts.params import StepParams
+from artifacts.ncnn.calibration_params import CalibrationParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,15 +29,8 @@ DEPENDS_ON_PROCESSOR = True
 HEADLINE = ("encoder_layers", "joint_layers", "seconds")
 
 
-class Params(StepParams):
+class Params(CalibrationParams):
     """The speech, and how scales are chosen."""
-
-    activations: Literal["kl", "absmax"] = "kl"
-    """`kl`: a threshold below the largest magnitude, if that loses less. `absmax`: the largest magnitude itself."""
-    slices: tuple[str, ...] | None = Field(None, min_length=1)
-    """Slices of the corpus to use; all of them by default."""
-    min_seconds: float = Field(60.0, ge=0)
-    """Least speech in the corpus: less would give the ranges of a few words."""
 
 
 def run(

@@ -33,6 +33,7 @@ class Params(StepParams):
     """The defaults are those of onnxconverter-common."""
 
     converter: Literal["streaming", "onnxconverter-common"] = "streaming"
+    """`streaming` is ours and holds no model in memory; `onnxconverter-common` is the library, for comparison."""
     min_positive_val: float = Field(default=1e-7, ge=0, lt=1)
     """Numbers closer to zero, but not zero, are moved to it."""
     max_finite_val: float = Field(default=1e4, ge=1, le=65504)

@@ -17,9 +17,10 @@ HEADLINE = ("encoder_output_max_abs_diff", "g_max_abs_diff", "joint_output_max_a
 
 
 class Params(StepParams):
-    """`fp16`: store weights as fp16, at half the size; biases and computation stay float32."""
+    """How weights are stored."""
 
     fp16: bool = False
+    """Store weights as fp16, at half the size; biases and computation stay float32."""
 
 
 def run(out: Path, params: Params, *, traced: Path) -> dict[str, float | int]:

@@ -24,9 +24,10 @@ CASES = [{"batch": b, "frames": t} for b, t in ((1, 1), (1, 8), (1, 9), (2, 101)
 
 
 class Params(ExportParams):
-    """`frames`: features of one input, if the axes are fixed; at most 400 s of them."""
+    """The opset, and axes that vary or are fixed."""
 
     frames: int | None = Field(None, ge=1, le=40_000)
+    """Features of one input, if the axes are fixed; at most 400 s of them."""
 
 
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float]:

@@ -20,10 +20,12 @@ CASES = [{"batch": b, "encoder_frames": t, "tokens": u} for b, t, u in ((1, 1, 1
 
 
 class Params(ExportParams):
-    """`encoder_frames` and `tokens`: of one input, if the axes are fixed."""
+    """The opset, and axes that vary or are fixed."""
 
     encoder_frames: int | None = Field(None, ge=1)
+    """Encoder frames of one input, if the axes are fixed."""
     tokens: int | None = Field(None, ge=1)
+    """Tokens of one input, if the axes are fixed."""
 
 
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float]:

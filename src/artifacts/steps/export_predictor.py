@@ -20,9 +20,10 @@ CASES = [{"batch": b, "tokens": u} for b, u in ((1, 1), (1, 7), (4, 1), (4, 12))
 
 
 class Params(ExportParams):
-    """`tokens`: of one input, if the axes are fixed."""
+    """The opset, and axes that vary or are fixed."""
 
     tokens: int | None = Field(None, ge=1)
+    """Tokens of one input, if the axes are fixed."""
 
 
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float]:

@@ -24,9 +24,10 @@ MAX_ABS_DIFF = 1e-3
 
 
 class Params(StepParams):
-    """`opset`: the version of ONNX's operators; those that are used are the same from 17 to 20."""
+    """The opset."""
 
     opset: int = Field(17, ge=17, le=20)
+    """Version of ONNX's operators; those that are used are the same from 17 to 20."""
 
 
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float]:

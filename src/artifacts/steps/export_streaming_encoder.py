@@ -30,25 +30,29 @@ HEADLINE = ("encoder_output_max_abs_diff", "latency_seconds")
 
 
 class Params(StepParams):
-    """Sizes are NeMo's, and the checkpoint's own unless they are given.
-
-    `layout`: which axis of the caches comes first; sherpa-onnx needs the batch. `left_context` and `right_context`, in
-    encoder frames: one of the pairs that the checkpoint was trained with; a right context alone chooses its pair.
-    `chunk_frames` and `shift_frames`, in features: length of a chunk, and distance to the next one. `cache_size` and
-    `cache_drop_size`, in encoder frames: length of the past that attention sees, and of a chunk's end that does not
-    enter it. `experimental` allows what the checkpoint was not trained for, also an offline checkpoint. The result is
-    then no longer what the checkpoint gives for a whole recording.
-    """
+    """Sizes are NeMo's, and the checkpoint's own unless they are given."""
 
     opset: int = Field(17, ge=17, le=20)
+    """Version of ONNX's operators: 17 is the first with LayerNormalization, 20 the last that the exporter knows."""
     layout: Literal["layer_first", "batch_first"] = "layer_first"
+    """Which axis of the caches comes first; sherpa-onnx needs the batch."""
     left_context: int | None = Field(None, ge=1, le=4000)
+    """Encoder frames of the past. With `right_context`, a pair that the checkpoint was trained with."""
     right_context: int | None = Field(None, ge=0, le=500)
+    """Encoder frames of the future. Alone, it chooses its pair."""
     chunk_frames: int | None = Field(None, ge=1, le=8000)
+    """Length of a chunk, in features."""
     shift_frames: int | None = Field(None, ge=1, le=8000)
+    """Distance from a chunk to the next one, in features."""
     cache_size: int | None = Field(None, ge=1, le=4000)
+    """Encoder frames of the past that attention sees."""
     cache_drop_size: int | None = Field(None, ge=0, le=1000)
+    """Encoder frames at a chunk's end that do not enter the cache."""
     experimental: bool = False
+    """Allow what the checkpoint was not trained for, also an offline checkpoint.
+
+    The result is then no longer what the checkpoint gives for a whole recording.
+    """
 
 
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int | str]:

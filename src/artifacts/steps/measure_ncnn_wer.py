@@ -13,9 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from artifacts.params import StepParams
+from artifacts.speech.transcription_params import TranscriptionParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,14 +25,8 @@ DEPENDS_ON_PROCESSOR = True
 HEADLINE = ("wer_percent", "empty_hypotheses")
 
 
-class Params(StepParams):
+class Params(TranscriptionParams):
     """The part of the corpus, how words are compared, and the number of threads."""
-
-    slices: tuple[str, ...] | None = Field(None, min_length=1)
-    """Slices of the corpus to measure; all of them by default."""
-    ignore_case_and_punctuation: bool = False
-    threads: int = Field(1, gt=0, le=64)
-    """Threads within a layer. They may decide the last bits of a sum, so they are part of the measurement."""
 
 
 def run(

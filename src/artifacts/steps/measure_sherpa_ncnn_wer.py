@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from artifacts.params import StepParams
+from artifacts.speech.transcription_params import TranscriptionParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,14 +32,9 @@ HEADLINE = ("wer_percent", "sherpa_equal_utterances", "utterances")
 log = logging.getLogger(__name__)
 
 
-class Params(StepParams):
+class Params(TranscriptionParams):
     """The part of the corpus, how words are compared, the number of threads, and whether sherpa-ncnn runs as well."""
 
-    slices: tuple[str, ...] | None = Field(None, min_length=1)
-    """Slices of the corpus to measure; all of them by default."""
-    ignore_case_and_punctuation: bool = False
-    threads: int = Field(1, gt=0, le=64)
-    """Threads within a layer. They may decide the last bits of a sum, so they are part of the measurement."""
     compare_with_sherpa: bool = False
     """Transcribe each recording with sherpa-ncnn too, and count the recordings with the same tokens.
 

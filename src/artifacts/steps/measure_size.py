@@ -36,8 +36,11 @@ class Params(StepParams):
     """Levels that take minutes for gigabytes (brotli 11 takes hours). null disables a compressor."""
 
     gzip_level: int | None = Field(default=6, ge=1, le=9)
+    """Level of gzip; null leaves it out."""
     brotli_quality: int | None = Field(default=5, ge=0, le=11)
+    """Quality of brotli; null leaves it out."""
     zstd_level: int | None = Field(default=3, ge=1, le=19)
+    """Level of zstd; null leaves it out."""
 
 
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:

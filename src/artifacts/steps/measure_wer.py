@@ -24,6 +24,7 @@ from pydantic import Field
 
 from artifacts.errors import StepError
 from artifacts.params import StepParams
+from artifacts.speech.transcription_params import TranscriptionParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,16 +54,11 @@ class Buffered(StepParams):
     """Speech after the chunk, which adds to the latency."""
 
 
-class Params(StepParams):
+class Params(TranscriptionParams):
     """The part of the corpus, whether recordings are streamed, how words are compared, and the number of threads."""
 
-    slices: tuple[str, ...] | None = Field(None, min_length=1)
-    """Slices of the corpus to measure; all of them by default."""
     buffered: Buffered | None = None
     """Transcribe recordings as streams; as a whole by default. An empty mapping means the defaults of its keys."""
-    ignore_case_and_punctuation: bool = False
-    threads: int = Field(1, gt=0, le=64)
-    """Threads within an operator. They may decide the last bits of a sum, so they are part of the measurement."""
 
 
 def run(

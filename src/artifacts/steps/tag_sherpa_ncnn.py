@@ -32,8 +32,11 @@ class Params(StepParams):
     """Expected sizes of the encoder: another network is an error. None means any size."""
 
     num_encoder_layers: int | None = Field(None, ge=1)
+    """Expected number of layers."""
     encoder_dim: int | None = Field(None, ge=1)
+    """Expected width of the encoder."""
     rnn_hidden_size: int | None = Field(None, ge=1)
+    """Expected width of the LSTMs' cells."""
 
 
 def run(out: Path, params: Params, *, encoder: Path) -> dict[str, int]:

@@ -16,9 +16,10 @@ HEADLINE = ("max_abs_diff",)
 
 
 class Params(StepParams):
-    """`part`: which of the three networks."""
+    """The network to trace."""
 
     part: Literal["encoder", "predictor", "joint"] = "encoder"
+    """Which of the three networks."""
 
 
 def run(out: Path, params: Params, *, checkpoint: Path) -> dict[str, float | int]:

@@ -25,14 +25,15 @@ NEMOS_NAMES = {"encoder": "encoder", "predictor": "decoder", "joint": "joint"}
 
 
 class Params(StepParams):
-    """`part`: which of the three networks.
-
-    `max_seconds`: the longest recording that the encoder takes, by default what the checkpoint's own table of relative
-    positions allows. The table is part of the network, float32 whatever the rest is: Parakeet's has 41 MB, a minute 6.
-    """
+    """The network to trace."""
 
     part: Literal["encoder", "predictor", "joint"] = "encoder"
+    """Which of the three networks."""
     max_seconds: float | None = Field(None, gt=0)
+    """The longest recording that the encoder takes; by default what the checkpoint's table of positions allows.
+
+    The table is part of the network, float32 whatever the rest is: Parakeet's has 41 MB, one for a minute 6 MB.
+    """
 
     @model_validator(mode="after")
     def _only_encoders_have_a_table(self) -> Params:

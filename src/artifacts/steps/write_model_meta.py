@@ -23,9 +23,10 @@ TOOLS = ("sentencepiece",)
 
 
 class Params(StepParams):
-    """`model_name`: the model's name in `model_meta.json`; the checkpoint itself has none."""
+    """The name of the model."""
 
     model_name: str = Field("parakeet-tdt", min_length=1)
+    """The model's name in `model_meta.json`; the checkpoint itself has none."""
 
 
 def run(out: Path, params: Params, *, checkpoint: Path) -> None:
