@@ -45,7 +45,7 @@ TARGETS = (
 )
 
 # Consumers, other processors, whole recipes on minutes of speech, and builds under attack: `make test-speech`.
-SLOW_FOLDERS = ("consumers", "faults", "processors", "recipes")
+SLOW_FOLDERS = ("consumers", "docs", "faults", "processors", "recipes")
 
 Features = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
 
