@@ -1,6 +1,7 @@
 """Where a page shows a command and what it prints, the command prints that.
 
-A number with a unit stands for any such number, `…` for any text, and a line of it for any lines.
+A number with a unit stands for any such number, `…` for any text, and a line of it for any lines. There may be more
+lines of progress than a page shows: a slow machine prints more of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from doc_blocks import DOCS, blocks, copy_of_checkout, run_shell
 
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if blocks(page, "console")]
 UNITS = r"(?:s|min|B|kB|MB|GB)\b"
+PROGRESS = r"(?: +building .*\n)*?"
 
 
 def commands(block: str) -> Iterator[tuple[str, list[str]]]:
@@ -34,7 +36,7 @@ def commands(block: str) -> Iterator[tuple[str, list[str]]]:
 
 def pattern(said: list[str]) -> str:
     """A regular expression for what is printed."""
-    return "".join(r"(?:.*\n)*?" if line == "…" else f"{_of_line(line)}\\s*\n" for line in said)
+    return "".join(r"(?:.*\n)*?" if line == "…" else f"{PROGRESS}{_of_line(line)}\\s*\n" for line in said)
 
 
 def _of_line(line: str) -> str:

@@ -36,7 +36,7 @@ def test_a_body_without_a_length_is_told_and_locked_only_when_a_step_could_read_
     ended = project.doit("first")
     assert ended.code == 1
     told = (
-        "recipes/small.yaml:2:3: sources.notes: the server does not say the length of "
+        "WARNING: recipes/small.yaml:2:3: sources.notes: the server does not say the length of "
         f"'{server.address}/notes.txt?key=***': it may be cut off after 6 bytes; it is locked once a step has read it\n"
     )
     assert ended.err == told + "small:first: notes.txt: the text has no end\n  fix: give the whole text\n"

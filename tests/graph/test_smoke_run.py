@@ -12,6 +12,7 @@ from onnx import parser
 
 from artifacts.errors import StepError
 from artifacts.graph.smoke_run import FRAMES, check_and_run, dummy_inputs, smoke_run
+from emulated import needs_bounded_memory
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]> g '
 
@@ -107,6 +108,7 @@ LOOP = """(float x) => (float y) {
 }"""
 
 
+@needs_bounded_memory
 @pytest.mark.parametrize("count", [10**9, 10**13])
 def test_a_model_that_takes_more_memory_than_it_may_is_refused(count: int) -> None:
     with pytest.raises(StepError, match=r"m\.onnx: ONNX Runtime does not run it: takes more than 1\.5 GiB"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,21 @@ import pytest
 
 PROCESSORS = ("Haswell", "Nehalem")
 EMULATOR = "qemu-x86_64"
+
+
+def _memory_can_be_bounded() -> bool:
+    """Return whether a limit of this process's memory is kept. The emulator says yes to it, and does nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 46, hard))
+    try:
+        return resource.getrlimit(resource.RLIMIT_DATA)[0] == 1 << 46
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+needs_bounded_memory = pytest.mark.skipif(
+    not _memory_can_be_bounded(), reason="NOT TESTED: an emulated process has no limit of memory"
+)
 
 
 def emulated(processor: str) -> list[str]:
