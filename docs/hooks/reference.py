@@ -18,6 +18,9 @@ from artifacts.recipe.declarations import Recipe, Resources, Source, Target
 from artifacts.recipe.pipeline import DeclaredPipeline
 
 ROOT = Path(__file__).parents[2]
+# The console scripts, whether they are on the path or not. doit shows `sys.argv[0]` as its name.
+DOIT = "import sys; sys.argv[0] = 'doit'; from doit.__main__ import main; sys.exit(main())"
+SPEECH_ARTIFACTS = "import sys; from artifacts.cli.init import main; sys.exit(main())"
 
 # The first word of a step's name, and the heading of all steps that begin with it.
 KINDS = {
@@ -173,19 +176,20 @@ def _described(model: type[BaseModel]) -> str:
 
 def _commands() -> str:
     """Return what `doit help` prints for each command, and `--help` for `speech-artifacts`."""
-    overview = _output("-m", "doit", "help")
+    overview = _output(DOIT, "help")
     parts = ["# Commands", f"```text\n{overview}```"]
     for line in overview.partition("commands:")[2].splitlines():
         match line.split():
             case ["doit", name, *_] if name != "help":
-                parts += [f"## doit {name}", f"```text\n{_output('-m', 'doit', 'help', name)}```"]
-    program = "import sys; from artifacts.cli.init import main; sys.exit(main(sys.argv[1:]))"
-    parts += ["## speech-artifacts", f"```text\n{_output('-c', program, '--help')}```"]
+                parts += [f"## doit {name}", f"```text\n{_output(DOIT, 'help', name)}```"]
+    parts += ["## speech-artifacts", f"```text\n{_output(SPEECH_ARTIFACTS, '--help')}```"]
     return "\n\n".join(parts) + "\n"
 
 
-def _output(*words: str) -> str:
-    return subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+def _output(program: str, *words: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
