@@ -51,8 +51,10 @@ def read_code(module: str, memory: DigestMemory) -> Code:
     waiting = [module]
     while waiting:
         name = waiting.pop()
+        if name in reached or name in WITHOUT_BYTES:
+            continue
         path = _module_file(name, PACKAGE) or own_file(name)
-        if path is None or name in reached or name in WITHOUT_BYTES:
+        if path is None:
             continue
         described = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
         reached[name], files[name] = described["definitions"], described["sha256"]

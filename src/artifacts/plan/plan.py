@@ -6,6 +6,7 @@ import fnmatch
 import graphlib
 import inspect
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -139,6 +140,7 @@ def plan_of(pipeline: Pipeline, words: list[str] | None = None) -> Plan:
     Raises `RecipeError` for the first mistake in any of the recipes.
     """
     jobs: dict[str, Job | NamedSource] = {}
+    steps = known_steps()
     for name in pipeline.recipes if words is None else _referred_to(pipeline, words):
         loaded = load_recipe(name, pipeline.recipes[name])
         if name == pipeline.default:
@@ -148,6 +150,7 @@ def plan_of(pipeline: Pipeline, words: list[str] | None = None) -> Plan:
             of_recipe[f"{name}:{source}"] = NamedSource(loaded, source)
         for section, targets in (("targets", loaded.recipe.targets), ("layouts", loaded.recipe.layouts)):
             for target in targets:
+                _check_step(steps, loaded, section, target, targets[target].step)
                 of_recipe[f"{name}:{target}"] = _job(pipeline, loaded, section, target, targets[target])
         jobs.update(_ordered(of_recipe))
     return Plan(pipeline, jobs)
@@ -173,15 +176,19 @@ def _check_names(pipeline: Pipeline, loaded: LoadedRecipe) -> None:
             raise RecipeError(f"{location}: {section}: '{name}' is the name of a recipe", fix)
 
 
+def _check_step(steps: Collection[str], loaded: LoadedRecipe, section: str, name: str, step: str) -> None:
+    """Raise `RecipeError` for a target whose step does not exist."""
+    if step not in steps:
+        location = loaded.document.location((section, name, "step"))
+        fix = did_you_mean(step, steps, f"the steps are: {', '.join(steps)}")
+        raise RecipeError(f"{location}: {section}.{name}.step: no step is called '{step}'", fix)
+
+
 def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, target: Target) -> Job:
-    location, label = loaded.document.location, f"{section}.{name}"
-    if target.step not in known_steps():
-        fix = did_you_mean(target.step, known_steps(), f"the steps are: {', '.join(known_steps())}")
-        raise RecipeError(f"{location((section, name, 'step'))}: {label}.step: no step is called '{target.step}'", fix)
     try:
         module = load_step(target.step)
     except RecipeError as error:
-        where = f"{location((section, name, 'step'))}: {label}.step"
+        where = f"{loaded.document.location((section, name, 'step'))}: {section}.{name}.step"
         raise RecipeError(f"{where}: {error.fact}", error.fix) from error
     params = _params(module.Params, loaded, section, name)
     tools = {}

@@ -75,8 +75,10 @@ def extend_steps(folder: Path | None) -> None:
 def own_file(module: str) -> Path | None:
     """Return the file of a module that the project has in its own steps; None for any other module."""
     package, _, name = module.partition(f"{STEPS}.")
+    if package or not name:
+        return None
     folder = own_steps()
-    if package or not name or folder is None:
+    if folder is None:
         return None
     base = folder.joinpath(*name.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
