@@ -77,3 +77,17 @@ def test_an_out_that_holds_something_is_refused_and_stays(folder: Path, tmp_path
 def test_an_input_that_is_missing_is_told_by_its_option(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"--model: no file or folder at '.*none.onnx'"):
         run(tmp_path / "none.onnx", tmp_path / "out")
+
+
+@pytest.mark.parametrize("step", ["quantize_nbits", "quantize_weights", "quantize_dynamic", "round_weights"])
+def test_a_file_that_no_dummy_input_fits_is_compared_with_its_result_in_the_sandbox(
+    folder: Path, tmp_path: Path, step: str
+) -> None:
+    model = onnx.load(folder / "a.onnx")
+    pads = numpy_helper.from_array(np.array([5, 0, 0, 0], np.int64), "pads")  # 5 rows more than a reflection has
+    model.graph.initializer.append(pads)
+    model.graph.node.insert(0, onnx.helper.make_node("Pad", ["x", "pads"], ["padded"], mode="reflect"))
+    model.graph.node[1].input[0] = "padded"
+    onnx.save(model, folder / "a.onnx")
+    metrics = run_one_step(step, {}, {"model": folder / "a.onnx"}, tmp_path / "out", lambda *_: None).metrics
+    assert str(metrics["smoke_run"]).startswith("not run: a.onnx: ONNX Runtime does not run it: ")

@@ -30,12 +30,13 @@ class Output(NamedTuple):
     axes: int
 
 
-def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
+def open_session(model: Path, threads: int, file_bytes: int | None = None) -> onnxruntime.InferenceSession:
     """Open a model on the CPU with `threads` threads within an operator and one operator at a time.
 
     Other fixed options: all graph optimisations (the default of consumers), deterministic kernels, no spinning (idle
     threads would take cores from targets that build at the same time). The number of threads is part of a measurement:
-    it may decide how a sum is split, and so its last bits.
+    it may decide how a sum is split, and so its last bits. `file_bytes` are those of the model with its external data,
+    by default of all files in its folder.
 
     Raises StepError, with a short quote of ONNX Runtime, if the model does not load.
     """
@@ -48,7 +49,9 @@ def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4  # errors are raised, so they need not be printed
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     fact = f"{model.name}: ONNX Runtime does not load it"
-    bound = bytes_for_model(sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file()))
+    if file_bytes is None:
+        file_bytes = sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file())
+    bound = bytes_for_model(file_bytes)
     with bounded_memory(bound, fact), runtime_errors(fact, "build the model again, or correct its types"):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

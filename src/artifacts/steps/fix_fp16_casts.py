@@ -36,8 +36,8 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     Weights are copied, not loaded. Metrics count Casts: changed to the other type, inserted, removed (without consumers
     any more), kept as fp32. They also count constants widened to fp32, model inputs restored to fp32, and nodes that
     compute on lengths or positions. Raises StepError for a model that cannot be read or typed, that has no fp16, whose
-    lengths were rounded by the conversion, or that ONNX Runtime cannot run with finite results on the CPU. (It computes
-    much of fp16 in fp32 there: an overflow in fp16 shows on other devices only.)
+    lengths were rounded by the conversion, or as `check_and_run` does for the result. (On the CPU, ONNX Runtime
+    computes much of fp16 in fp32: an overflow in fp16 shows on other devices only.)
     """
     from onnx import TensorProto
 
@@ -56,5 +56,4 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         repairs = repair_casts(graph, reader)
     external = any(is_external(tensor) for tensor in tensors)
     save_graph(graph, out / source.name, source_folder=source.parent, external=external)
-    check_and_run(out / source.name)
-    return asdict(repairs)
+    return asdict(repairs) | check_and_run(out / source.name, source, finite=True)

@@ -91,7 +91,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     ]
     divided = divide_values(graph, scaled, source.parent)
     write_replaced(graph, source.parent, divided.contents, out / source.name)
-    check_and_run(out / source.name)
+    smoke = check_and_run(out / source.name, source)
     weights = sum(len(norm.consumers) for norm in norms)
     return {
         "channels": len(set(params.channels)),
@@ -100,6 +100,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         "layer_norms_left": left,
         "weights": weights,
         "rows": weights * len(set(params.channels)),
+        **smoke,
     }
 
 

@@ -65,7 +65,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     Metrics: weights quantised, nodes that consume them by op, nodes of `op_types` left float, the ops whose number
     changed, bytes before and after.
     Raises StepError as `open_float_model` does, and for weights that are sparse or have NaN or infinity. Also if ONNX
-    Runtime loses a value, if no node was quantised, or if the result does not run with finite numbers. Also for a
+    Runtime loses a value, if no node was quantised, or as `check_and_run` does for the result. Also for a
     weight without a valid scale, that became a single number, or that saturates on a processor without VNNI.
     """
     from tempfile import TemporaryDirectory
@@ -113,9 +113,10 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         floats = set(params.op_types) - {"Gather"}  # most Gathers select from shapes
         nodes_left_float = sum(node.op_type in floats for node in after.graph.node)
         save_graph(after, out / source.name, source_folder=quantized.parent)
-    check_and_run(out / source.name)
+    smoke = check_and_run(out / source.name, source)
     counts = {f"nodes_{op_type}": count for op_type, count in sorted(consumers.items())}
-    return {"weights": weights, **counts, "nodes_left_float": nodes_left_float, **ops, **changed_bytes(model, out)}
+    counts["nodes_left_float"] = nodes_left_float
+    return {"weights": weights, **counts, **ops, **changed_bytes(model, out), **smoke}
 
 
 def _prepare(model: ModelProto, params: Params) -> None:

@@ -49,7 +49,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     Metrics: nodes rewritten, weights quantised, MatMuls and Gemms left float, the ops whose number changed, bytes
     before and after.
     Raises StepError as `open_float_model` does, and for a weight with NaN or infinity or without a valid scale. Also if
-    no node was quantised, or if the result does not run with finite numbers.
+    no node was quantised, or as `check_and_run` does for the result.
     """
     from tempfile import TemporaryDirectory
 
@@ -78,7 +78,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         folder = out if changes.nbytes > INLINE_LIMIT_BYTES else Path(scratch)
         with errors_of(source):
             write_model(graph, changes.stored, folder / source.name, external=True)
-        check_and_run(folder / source.name)
+        smoke = check_and_run(folder / source.name, source)
         if folder != out:
             write_inline(graph, folder, out / source.name)
     return {
@@ -87,4 +87,5 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         "nodes_left_float": after["MatMul"] + after["Gemm"],
         **changed_ops(before, after),
         **changed_bytes(model, out),
+        **smoke,
     }

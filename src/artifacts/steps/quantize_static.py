@@ -59,7 +59,7 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     `reduce_range`), the ops whose number changed, bytes before and after. Also the mean and the largest relative
     squared error of the quantised nodes, and each node's as `error:<node>`, in the order of the expected error.
     Raises StepError as `open_float_model` does, for statistics of another model, and for a weight that has NaN or
-    infinity or becomes all zeros. Also if no node was quantised, or if the result does not run with finite numbers.
+    infinity or becomes all zeros. Also if no node was quantised, or as `check_and_run` does for the result.
     """
     from artifacts.graph.change_metrics import changed_bytes, changed_ops, op_counts
     from artifacts.graph.model_file import load_graph
@@ -94,7 +94,7 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
     contents = quantize_matmuls(graph, kept, limit, params.format, source.parent)
     ops = changed_ops(ops_before, op_counts(graph))
     write_replaced(graph, source.parent, contents, target)
-    check_and_run(target)
+    smoke = check_and_run(target, source)
     with TensorReader(target) as reader:
         written = load_graph(target)
         if params.reduce_range:
@@ -111,6 +111,7 @@ def run(out: Path, params: Params, *, model: Path, statistics: Path) -> dict[str
         **ops,
         **changed_bytes(model, out),
         **{f"error:{found[index].node_name}": found[index].error for index in order},
+        **smoke,
     }
 
 

@@ -43,8 +43,8 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     Metrics: tensors quantised, the ops whose number changed, the most that a number of the tensors may have moved,
     bytes before and after.
     Raises StepError as `open_float_model` does, and for an opset without DequantizeLinear (10; per channel 13). Also
-    for a weight that has NaN or infinity or no levels in float32, if there is nothing to quantise, or if the result
-    does not run.
+    for a weight that has NaN or infinity or no levels in float32, if there is nothing to quantise, or as
+    `check_and_run` does for the result.
     """
     from artifacts.graph.change_metrics import changed_bytes, changed_ops, op_counts
     from artifacts.graph.model_file import check_model, errors_of
@@ -79,7 +79,6 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     write_protobuf(graph, target)
     if external:
         check_model(target)
-    else:
-        check_and_run(target)
-    changes = changed_ops(ops, op_counts(graph))
-    return {"tensors": len(weights), **changes, "largest_error": largest_error(contents), **changed_bytes(model, out)}
+    smoke = {} if external else check_and_run(target, source)
+    changes = changed_ops(ops, op_counts(graph)) | {"largest_error": largest_error(contents)}
+    return {"tensors": len(weights), **changes, **changed_bytes(model, out), **smoke}

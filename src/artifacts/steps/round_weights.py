@@ -41,7 +41,7 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
 
     Metrics: tensors rounded, the most that a number of the tensors may have moved, bytes before and after.
     Raises StepError as `open_float_model` does, and for a weight that has NaN or infinity or no levels in float32. Also
-    if rounding changed no number, or if the result does not run.
+    if rounding changed no number, or as `check_and_run` does for the result.
     """
     from artifacts.graph.change_metrics import changed_bytes
     from artifacts.graph.model_file import check_model, errors_of
@@ -72,6 +72,5 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
         )
     if external:
         check_model(target)
-    else:
-        check_and_run(target)
-    return {"tensors": moved, "largest_error": largest_error(contents), **changed_bytes(model, out)}
+    smoke = {} if external else check_and_run(target, source)
+    return {"tensors": moved, "largest_error": largest_error(contents), **changed_bytes(model, out), **smoke}
