@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from artifacts.digest import digest_json
 from artifacts.runtime.processor import processor
 from small_project import Project
@@ -189,3 +191,22 @@ def test_plan_says_what_cannot_be_tried_for_want_of_a_source(built_project: Proj
         "small:notes is missing:\n  recipes/small.yaml:2:3: sources.notes: no file at 'recipes/elsewhere.txt'" in said
     )
     assert "small:first will not be tried:\n  recipes/small.yaml:2:3: sources.notes: no file at" in said
+
+
+@pytest.mark.parametrize("change", ["other bytes", "no file"])
+def test_plan_and_why_give_the_fix_that_a_run_gives_for_a_source(built_project: Project, change: str) -> None:
+    notes = built_project.root / "recipes" / "notes.txt"
+    built_project.replace("file: notes.txt", "file: notes.txt\n    hint: ask for the notes")
+    if change == "other bytes":
+        notes.write_text("other notes\n")
+    else:
+        notes.unlink()
+    error = built_project.doit().err
+    assert error.count("\n") == 2
+    fact, fix = error.splitlines()
+    planned = built_project.doit("plan").out.splitlines()
+    row = next(index for index, line in enumerate(planned) if "small:notes" in line)
+    assert planned[row].split()[0] == ("changed" if change == "other bytes" else "missing")
+    assert planned[row].endswith(fact)
+    assert planned[row + 1] == fix
+    assert f":\n  {fact}\n{fix}\n" in built_project.doit("why", "notes").out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -34,8 +35,38 @@ def test_a_local_source_is_found_until_a_step_has_read_it_then_unchanged() -> No
 def test_a_source_that_is_not_here_is_missing_and_its_consumers_are_not_tried() -> None:
     shutil.rmtree("recipes/model")
     rows = predict()
-    assert rows["model"] == ("missing", ["recipes/small.yaml:2:3: sources.model: no folder at 'recipes/model'"])
+    fact = "recipes/small.yaml:2:3: sources.model: no folder at 'recipes/model'"
+    assert rows["model"] == ("missing", [fact, "fix: put the folder there"])
     assert rows["shards"] == rows["flat"] == ("not tried", rows["model"][1])
+
+
+@pytest.mark.usefixtures("here")
+def test_a_missing_source_is_told_with_its_hint() -> None:
+    write_pipeline(MODEL_RECIPE.replace("{folder: model}", "{folder: none, hint: ask the owner}"))
+    assert predict()["model"][1][1] == "fix: ask the owner"
+
+
+@pytest.mark.usefixtures("built_here")
+@pytest.mark.parametrize("pinned_by", ["pipeline.lock.yaml", "recipes/small.yaml"])
+def test_a_source_whose_bytes_changed_is_not_called_missing(pinned_by: str) -> None:
+    if pinned_by != "pipeline.lock.yaml":
+        write_pipeline(MODEL_RECIPE.replace("{folder: model}", f"{{folder: model, sha256: '{'0' * 64}'}}"))
+    with Path("recipes/model/encoder-model.onnx").open("ab") as file:
+        file.write(b"more")
+    rows = predict()
+    status, (fact, fix) = rows["model"]
+    assert status == "changed"
+    assert re.fullmatch(rf".*'recipes/model' has sha256 \w{{64}}, {pinned_by} pins \w{{64}}", fact)
+    assert fix.startswith("fix: put the pinned bytes back, or ")
+    assert rows["shards"] == rows["flat"] == ("not tried", [fact, fix])
+
+
+@pytest.mark.usefixtures("here")
+def test_a_source_that_is_there_and_that_no_step_may_read_is_not_called_missing() -> None:
+    Path("recipes/model/link").symlink_to(Path.cwd())
+    status, (fact, fix) = predict()["model"]
+    assert (status, fix) == ("refused", "fix: put the folder itself there")
+    assert fact.endswith("'recipes/model/link' is a link to a folder")
 
 
 @pytest.mark.usefixtures("here")

@@ -18,7 +18,7 @@ from artifacts.files.atomic import write_atomically
 from artifacts.plan.explain import NEVER_BUILT
 from artifacts.plan.plan import Plan, load_plan
 from artifacts.recipe.recipe import NamedSource
-from artifacts.run.dry_run import dry_run
+from artifacts.run.dry_run import FAILING, dry_run
 from artifacts.run.lookup import Lookup
 from artifacts.sources.pins import locked_commit, pinned_digest
 from artifacts.store.journal import Journal, Status
@@ -39,6 +39,8 @@ VERBS = {
 SENTENCES = {
     Status.MAYBE_BUILT: "will be built, unless the bytes of its inputs come out as they were",
     Status.MISSING: "is missing",
+    Status.CHANGED: "has other bytes than its pin",
+    Status.REFUSED: "is refused",
     Status.NOT_TRIED: "will not be tried",
 }
 
@@ -116,6 +118,8 @@ class DryRun(PlanCommand):
                 known = f"{row.last.seconds:8.1f} s  {size_text(row.last.peak_bytes):>8}"
             verb, reason = VERBS.get(row.status, row.status), printable(row.why[0]) if row.why else ""
             print(f"{verb:<10}{row.target:<{width}}  {known:<20}  {reason}".rstrip())
+            if row.status in FAILING:
+                _print_reasons(row.why[1:])
         counts = Counter(row.status for row in rows)
         last = [row.last for row in rows if row.last is not None and row.status in (Status.BUILT, Status.MAYBE_BUILT)]
         print(

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from artifacts.errors import ArtifactsError
+from artifacts.errors import StoreError
 from artifacts.plan.explain import NEVER_BUILT, reasons
 from artifacts.plan.plan import Job, Plan
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.lookup import Lookup, ResolvedTarget
-from artifacts.sources.find import look_for_source
-from artifacts.sources.pins import pinned_digest
+from artifacts.sources.find import MissingSourceError, look_for_source
+from artifacts.sources.pins import ChangedSourceError, pinned_digest
 from artifacts.store.journal import Entry, Journal, Status
 
+# What a run fails on, at a source.
+FAILING = (Status.MISSING, Status.CHANGED, Status.REFUSED)
 UNLESS_CHANGED = "unchanged if those bytes stay the same"
 
 
 @dataclass(frozen=True)
 class PlannedOutcome:
-    """Status that a target would have after a run, the reasons, and the journal's entry of its last build, if any."""
+    """Status that a target would have after a run, the reasons, and the journal's entry of its last build, if any.
+
+    The reasons for a source that a run fails on, and for what needs it, are the fact and the fix of the error.
+    """
 
     target: str
     status: Status
@@ -53,8 +58,9 @@ def _source(lookup: Lookup, job: NamedSource) -> tuple[Status, list[str]]:
     try:
         if look_for_source(job, lookup.store.memory, lookup.downloads) is not None:
             return (Status.UNCHANGED if lookup.current(job.full_name) is not None else Status.FOUND), []
-    except ArtifactsError as error:
-        return Status.MISSING, [error.fact]
+    except StoreError as error:
+        kinds = {MissingSourceError: Status.MISSING, ChangedSourceError: Status.CHANGED}
+        return kinds.get(type(error), Status.REFUSED), [error.fact, f"fix: {error.fix}"]
     pin, _ = pinned_digest(job)
     if job.declared.is_local:
         return Status.FOUND, ["it is not locked yet"]
@@ -65,7 +71,7 @@ def _source(lookup: Lookup, job: NamedSource) -> tuple[Status, list[str]]:
 
 def _job(lookup: Lookup, job: Job, outcomes: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
     inputs = [outcomes[source] for source in job.inputs.values()]
-    for ends, status in (((Status.SKIPPED,), Status.SKIPPED), ((Status.MISSING, Status.NOT_TRIED), Status.NOT_TRIED)):
+    for ends, status in (((Status.SKIPPED,), Status.SKIPPED), ((*FAILING, Status.NOT_TRIED), Status.NOT_TRIED)):
         lacking = [row for row in inputs if row.status in ends]
         if lacking:
             return status, list(dict.fromkeys(cause for row in lacking for cause in row.why))

@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 LONGEST_NAME_BYTES = 140
 
 
+class MissingSourceError(StoreError):
+    """A file or folder that is not there."""
+
+
 @dataclass(frozen=True)
 class ResolvedSource:
     """A source on this machine: path of the file or folder, content digest, and manifest."""
@@ -49,7 +53,8 @@ class ResolvedSource:
 def look_for_source(source: NamedSource, memory: DigestMemory, downloads: Path) -> ResolvedSource | None:
     """Return a source that is on this machine and pinned; None if it has to be fetched or locked first.
 
-    Nothing is changed. Raises `StoreError` for a file or folder that is missing or has another digest than its pin.
+    Nothing is changed. Raises `MissingSourceError` for a file or folder that is missing, `ChangedSourceError` for one
+    that has another digest than its pin, and `StoreError` for one that no step may read.
     """
     pin, _ = pinned_digest(source)
     if source.declared.is_local:
@@ -105,7 +110,7 @@ def _local(source: NamedSource, digest: Callable[[Path], str]) -> ResolvedSource
     path, hint = source.path, source.declared.hint
     kind = "file" if source.declared.file is not None else "folder"
     if not (path.is_file() if kind == "file" else path.is_dir()):
-        raise StoreError(f"{source.label}: no {kind} at '{path}'", hint or f"put the {kind} there")
+        raise MissingSourceError(f"{source.label}: no {kind} at '{path}'", hint or f"put the {kind} there")
     if kind == "file":
         return _single(path, digest)
     manifest = _folder_manifest(path, source.label, digest)

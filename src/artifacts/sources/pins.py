@@ -70,12 +70,12 @@ def lock_source(source: NamedSource, content: str, commit: str | None = None) ->
 
 
 def check_pin(source: NamedSource, content: str) -> None:
-    """Raise `StoreError` if the content digest is not the pinned one."""
+    """Raise `ChangedSourceError` if the content digest is not the pinned one."""
     pin, pinned_by = pinned_digest(source)
     if content != pin:
         shown = source.path if source.declared.is_local else source.shown
         change = "take its lines out of" if pinned_by == LOCK_FILE else "change the pin in"
-        raise StoreError(
+        raise ChangedSourceError(
             f"{source.label}: '{shown}' has sha256 {content}, {pinned_by} pins {pin}",
             f"put the pinned bytes back, or {change} {pinned_by} if the new ones are right",
         )
@@ -89,6 +89,10 @@ def _opened_for_lock(path: Path) -> BinaryIO:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         return path.open("rb")
+
+
+class ChangedSourceError(StoreError):
+    """A source with other bytes than those that it is pinned to."""
 
 
 class _Pin(BaseModel):

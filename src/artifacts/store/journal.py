@@ -24,7 +24,9 @@ class Status(StrEnum):
     RESTORED = "restored"  # from the store, without its step
     BUILT = "built"
     MAYBE_BUILT = "built?"  # in a dry run: it depends on bytes that are not built yet
-    MISSING = "missing"  # in a dry run: a source; a run says failed
+    MISSING = "missing"  # in a dry run, as the next two: a source; a run says failed
+    CHANGED = "changed"  # a source with other bytes than its pin
+    REFUSED = "refused"  # a source that cannot be used for another reason
     SKIPPED = "skipped"  # an optional source is not there, or a target that needs it
     NOT_TRIED = "not tried"
     FAILED = "failed"
