@@ -237,7 +237,8 @@ def test_a_source_with_another_sha256_is_refused(project: Project) -> None:
     assert ended.code == 1
     assert re.fullmatch(
         r"recipes/small.yaml:2:3: sources.notes: 'recipes/notes.txt' has sha256 \w{64}, recipes/small.yaml pins 0{64}\n"
-        r"  fix: put the pinned bytes back, or change the pin in recipes/small.yaml if the new ones are right\n",
+        r"  fix: put the pinned bytes back, or write the new sha256 at recipes/small.yaml:4:13 if the new ones are "
+        r"right\n",
         ended.err,
     )
     assert not (project.root / "pipeline.lock.yaml").exists()

@@ -205,7 +205,7 @@ def test_verify_finds_a_source_that_was_edited(built_project: Project) -> None:
     assert ended.code == 1
     fact, fix = ended.err.splitlines()
     assert re.fullmatch(r"small:notes: recipes/small.yaml:2:3: sources.notes: 'recipes/notes.txt' has sha256 .*", fact)
-    assert re.fullmatch(r"  fix: put the pinned bytes back, or take its lines out of pipeline.lock.yaml if .*", fix)
+    assert re.fullmatch(r"  fix: put the pinned bytes back, or if the new ones are right: doit pin small:notes", fix)
 
 
 def test_a_torn_memory_of_digests_is_made_anew(built_project: Project) -> None:

@@ -38,6 +38,7 @@ def test_a_source_is_up_to_date_until_the_revision_names_other_bytes(locked: Pro
     before = locked.files()
     ended = ask(locked, server, "outdated")
     assert f"small:notes ({address}) has moved: {COMMIT[:12]} -> {'f' * 12}\n" in ended.out, ended.out + ended.err
+    assert ended.out.endswith("to build from what the hub has now: doit pin small:notes\n")
     assert locked.files() == before
     assert ask(locked, server, "small:notes").out.startswith("1 target, unchanged")
     downloads = locked.cache / "downloads" / hashlib.sha256(OLD).hexdigest()

@@ -200,6 +200,7 @@ class Outdated(PlanCommand):
         from artifacts.sources.hub import version_now
 
         asked = failed = 0
+        moved: list[str] = []
         for name in plan.selected(words or list(plan.pipeline.recipes)):
             source = plan.jobs[name]
             if not isinstance(source, NamedSource) or source.declared.hf is None:
@@ -219,11 +220,14 @@ class Outdated(PlanCommand):
             elif sha256 is None and then is None:
                 state = f"is pinned, and the hub does not say whether its bytes changed; it is at {now} now"
             else:
+                moved.append(name)
                 state = (
                     f"has moved: {then[:12] if then else 'a commit that was not noted'} -> {(now or 'unknown')[:12]}"
                 )
             print(printable(f"{name} ({source.address}) {state}"))
         print(f"{asked} source{'' if asked == 1 else 's'} of the hub")
+        if moved:
+            print(f"to build from what the hub has now: doit pin {' '.join(moved)}")
         return 1 if failed else 0
 
 

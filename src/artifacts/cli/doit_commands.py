@@ -21,7 +21,7 @@ from artifacts.plan.plan import Job, is_pattern, load_plan
 
 INTERRUPTED = 130
 MOST_JOBS = 1000
-ORDER = ("run", "plan", "why", "list", "verify", "gc", "outdated", "step", "schema")
+ORDER = ("run", "plan", "why", "list", "verify", "gc", "outdated", "pin", "step", "schema")
 HELP = """doit [TARGET ...] [-n JOBS] [--continue]
 
 Build targets: reuse what is current, restore from the store, or run the step.

@@ -39,6 +39,7 @@ verify = "artifacts.cli.commands:Verify"
 gc = "artifacts.cli.commands:Gc"
 outdated = "artifacts.cli.commands:Outdated"
 schema = "artifacts.cli.commands:Schema"
+pin = "artifacts.cli.pin_command:Pin"
 step = "artifacts.cli.step_command:Step"
 """
 
@@ -88,7 +89,7 @@ README = """\
 - a file `steps/<name>.py` is a step of your own; then `doit schema` lets your editor know it.
 
 Commit everything but `cache/` and `dist/`, and with it `pipeline.lock.yaml`, which pins the sources. To build from
-other bytes, for example after training, remove the source's two lines from it.
+other bytes, for example after training, pin them with `doit pin checkpoint`.
 """
 
 FILES = {

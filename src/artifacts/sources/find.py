@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ from artifacts.store.digest_memory import DigestMemory
 from artifacts.store.records import Manifest, manifest_of
 
 if TYPE_CHECKING:
-    from artifacts.sources.download import ProgressCallback
+    from artifacts.sources.download import DownloadedFile, ProgressCallback
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,11 @@ def local_source(source: NamedSource, memory: DigestMemory) -> ResolvedSource:
     return resolved
 
 
+def local_now(source: NamedSource, memory: DigestMemory) -> ResolvedSource:
+    """Return a file or folder as it is now, whatever its pin says. Its bytes are read. Raises `StoreError`."""
+    return _local(source, memory.digest_anew)
+
+
 def source_content(path: Path, digest: Callable[[Path], str]) -> str:
     """Return the content digest of a file or folder, hashing files by `digest`. Raises `StoreError`, OSError."""
     return _folder_manifest(path, f"'{path}'", digest).content if path.is_dir() else digest(path)
@@ -162,6 +167,14 @@ def _single(path: Path, digest: Callable[[Path], str]) -> ResolvedSource:
     return ResolvedSource(path.absolute(), content, manifest_of({path.name: (path.stat().st_size, content)}))
 
 
+def length_unknown(source: NamedSource, path: Path) -> str:
+    """Return the warning about a download that may be cut off."""
+    size = path.stat().st_size
+    return (
+        f"{source.label}: the server does not say the length of '{source.shown}': it may be cut off after {size} bytes"
+    )
+
+
 def partial_folder(source: Source, downloads: Path) -> Path:
     """Return the folder of a partial download. Its name is a digest, because an address may contain secrets."""
     return downloads / "partial" / digest_json(_address(source))[:16]
@@ -181,9 +194,6 @@ def _address(source: Source) -> list[str]:
 def _downloaded(
     source: NamedSource, memory: DigestMemory, downloads: Path, partial: Path, progress: ProgressCallback
 ) -> ResolvedSource:
-    from artifacts.sources.download import download_url  # it takes longer to import than `doit list` may
-    from artifacts.sources.hub import download_hf
-
     declared = source.declared
     pin, _ = pinned_digest(source)
     if pin is not None and (path := downloads / pin / _file_name(declared)).is_file():
@@ -191,6 +201,33 @@ def _downloaded(
             return _single(path, memory.digest)
         log.warning("%s was damaged and is fetched again", path)
         path.unlink()
+    arrived = fetch(source, memory, downloads, partial, progress, pin)
+    # The file is kept even if the pin differs: a corrected pin does not fetch it again.
+    if not arrived.is_whole:
+        log.warning("%s; it is locked once a step has read it", length_unknown(source, arrived.path))
+    elif pin is None:
+        lock_source(source, arrived.sha256, arrived.commit)
+    if pin is not None or arrived.is_whole:
+        check_pin(source, arrived.sha256)
+    return _single(arrived.path, memory.digest)
+
+
+def fetch(
+    source: NamedSource,
+    memory: DigestMemory,
+    downloads: Path,
+    partial: Path,
+    progress: ProgressCallback,
+    pin: str | None,
+) -> DownloadedFile:
+    """Fetch a source, and put the file among the downloads. A pin is compared with nothing here: see `download`.
+
+    The caller holds the lock of the folder `partial`. Raises `StoreError`.
+    """
+    from artifacts.sources.download import download_url  # it takes longer to import than `doit list` may
+    from artifacts.sources.hub import download_hf
+
+    declared = source.declared
     try:
         if declared.hf is not None:
             arrived = download_hf(declared.hf, declared.file or "", partial, progress, pin)
@@ -203,17 +240,4 @@ def _downloaded(
     sync(arrived.path)
     arrived.path.replace(path)
     memory.note(path, arrived.sha256)
-    # The file is kept even if the pin differs: a corrected pin does not fetch it again.
-    if not arrived.is_whole:
-        log.warning(
-            "%s: the server does not say the length of '%s': it may be cut off after %d bytes; it is locked once a "
-            "step has read it",
-            source.label,
-            source.shown,
-            path.stat().st_size,
-        )
-    elif pin is None:
-        lock_source(source, arrived.sha256, arrived.commit)
-    if pin is not None or arrived.is_whole:
-        check_pin(source, arrived.sha256)
-    return _single(path, memory.digest)
+    return replace(arrived, path=path)

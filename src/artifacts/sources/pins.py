@@ -6,10 +6,12 @@ repository, revision and file. So recipes that share a source share its pin, and
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import functools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -53,20 +55,25 @@ def lock_source(source: NamedSource, content: str, commit: str | None = None) ->
 
     Raises `StoreError` if another process locked it to other bytes.
     """
-    address = source.address
     if source.declared.sha256 is not None:
         return
-    fix = f"pin the source in the recipe: write 'sha256: {content}' under sources.{source.name}"
-    with _opened_for_lock(PIPELINE_FILE) as guard:
-        lock_file(guard, Path.cwd(), fcntl.LOCK_EX, fix)  # two sources may be locked at the same time
-        locked = _read_lock(LOCK_FILE)
-        if address not in locked:
-            pins = sorted({**locked, address: _Pin(sha256=content, commit=commit)}.items())
-            dumped = {key: pin.model_dump(exclude_none=True) for key, pin in pins}
-            body = yaml.safe_dump({"sources": dumped}, allow_unicode=True, width=1000)
-            write_atomically(LOCK_FILE, (LOCK_HEADER + body).encode())
-            log.info("%s: %s is now locked to sha256 %s", LOCK_FILE, address, content)
+    with _locked_for_change(source, content) as locked:
+        if source.address not in locked:
+            _write_lock({**locked, source.address: _Pin(sha256=content, commit=commit)})
+            log.info("%s: %s is now locked to sha256 %s", LOCK_FILE, source.address, content)
     check_pin(source, content)
+
+
+def replace_pin(source: NamedSource, content: str, commit: str | None = None) -> str | None:
+    """Pin a source in the lock file to a content digest, whatever it is pinned to there.
+
+    Return the digest that it was pinned to; None if there was none. `commit` is as in `lock_source`.
+    """
+    with _locked_for_change(source, content) as locked:
+        before, now = locked.get(source.address), _Pin(sha256=content, commit=commit)
+        if before != now:
+            _write_lock({**locked, source.address: now})
+    return before.sha256 if before is not None else None
 
 
 def check_pin(source: NamedSource, content: str) -> None:
@@ -74,11 +81,29 @@ def check_pin(source: NamedSource, content: str) -> None:
     pin, pinned_by = pinned_digest(source)
     if content != pin:
         shown = source.path if source.declared.is_local else source.shown
-        change = "take its lines out of" if pinned_by == LOCK_FILE else "change the pin in"
+        if pinned_by == LOCK_FILE:
+            change = f"if the new ones are right: doit pin {source.full_name}"
+        else:
+            change = f"write the new sha256 at {source.location('sha256')} if the new ones are right"
         raise ChangedSourceError(
             f"{source.label}: '{shown}' has sha256 {content}, {pinned_by} pins {pin}",
-            f"put the pinned bytes back, or {change} {pinned_by} if the new ones are right",
+            f"put the pinned bytes back, or {change}",
         )
+
+
+@contextlib.contextmanager
+def _locked_for_change(source: NamedSource, content: str) -> Iterator[dict[str, _Pin]]:
+    """Hold the lock on the lock file, and give the pins in it: two sources may be pinned at the same time."""
+    fix = f"pin the source in the recipe: write 'sha256: {content}' under sources.{source.name}"
+    with _opened_for_lock(PIPELINE_FILE) as guard:
+        lock_file(guard, Path.cwd(), fcntl.LOCK_EX, fix)
+        yield _read_lock(LOCK_FILE)
+
+
+def _write_lock(pins: dict[str, _Pin]) -> None:
+    dumped = {key: pin.model_dump(exclude_none=True) for key, pin in sorted(pins.items())}
+    body = yaml.safe_dump({"sources": dumped}, allow_unicode=True, width=1000)
+    write_atomically(LOCK_FILE, (LOCK_HEADER + body).encode())
 
 
 def _opened_for_lock(path: Path) -> BinaryIO:
