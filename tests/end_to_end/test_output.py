@@ -114,12 +114,19 @@ def test_a_pattern_is_taken_by_every_command(built_project: Project) -> None:
         assert end in built_project.doit(*words).out
 
 
-@pytest.mark.parametrize("command", ["list --all", "plan", "why"])
-def test_a_reader_that_leaves_a_command_is_no_error(built_project: Project, command: str) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "list --all", "plan", "why", "help", "--help", "help plan", "--version", "step", "step write_text --help",
+     "tabcompletion", "verify", "gc", "outdated", "pin notes", "schema"],
+)  # fmt: skip
+def test_a_reader_that_leaves_a_command_is_no_error(built_project: Project, command: str, unbuffered: str) -> None:
     pipeline = f"set -o pipefail; {shlex.join(DOIT)} {command} | true"
     ended = subprocess.run(
-        ["bash", "-c", pipeline], cwd=built_project.root, env=built_project.environment, capture_output=True, text=True
-    )
+        ["bash", "-c", pipeline],
+        cwd=built_project.root, env=built_project.environment | {"PYTHONUNBUFFERED": unbuffered},
+        capture_output=True, text=True,
+    )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from artifacts.cli.doit_commands import INTERRUPTED
 from artifacts.cli.options import Options, user_errors
-from artifacts.cli.progress import discard_stdout
 from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, StoreError, printable
 from artifacts.files.atomic import write_atomically
@@ -55,9 +54,6 @@ class PlanCommand(Options):
         try:
             with user_errors():
                 return self.work(self.plan(args), args)
-        except BrokenPipeError:
-            discard_stdout()
-            return 0
         except KeyboardInterrupt:
             return INTERRUPTED
 

@@ -14,7 +14,6 @@ from doit.exceptions import InvalidCommand
 from artifacts.cli.disabled_commands import DisabledCommand
 from artifacts.cli.interrupts import end_silently, interrupt_on_signals
 from artifacts.cli.options import Options, UserError, user_errors
-from artifacts.cli.progress import discard_stdout
 from artifacts.cli.tasks import DoitReporter
 from artifacts.errors import ArtifactsError, RecipeError
 from artifacts.plan.plan import Job, is_pattern, load_plan
@@ -82,14 +81,10 @@ class List(Options, DoitList):  # type: ignore[misc]  # as above
         """List targets."""
         self.of_all_recipes = params["subtasks"]
         params["status"] = False
-        try:
-            with user_errors():
-                _check_template(params["template"])
-                result: int = super().execute(params, _expanded(args) if args else [])
-                sys.stdout.flush()
-        except BrokenPipeError:
-            discard_stdout()
-            return 0
+        with user_errors():
+            _check_template(params["template"])
+            result: int = super().execute(params, _expanded(args) if args else [])
+            sys.stdout.flush()
         return result
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from artifacts.cli.options import UserError
+from artifacts.cli.standard_streams import prepare_streams
 from artifacts.cli.warning_lines import print_warnings_in_lines
 from artifacts.errors import ArtifactsError, RecipeError, disk_error
 from artifacts.files.atomic import write_atomically
@@ -133,6 +134,7 @@ def _step(words: list[str]) -> int:
 
 def main(words: list[str] | None = None) -> int:
     """Run the console script. Return the exit code: 1 for a mistake of the user."""
+    prepare_streams()
     print_warnings_in_lines()
     parser = _Parser(prog="speech-artifacts", description="Build all files that users of a speech model download.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from doit.cmd_base import Command, DodoTaskLoader
 
 from artifacts.cli.options import UserError
+from artifacts.cli.standard_streams import prepare_streams
 from artifacts.cli.warning_lines import print_warnings_in_lines
 from artifacts.errors import RecipeError
 
@@ -22,11 +21,8 @@ class Loader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
 
     def __init__(self) -> None:
         super().__init__()
+        prepare_streams()
         print_warnings_in_lines()
-        if sys.stdout is None:  # closed by the shell: `>&-`
-            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of a recipe or of a path
-            sys.stdout.reconfigure(errors="backslashreplace")
         error = _bad_word(sys.argv[1:])
         if error is not None:
             print(f"ERROR: {error}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -134,12 +133,4 @@ class Progress:
         if self._live is not None:
             self._live.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
             return
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            discard_stdout()
-
-
-def discard_stdout() -> None:
-    """Send stdout to /dev/null once the reader has closed the pipe, as after `doit | head -1`."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(line, flush=True)

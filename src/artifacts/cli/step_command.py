@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from artifacts.cli.doit_commands import INTERRUPTED
 from artifacts.cli.interrupts import interrupt_on_signals
 from artifacts.cli.options import Options, UserError, user_errors
-from artifacts.cli.progress import Progress, discard_stdout
+from artifacts.cli.progress import Progress
 from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, printable
 from artifacts.plan.step_files import known_steps, load_step
@@ -40,9 +40,6 @@ class Step(Options):
         try:
             with user_errors():
                 return self._run(in_args)
-        except BrokenPipeError:
-            discard_stdout()
-            return 0
         except KeyboardInterrupt:
             return ended_by[0] if ended_by else INTERRUPTED
 

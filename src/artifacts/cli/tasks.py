@@ -12,7 +12,8 @@ from doit.exceptions import InvalidDodoFile, TaskFailed, UnmetDependency
 
 from artifacts.cli.interrupts import hold_signals
 from artifacts.cli.options import UserError
-from artifacts.cli.progress import Progress, discard_stdout
+from artifacts.cli.progress import Progress
+from artifacts.cli.standard_streams import prepare_streams
 from artifacts.cli.tables import print_summary
 from artifacts.errors import ArtifactsError, RecipeError, printable
 from artifacts.plan.plan import Job, Plan, plan_of
@@ -39,6 +40,7 @@ class Session:
 
         doit reads the pyproject.toml of the folder that it is called in. From elsewhere (`-f`) it does not know us.
         """
+        prepare_streams()  # from elsewhere, doit's own loader did not
         if LOADER not in sys.modules and not Path("pyproject.toml").is_file():
             fact = "pyproject.toml, which tells doit this project's commands, is missing"
             raise InvalidDodoFile(str(RecipeError(fact, "put back the pyproject.toml of this project")))
@@ -166,10 +168,7 @@ class DoitReporter:
             self.is_open = False
             self._session.progress.close()
             self._session.build.close()
-            try:
-                self._print_summary()
-            except BrokenPipeError:
-                discard_stdout()
+            self._print_summary()
             for error in self._errors:
                 print(error, file=sys.stderr)
 
