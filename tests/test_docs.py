@@ -27,7 +27,7 @@ FOLDERS = (
 PAGES = [path for folder in (".", *FOLDERS) for path in sorted((ROOT / folder).glob("*.md"))]
 # Pages that docs/hooks/ writes from the code. `tests/docs` builds the site, which checks the links to them.
 WRITTEN = [ROOT / "docs" / "reference" / name for name in ("steps.md", "recipe.md", "commands.md")]
-COMMANDS = {"run", "list", "plan", "why", "verify", "gc", "outdated", "pin", "step", "schema", "help"}
+COMMANDS = {"run", "list", "plan", "why", "verify", "gc", "outdated", "pin", "step", "schema", "help", "tabcompletion"}
 DISABLED = {"ignore", "forget", "reset-dep", "dumpdb", "clean", "strace", "info"}
 # The target that ARCHITECTURE.md adds, the recipes that README.md and the tutorial write, the step of docs/how-to/.
 EXAMPLES = {"encoder_lengths", "mine", "first", "name_producer"}

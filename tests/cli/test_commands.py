@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_project_tells_doit_where_its_commands_are() -> None:
     plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["doit"]["plugins"]["command"]
     refused = {"ignore", "forget", "reset-dep", "dumpdb", "clean", "strace", "info"}
-    ours = {"run", "list", "help", "why", "plan", "verify", "gc", "outdated", "pin", "schema", "step"}
+    ours = {"run", "list", "help", "why", "plan", "verify", "gc", "outdated", "pin", "schema", "step", "tabcompletion"}
     assert set(plugins) == ours | refused
     for name, place in plugins.items():
         module, _, attribute = place.partition(":")

@@ -26,6 +26,14 @@ def test_help_lists_our_commands_first_and_none_that_is_disabled(capsys: pytest.
     assert all(len(line.split()) > 3 for line in lines)
 
 
+def test_help_works_in_a_project_whose_settings_are_older_than_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    commands: dict[str, type[Command]] = PluginDict()
+    commands |= {command.name: command for command in (Help, List, Run)}
+    Help(task_loader=DodoTaskLoader(), cmds=commands, config={}).print_help()
+    lines = capsys.readouterr().out.partition("commands:\n")[2].splitlines()
+    assert [line.split()[1] for line in lines] == ["run", "list", "help"]
+
+
 @pytest.mark.parametrize("name", ["always", "single"])
 def test_options_that_would_bypass_the_store_do_not_exist(name: str) -> None:
     assert name not in {option["name"] for option in Run.cmd_options}

@@ -51,9 +51,12 @@ def test_a_mistake_is_told_in_two_lines(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "file").write_text("")
     assert main(["step", "shard_weight"]) == 1
     assert capsys.readouterr().err == "ERROR: no step is called 'shard_weight'\n  fix: did you mean 'shard_weights'?\n"
-    for words in ([], ["start"], ["init", "a", "b"]):
+    assert main(["inti"]) == 2
+    assert capsys.readouterr().err == "ERROR: speech-artifacts has no command 'inti'\n  fix: did you mean 'init'?\n"
+    assert main(["start"]) == 2
+    for words in ([], ["init", "--hel"], ["init", "a", "b"]):
         with pytest.raises(SystemExit, match="2"):
             main(words)
     assert main(["init", str(tmp_path / "file" / "new")]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert [line.startswith(("ERROR: ", "  fix: ")) for line in lines] == [True] * 8
+    assert [line.startswith(("ERROR: ", "  fix: ")) for line in lines] == [True] * 10

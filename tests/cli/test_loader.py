@@ -16,6 +16,7 @@ from artifacts.cli.options import UserError
     ("words", "said"),
     [
         (["plan", ""], "ERROR: a word of the command line is empty\n  fix: "),
+        (["--fi", "dodo.py", "list"], "ERROR: option --fi not recognized\n  fix: did you mean '--file'?"),
         (["plan", "a=b"], "ERROR: 'a=b': no target has a '=' in its name\n  fix: "),
     ],
 )

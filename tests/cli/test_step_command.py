@@ -66,9 +66,19 @@ def test_an_option_is_the_value_that_a_recipe_would_have(
         (("shard_weight",), "no step is called 'shard_weight'", "did you mean 'shard_weights'?"),
         (("shard_weights",), "step shard_weights: the following arguments are required: --model, --out", "see: doit"),
         (
-            ("shard_weights", "--model", "a", "--out", "b", "--max-bytes", "1"),
-            "step shard_weights: unrecognized",
-            "see:",
+            ("shard_weights", "--model", "a", "--out", "b", "--zz", "1"),
+            "step shard_weights: takes no option '--zz'",
+            "see: doit step shard_weights --help",
+        ),
+        (
+            (*SHARD, "--max-shard-byte", "3"),
+            "step shard_weights: takes no option '--max-shard-byte'",
+            "did you mean '--max-shard-bytes'?",
+        ),
+        (
+            ("shard_weights", "--modle", "a", "--out", "b"),
+            "step shard_weights: takes no option '--modle'",
+            "did you mean '--model'?",
         ),
         (
             (*SHARD, "--max-shard-bytes", "3000000000"),

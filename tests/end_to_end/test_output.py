@@ -142,6 +142,17 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
     ("words", "said"),
     [
         (("--jobs", "2"), "option --jobs not recognized\n  fix: see the options with: doit help run"),
+        (("--continu",), "option --continu not recognized\n  fix: did you mean '--continue'?"),
+        (("--con", "first"), "option --con not recognized\n  fix: did you mean '--continue'?"),
+        (("first", "--contniue"), "option --contniue not recognized\n  fix: did you mean '--continue'?"),
+        (("--proces=2",), "option --proces not recognized\n  fix: did you mean '--process'?"),
+        (("--fil", "dodo.py", "list"), "option --fil not recognized\n  fix: did you mean '--file'?"),
+        (("list", "--al"), "option --al not recognized\n  fix: did you mean '--all'?"),
+        (("plan", "--forse"), "option --forse not recognized\n  fix: see the options with: doit help plan"),
+        (("help", "--forse"), "option --forse not recognized\n  fix: see the options with: doit help help"),
+        (("tabcompletion", "--shel"), "option --shel not recognized\n  fix: did you mean '--shell'?"),
+        (("step", "write_text", "--ot", "x"), "step write_text: takes no option '--ot'\n  fix: did you mean '--out'?"),
+        (("plann",), "no target is called 'plann'\n  fix: did you mean the command 'doit plan'?"),
         (("-n", "two"), "-n JOBS, --process=JOBS: must be a whole number, got 'two'\n  fix: correct the option"),
         (("-s", "second"), "option -s not recognized\n  fix: see the options with: doit help run"),
         (("list", "-s"), "option -s not recognized\n  fix: see the options with: doit help list"),
@@ -177,6 +188,25 @@ def test_a_bad_option_is_told_in_two_lines(built_project: Project, words: tuple[
     assert ended.code == 3
     assert ended.err.startswith(f"ERROR: {said}"), ended.err
     assert len(ended.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ("first", "-h"), ("-n", "2", "--help"), ("help", "-h")])
+def test_the_usual_options_for_help_print_what_doit_help_prints(built_project: Project, words: tuple[str, ...]) -> None:
+    ended = built_project.doit(*words)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == built_project.doit("help").out
+    assert ended.out.startswith("doit [TARGET ...]")
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "list", "gc", "pin"])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_the_usual_options_for_help_after_a_command_print_its_options(
+    built_project: Project, command: str, option: str
+) -> None:
+    ended = built_project.doit(command, option)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == built_project.doit("help", command).out
+    assert f" {command} [TARGET ...]" in ended.out or command in ("gc", "pin")
 
 
 @pytest.mark.parametrize("words", [(), ("list",), ("first",)])

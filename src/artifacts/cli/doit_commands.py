@@ -1,11 +1,13 @@
-"""doit's own commands, changed for this project: run, list, help. pyproject.toml names them."""
+"""doit's own commands, changed for this project: run, list, help, tabcompletion. pyproject.toml names them."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import sys
 from typing import Any
 
+from doit.cmd_completion import TabCompletion as DoitTabCompletion
 from doit.cmd_help import Help as DoitHelp
 from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
@@ -37,6 +39,18 @@ class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
     doc_usage = "[TARGET ...]"
     # Drop doit's `--always-execute` and `--single`: both would bypass the store.
     cmd_options = tuple(option for option in DoitRun.cmd_options if option["name"] not in ("always", "single"))
+
+    def __init__(self, cmds: Any = None, **kwargs: Any) -> None:
+        super().__init__(cmds=cmds, **kwargs)
+        self._cmds = cmds
+        self._help_settings = kwargs
+
+    def print_help(self) -> None:
+        """Print the options of `doit run`. For `doit -h`, which names no command, list the commands."""
+        if sys.argv[1:2] == [self.name]:
+            super().print_help()
+        else:
+            Help(cmds=self._cmds, **self._help_settings).execute({}, [])
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the tasks. Each step has its own process, so a worker is a thread that waits for it."""
@@ -88,7 +102,7 @@ class List(Options, DoitList):  # type: ignore[misc]  # as above
         return result
 
 
-class Help(DoitHelp):  # type: ignore[misc]  # as above
+class Help(Options, DoitHelp):  # type: ignore[misc]  # as above
     """`doit help`: the commands of this project, without those of doit that are disabled."""
 
     name = "help"
@@ -99,8 +113,19 @@ class Help(DoitHelp):  # type: ignore[misc]  # as above
         """Print each command with its purpose."""
         print(HELP)
         enabled = [name for name in cmds if not issubclass(cmds[name], DisabledCommand)]
-        for name in [*ORDER, *sorted(set(enabled) - set(ORDER))]:
+        # The pyproject.toml of a project may be older than the package, and name fewer commands.
+        for name in [*(name for name in ORDER if name in enabled), *sorted(set(enabled) - set(ORDER))]:
             print(f"  doit {name:<16}{cmds[name].doc_purpose}")
+
+    def print_help(self) -> None:
+        """Print what `doit help` prints."""
+        self.print_usage(self.cmds)
+
+
+class TabCompletion(Options, DoitTabCompletion):  # type: ignore[misc]  # as above
+    """`doit tabcompletion`."""
+
+    name = "tabcompletion"
 
 
 def _expanded(words: list[str]) -> list[str]:
@@ -128,5 +153,7 @@ def _unknown(word: str) -> ArtifactsError:
     try:
         load_plan(words=[word]).resolve(word)
     except ArtifactsError as error:
-        return error
+        near = difflib.get_close_matches(word, ORDER, n=1)
+        is_command = near and not error.fix.startswith("did you mean")
+        return RecipeError(error.fact, f"did you mean the command 'doit {near[0]}'?") if is_command else error
     return RecipeError(f"'{word}' cannot be run by itself", "see the targets with: doit list --all")

@@ -16,6 +16,7 @@ from artifacts.errors import ArtifactsError, RecipeError, disk_error
 from artifacts.files.atomic import write_atomically
 from artifacts.plan.schema import recipe_schema
 from artifacts.plan.step_files import packaged_steps
+from artifacts.recipe.validate import did_you_mean
 
 COMMANDS = """\
 loader = "artifacts"
@@ -27,6 +28,7 @@ artifacts = "artifacts.cli.loader:Loader"
 run = "artifacts.cli.doit_commands:Run"
 list = "artifacts.cli.doit_commands:List"
 help = "artifacts.cli.doit_commands:Help"
+tabcompletion = "artifacts.cli.doit_commands:TabCompletion"
 ignore = "artifacts.cli.disabled_commands:Ignore"
 forget = "artifacts.cli.disabled_commands:Forget"
 reset-dep = "artifacts.cli.disabled_commands:ResetDep"
@@ -136,22 +138,29 @@ def main(words: list[str] | None = None) -> int:
     """Run the console script. Return the exit code: 1 for a mistake of the user."""
     prepare_streams()
     print_warnings_in_lines()
-    parser = _Parser(prog="speech-artifacts", description="Build all files that users of a speech model download.")
+    about = "Build all files that users of a speech model download."
+    parser = _Parser(prog="speech-artifacts", description=about, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    new = commands.add_parser("init", help="write a new project", description="Write a new project, for `doit`.")
+    about = "Write a new project, for `doit`."
+    new = commands.add_parser("init", help="write a new project", description=about, allow_abbrev=False)
     new.add_argument("folder", nargs="?", default=".", help="an empty or new folder; by default, this one")
     text = "run one step on files, without a project"
     commands.add_parser("step", help=text, description=text, add_help=False)
     given = sys.argv[1:] if words is None else words
     if given[:1] == ["step"]:
         return _step(given[1:])
+    if given and not given[0].startswith("-") and given[0] not in commands.choices:
+        fix = did_you_mean(given[0], commands.choices, "see speech-artifacts --help")
+        error = RecipeError(f"speech-artifacts has no command '{given[0]}'", fix)
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
     folder = Path(parser.parse_args(given).folder)
     try:
         files = init(folder)
-    except (ArtifactsError, OSError) as error:
-        cause = error if isinstance(error, ArtifactsError) else disk_error(error, folder)
+    except (ArtifactsError, OSError) as fault:
+        cause = fault if isinstance(fault, ArtifactsError) else disk_error(fault, folder)
         if cause is None:
-            cause = RecipeError(f"'{folder}': {error}", "name another folder: speech-artifacts init FOLDER")
+            cause = RecipeError(f"'{folder}': {fault}", "name another folder: speech-artifacts init FOLDER")
         print(f"ERROR: {cause}", file=sys.stderr)
         return 1
     for path in files:

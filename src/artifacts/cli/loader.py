@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from doit import doit_cmd
 from doit.cmd_base import Command, DodoTaskLoader
 
-from artifacts.cli.options import UserError
+from artifacts.cli.doit_commands import Help
+from artifacts.cli.options import UserError, options_among, unknown_option
 from artifacts.cli.standard_streams import prepare_streams
 from artifacts.cli.warning_lines import print_warnings_in_lines
 from artifacts.errors import RecipeError
@@ -23,7 +25,9 @@ class Loader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
         super().__init__()
         prepare_streams()
         print_warnings_in_lines()
-        error = _bad_word(sys.argv[1:])
+        if sys.argv[1:2] == ["--help"]:
+            doit_cmd.Help = Help  # doit answers this word by a class that no plugin replaces
+        error = _bad_word(sys.argv[1:], [option["long"] for option in self.cmd_options])
         if error is not None:
             print(f"ERROR: {error}", file=sys.stderr)
             sys.exit(BEFORE_TASKS)
@@ -51,12 +55,19 @@ class Loader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
         return tasks
 
 
-def _bad_word(words: list[str]) -> RecipeError | None:
-    """Return the error for a word that doit would fail on, or take for one of its own variables."""
+def _bad_word(words: list[str], options: list[str]) -> RecipeError | None:
+    """Return the error for a word that doit would fail on, take for one of its own variables, or complete.
+
+    `options` are those of the loader, which may be in front of a command.
+    """
     if "" in words:  # doit looks at the first letter of each
         return RecipeError("a word of the command line is empty", "name a target, or leave the word out")
     if words[:1] == ["step"]:  # its values are paths and params
         return None
+    for option in options_among(words, "", []):
+        begun = [f"--{name}" for name in options if f"--{name}".startswith(option) and option != f"--{name}"]
+        if begun and len(option) > 2:  # doit would complete it, in front of a command
+            return unknown_option(f"option {option} not recognized", option, begun, "see: doit help run")
     for word in words:
         if "=" in word and not word.startswith("-"):
             fact = f"'{word}': no target has a '=' in its name"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import getopt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ NOT_OPTIONS = (
     "dep_file", "backend", "codec_cls", "check_file_uptodate", "outfile", "reporter", "par_type", "verbosity",
     "failure_verbosity", "auto_delayed_regex", "pdb", "list_deps", "private",
 )  # fmt: skip
+HELP_OPTIONS = {"-h", "--help"}
 HIDDEN = {"short": "", "long": "", "section": ""}
 HELP_TEXTS = {
     "num_process": "build up to JOBS targets at the same time, as far as their memory fits",
@@ -75,8 +77,17 @@ class Options(Command):  # type: ignore[misc]  # as above
         return [_option(one) for one in options]
 
     def parse_execute(self, in_args: list[str]) -> Any:
-        """Parse the words and execute the command. Raises `UserError` for what doit itself refuses."""
+        """Parse the words and execute the command, or print its help. Raises `UserError` for what doit refuses."""
         fix = f"see the options with: doit help {self.name}"
+        short, long = self.cmdparser.get_short(), self.cmdparser.get_long()
+        given = list(options_among(in_args, short, long))
+        if set(given) & HELP_OPTIONS:
+            self.print_help()
+            return 0
+        known = [f"--{name.rstrip('=')}" for name in long]
+        for option in given:  # getopt would take `--continu` for the option that begins so
+            if option.startswith("--") and option not in known:
+                raise UserError(unknown_option(f"option {option} not recognized", option, known, fix))
         try:
             return super().parse_execute(self._options_first(in_args))
         except UserError:
@@ -88,6 +99,10 @@ class Options(Command):  # type: ignore[misc]  # as above
         except (InvalidCommand, InvalidDodoFile, InvalidTask) as error:
             raise UserError(RecipeError(" ".join(str(error).split()), fix)) from None
 
+    def print_help(self) -> None:
+        """Print the options of the command, as `doit help COMMAND` does."""
+        print(self.help())
+
     def _options_first(self, words: list[str]) -> list[str]:
         """Return the words with the options in front: doit takes none behind the first target."""
         try:
@@ -96,6 +111,34 @@ class Options(Command):  # type: ignore[misc]  # as above
             return words  # doit reports the mistake
         given = [f"{name}={value}" if name.startswith("--") and value else name + value for name, value in options]
         return [*given, "--", *others] if others else given
+
+
+def options_among(words: list[str], short: str, long: list[str]) -> Iterator[str]:
+    """Yield the options among the words, each as `-x` or `--name`, up to a `--`. getopt takes `short` and `long`."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            return
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            yield name
+            if name == word and f"{name[2:]}=" in long:
+                next(rest, None)  # its value
+        elif word.startswith("-"):
+            for index, letter in enumerate(word[1:], 2):
+                yield f"-{letter}"
+                if f"{letter}:" in short:  # its value follows
+                    if index == len(word):
+                        next(rest, None)
+                    break
+
+
+def unknown_option(fact: str, option: str, known: Iterable[str], otherwise: str) -> RecipeError:
+    """Return the error for an unknown option, with the option that it abbreviates or resembles as its fix."""
+    names = [name.lstrip("-") for name in known]
+    word = option.lstrip("-")
+    near = [name for name in names if name.startswith(word)] or difflib.get_close_matches(word, names, n=1)
+    return RecipeError(fact, f"did you mean '--{near[0]}'?" if near else otherwise)
 
 
 def _option(declared: dict[str, Any]) -> Option:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from artifacts.cli.doit_commands import INTERRUPTED
 from artifacts.cli.interrupts import interrupt_on_signals
-from artifacts.cli.options import Options, UserError, user_errors
+from artifacts.cli.options import Options, UserError, unknown_option, user_errors
 from artifacts.cli.progress import Progress
 from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, printable
@@ -62,6 +62,7 @@ class Step(Options):
         if {"-h", "--help"} & set(options):
             print(parser.format_help(), end="")
             return 0
+        _check_options(name, parser, options)
         given = vars(parser.parse_args(options))
         inputs = {key: Path(given[key]) for key in _inputs(module) if given[key] is not None}
         options_given = {key: given[key] for key in module.Params.model_fields if given[key] is not None}
@@ -106,6 +107,16 @@ def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
         text = f"{docs.get(key, '')} (default: {default})".strip().replace("%", "%%")
         params.add_argument(_option(key), dest=key, metavar="VALUE", action="append", help=text)
     return parser
+
+
+def _check_options(name: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """Raise RecipeError for the first unknown option. argparse would say first which options are lacking."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    for word in words:
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in ("--", *known):
+            fact = f"step {name}: takes no option '{option}'"
+            raise unknown_option(fact, option, known, f"see: doit step {name} --help")
 
 
 def _option(key: str) -> str:
