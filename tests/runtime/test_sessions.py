@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, save
+from onnx import TensorProto, helper, numpy_helper, save
 
 from artifacts.errors import StepError
 from artifacts.runtime.sessions import Output, open_session, require_values, run_session, zeros_of
+from artifacts.sandbox.landlock import landlock_version
+from confined import tell_confined
 
 
 def write_adder(path: Path, dtype: int = TensorProto.FLOAT) -> Path:
@@ -33,6 +35,28 @@ def test_a_damaged_model_is_refused_in_one_short_line(tmp_path: Path, content: b
     assert raised.value.fact.startswith("broken.onnx: ONNX Runtime does not load it: ")
     assert "\n" not in raised.value.fact
     assert len(raised.value.fact) < 400
+
+
+@pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+def test_a_step_whose_input_is_one_file_opens_it_and_is_told_what_lies_beside_it(tmp_path: Path) -> None:
+    write_adder(tmp_path / "adder.onnx")
+    two = numpy_helper.from_array(np.full(3, 2, np.float32), "y")
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "y"], ["z"])], "g", [value], [], [two])
+    graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [3]))
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    save(model, tmp_path / "split.onnx", save_as_external_data=True, location="split.data", size_threshold=0)
+    (tmp_path / "staging").mkdir()
+    setup = """
+from artifacts.runtime.sessions import open_session
+from artifacts.sandbox.confine import confine
+confine([Path("adder.onnx"), Path("split.onnx")], Path("staging"))
+"""
+    opened = "[one.name for one in open_session(Path('{}'), 1).get_outputs()]"
+    said = tell_confined(tmp_path, setup, opened.format("adder.onnx"), opened.format("split.onnx"))
+    assert said == ["['z']", "PermissionError"]
+    said = tell_confined(tmp_path, setup.replace('")]', '"), Path("split.data")]'), opened.format("split.onnx"))
+    assert said == ["['z']"]
 
 
 def test_a_model_of_types_that_no_kernel_has_is_refused(tmp_path: Path) -> None:

@@ -56,8 +56,7 @@ def check_and_run(path: Path, source: Path, *, finite: bool = False) -> dict[str
         failure = _failure(session, path.name, file_bytes, size, number)
         if failure is None:
             return {}
-        source_bytes = model_bytes(source)  # a step on one file may not list its folder
-        expected = _failure(_open_source(source, source_bytes, failure), source.name, source_bytes, size, number)
+        expected = _failure(_open_source(source, failure), source.name, model_bytes(source), size, number)
         if expected is None or failure.is_worse_than(expected):
             raise failure
         reason = expected.fact
@@ -94,9 +93,9 @@ def _failure(
     return None
 
 
-def _open_source(source: Path, file_bytes: int, failure: StepError) -> onnxruntime.InferenceSession:
+def _open_source(source: Path, failure: StepError) -> onnxruntime.InferenceSession:
     try:
-        return open_session(source, threads=1, file_bytes=file_bytes)
+        return open_session(source, threads=1)
     except StepError:
         raise failure from None  # a source that does not load, such as one with wrong Casts, decides nothing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from artifacts.errors import StepError
+from artifacts.runtime.data_files import data_files
 from artifacts.untrusted.bounded_memory import bounded_memory, bytes_for_model
 from artifacts.untrusted.foreign_errors import foreign_errors
 
@@ -30,15 +32,15 @@ class Output(NamedTuple):
     axes: int
 
 
-def open_session(model: Path, threads: int, file_bytes: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     """Open a model on the CPU with `threads` threads within an operator and one operator at a time.
 
     Other fixed options: all graph optimisations (the default of consumers), deterministic kernels, no spinning (idle
     threads would take cores from targets that build at the same time). The number of threads is part of a measurement:
-    it may decide how a sum is split, and so its last bits. `file_bytes` are those of the model with its external data,
-    by default of all files in its folder.
+    it may decide how a sum is split, and so its last bits.
 
-    Raises StepError, with a short quote of ONNX Runtime, if the model does not load.
+    Raises StepError, with a short quote of ONNX Runtime, if the model does not load, and PermissionError for a file of
+    external data that may not be read: a sandbox gives a step no more than its inputs.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -49,11 +51,26 @@ def open_session(model: Path, threads: int, file_bytes: int | None = None) -> on
     options.log_severity_level = 4  # errors are raised, so they need not be printed
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     fact = f"{model.name}: ONNX Runtime does not load it"
-    if file_bytes is None:
-        file_bytes = sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file())
-    bound = bytes_for_model(file_bytes)
+    bound = bytes_for_model(_file_bytes(model))
     with bounded_memory(bound, fact), runtime_errors(fact, "build the model again, or correct its types"):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _file_bytes(model: Path) -> int:
+    """Return the bytes of all files in the model's folder, or of its own files if the folder may not be listed.
+
+    A step on one file gets no list of what lies beside it. To find its external data, the file is read.
+    """
+    try:
+        return sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file())
+    except PermissionError:
+        return sum(map(_readable_bytes, (model, *data_files(model))))
+
+
+def _readable_bytes(path: Path) -> int:
+    """Return the size of a file. Raises PermissionError, with its name, where ONNX Runtime would quote it."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def runtime_errors(fact: str, fix: str) -> AbstractContextManager[None]:
