@@ -20,6 +20,7 @@ from artifacts.graph.model_file import (
     find_model,
     load_graph,
     model_bytes,
+    model_files,
     save_graph,
     strip_docs,
 )
@@ -263,5 +264,7 @@ def test_one_onnx_file_is_a_model_too_with_the_bytes_of_its_external_data(tmp_pa
     parts = [(tmp_path / name).stat().st_size for name in ("a.onnx", "a.data", "notes.txt")]
     assert model_bytes(tmp_path / "a.onnx") == sum(parts[:2])
     assert model_bytes(tmp_path) == sum(parts)
+    assert model_files(tmp_path / "a.onnx") == [tmp_path / "a.onnx", tmp_path / "a.data"]
+    assert model_files(tmp_path) == [tmp_path / name for name in ("a.data", "a.onnx", "notes.txt")]
     with pytest.raises(StepError, match=r"notes\.txt: must contain one \.onnx file, found none"):
         find_model(tmp_path / "notes.txt")

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
+from artifacts.graph.model_file import consolidate, find_model
 from artifacts.ncnn.tdt_transducer import NcnnEncoder, NcnnTransducer
 from artifacts.speech.corpus import read_corpus
 from artifacts.speech.decoding import read_decoding
@@ -69,6 +70,17 @@ def test_speech_is_transcribed_from_the_folder_alone(inputs: dict[str, Path], tm
     lines = (out / "tokens.txt").read_text(encoding="utf-8").splitlines()
     pieces = [line.rpartition(" ")[0] for line in lines]
     assert "".join(pieces[token] for token in ids).replace("▁", " ").strip() == corpus.utterances[0].text
+
+
+def test_a_preprocessor_with_external_data_is_laid_out_as_one_file(inputs: dict[str, Path], tmp_path: Path) -> None:
+    source = find_model(inputs["preprocessor"])
+    (tmp_path / "split").mkdir()
+    consolidate(source, tmp_path / "split" / "model.onnx", external=True)
+    assert (tmp_path / "split" / "model.onnx.data").is_file()
+    lay_out(tmp_path / "out", inputs | {"preprocessor": tmp_path / "split"})
+    lay_out(tmp_path / "usual", inputs)
+    written = {(tmp_path / name / "preprocessor.onnx").read_bytes() for name in ("out", "usual")}
+    assert written == {source.read_bytes()}
 
 
 def test_int8_networks_have_their_own_names(inputs: dict[str, Path], tmp_path: Path) -> None:

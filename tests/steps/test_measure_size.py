@@ -17,7 +17,9 @@ import zstandard
 from pydantic import ValidationError
 
 from artifacts.errors import StepError
+from artifacts.graph.model_file import consolidate
 from artifacts.steps import measure_size
+from small_model import write_model
 
 MIB = 1 << 20
 
@@ -105,6 +107,29 @@ def test_measuring_again_gives_the_same_bytes(artifact: Path, tmp_path: Path) ->
     for name in ("a", "b"):
         measure(artifact, tmp_path / name)
     assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
+
+
+def test_one_onnx_file_has_the_size_of_its_external_data_too(tmp_path: Path) -> None:
+    write_model(tmp_path / "whole")
+    (tmp_path / "model").mkdir()
+    consolidate(tmp_path / "whole" / "encoder-model.onnx", tmp_path / "model" / "encoder-model.onnx", external=True)
+    (tmp_path / "model" / "notes.txt").write_text("of another model")
+    model = tmp_path / "model" / "encoder-model.onnx"
+    metrics, written = measure(model, tmp_path / "out")
+    files = written["files"]
+    assert isinstance(files, dict)
+    assert list(files) == ["encoder-model.onnx", "encoder-model.onnx.data"]
+    assert metrics["bytes"] == sum((tmp_path / "model" / name).stat().st_size for name in files)
+    assert metrics["files"] == 2
+    (tmp_path / "model" / "encoder-model.onnx.data").unlink()
+    with pytest.raises(StepError, match=r"external data 'encoder-model\.onnx\.data' is missing"):
+        measure(model, tmp_path / "again")
+
+
+def test_one_file_of_another_kind_is_measured_alone(artifact: Path, tmp_path: Path) -> None:
+    metrics, written = measure(artifact / "tokens" / "vocab.txt", tmp_path / "out")
+    assert metrics["bytes"] == (artifact / "tokens" / "vocab.txt").stat().st_size
+    assert written["largest_file"] == {"name": "vocab.txt", "bytes": metrics["bytes"]}
 
 
 def test_an_empty_artifact_is_refused(tmp_path: Path) -> None:

@@ -65,15 +65,20 @@ def find_model(folder: Path) -> Path:
     return models[0]
 
 
-def model_bytes(model: Path) -> int:
-    """Return the bytes of a model: all files of its folder and subfolders, or its `.onnx` file with its external data.
+def model_files(model: Path) -> list[Path]:
+    """Return the files of a model: all of its folder and subfolders, or its `.onnx` file and then its external data.
 
     Raises StepError as `load_graph` does for a file.
     """
     if model.is_dir():
-        return sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+        return sorted(path for path in model.rglob("*") if path.is_file())
     locations = {reference_of(tensor).location for tensor in iter_tensors(load_graph(model)) if is_external(tensor)}
-    return model.stat().st_size + sum((model.parent / location).stat().st_size for location in locations)
+    return [model, *(model.parent / location for location in sorted(locations))]
+
+
+def model_bytes(model: Path) -> int:
+    """Return the bytes of all files of a model. Raises StepError as `model_files` does."""
+    return sum(path.stat().st_size for path in model_files(model))
 
 
 def load_graph(path: Path) -> ModelProto:

@@ -82,7 +82,7 @@ def run(
     """
     from artifacts.files.checksums import write_checksums
     from artifacts.files.copy import copy_file
-    from artifacts.graph.model_file import find_model, load_graph
+    from artifacts.graph.model_file import consolidate, find_model
     from artifacts.model.model_meta import ModelMeta
     from artifacts.ncnn.layout import copy_net
     from artifacts.ncnn.param_file import find_net, read_param
@@ -114,8 +114,7 @@ def run(
     if any(int8.values()):
         _run_once({part: int8[part] or plain[part] for part in PARTS}, sizes, decoding)
 
-    load_graph(find_model(preprocessor))  # only checked: the file is copied unchanged
-    copy_file(find_model(preprocessor), out / "preprocessor.onnx")
+    consolidate(find_model(preprocessor), out / "preprocessor.onnx")
     copy_file(tokens / "tokens.txt", out / "tokens.txt")
     copy_file(model_meta / "model_meta.json", out / "model_meta.json")
     readme = README.format(

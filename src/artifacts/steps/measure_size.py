@@ -44,9 +44,12 @@ class Params(StepParams):
 
 
 def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | str]:
-    """Measure every file of the artifact `model`, or one file. Metrics: the totals. Raises StepError for no file."""
+    """Measure every file of the artifact `model`, or one file; a `.onnx` file with its external data.
+
+    Metrics: the totals. Raises StepError for no file, and for external data that are missing or damaged.
+    """
     folder = model if model.is_dir() else model.parent
-    paths = sorted(path for path in folder.rglob("*") if path.is_file()) if model.is_dir() else [model]
+    paths = _files(model)
     if not paths:
         raise StepError(f"{model.name}: no file to measure", "build the artifact again")
     sizes: dict[str, dict[str, int]] = {}
@@ -62,6 +65,14 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return {**totals, "largest_file_bytes": sizes[largest]["bytes"], "files": len(sizes)}
+
+
+def _files(model: Path) -> list[Path]:
+    if model.is_file() and model.suffix == ".onnx":
+        from artifacts.graph.model_file import model_files  # not needed to measure a folder
+
+        return model_files(model)
+    return [model] if model.is_file() else sorted(path for path in model.rglob("*") if path.is_file())
 
 
 @dataclass(frozen=True)
