@@ -73,7 +73,7 @@ class Answer:
         """
         while self._response is not None:
             with _network_errors(self._watch):
-                chunk = self._response.read1(CHUNK_BYTES)
+                chunk = _read(self._response)
             _check(self._watch)
             if not chunk:
                 return
@@ -89,6 +89,16 @@ class Answer:
             return bool(self._response.fp.read(1))
         except OSError:
             return False
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """Return the next bytes of a body; none at its end."""
+    if response.chunked or response.length is None:
+        return response.read1(CHUNK_BYTES)
+    # From Python 3.13, read1() of the response closes the connection at the end: has_surplus() would find nothing.
+    chunk = response.fp.read1(min(CHUNK_BYTES, response.length))
+    response.length -= len(chunk)
+    return chunk
 
 
 @contextlib.contextmanager
