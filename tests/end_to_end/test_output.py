@@ -250,6 +250,11 @@ def test_no_text_of_a_recipe_or_a_step_is_markup_or_moves_the_terminal(project: 
         assert "\u202e" not in text
 
 
+def test_a_target_that_is_named_twice_hides_no_other(built_project: Project) -> None:
+    for words in (("first", "first", "flat"), ("first", "fi*", "flat")):
+        assert "4 targets, all unchanged" in built_project.doit(*words).out
+
+
 def test_a_pattern_may_fit_a_source(built_project: Project) -> None:
     assert "5 targets, all unchanged" in built_project.doit("*").out
     assert "1 target, unchanged" in built_project.doit("no*").out

@@ -79,7 +79,9 @@ class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
         jobs = params["num_process"]
         if not 0 <= jobs <= MOST_JOBS:
             raise RecipeError(f"-n: must be from 1 to {MOST_JOBS}, got {jobs}", "correct it: doit -n 2")
-        result: int = super().execute(params, _expanded(args) if any(map(is_pattern, args)) else args)
+        words = _expanded(args) if any(map(is_pattern, args)) else args
+        # doit drops every word after one that it meets twice.
+        result: int = super().execute(params, list(dict.fromkeys(words)))
         return result
 
 
