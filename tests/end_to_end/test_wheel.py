@@ -1,4 +1,4 @@
-"""The built wheel works in an empty folder, and gives the bytes that this checkout gives."""
+"""Builds of the package repeat its bytes. The wheel works in an empty folder, and gives the bytes of this checkout."""
 
 from __future__ import annotations
 
@@ -17,8 +17,28 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("src", "README.md", "LICENSE", "pyproject.toml")
 
 
-def build(folder: Path) -> Path:
-    """The wheel of a copy of this checkout, whose files have other times."""
+def run_build(folder: Path, *words: str | Path) -> Path:
+    """Return the one file in `out/` that a build of `folder` writes, with all its times set to one."""
+    (folder / "out").mkdir()
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
+    subprocess.run([sys.executable, *words], cwd=folder, check=True, env=environment)
+    (built,) = (folder / "out").iterdir()
+    return built
+
+
+def build_wheel(folder: Path, source: Path) -> Path:
+    """The wheel of a folder or of an sdist."""
+    folder.mkdir(exist_ok=True)
+    words = ("-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation")
+    return run_build(folder, *words, "-w", "out", source)
+
+
+def build_sdist(folder: Path) -> Path:
+    return run_build(folder, "-c", "from flit_core.buildapi import build_sdist; build_sdist('out')")
+
+
+def copy_checkout(folder: Path) -> Path:
+    """A copy of what the package is built from. Its files have other times and modes."""
     for name in PARTS:
         source = ROOT / name
         if source.is_dir():
@@ -28,16 +48,14 @@ def build(folder: Path) -> Path:
             shutil.copy(source, folder / name)
     for path in folder.rglob("*.py"):
         os.utime(path)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
-    subprocess.run([*command, "--no-build-isolation", "-w", folder / "out", folder], check=True, env=environment)
-    (wheel,) = (folder / "out").glob("*.whl")
-    return wheel
+        path.chmod(0o600)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("wheel") / "copy")
+    copy = copy_checkout(tmp_path_factory.mktemp("wheel") / "copy")
+    return build_wheel(copy, copy)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +75,19 @@ def run(environment: dict[str, str], folder: Path, *words: str) -> str:
 
 
 def test_two_builds_give_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
-    again = build(tmp_path / "copy")
+    copy = copy_checkout(tmp_path / "copy")
+    again = build_wheel(copy, copy)
     assert again.name == wheel.name
     assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def test_two_sdists_have_the_same_bytes_and_give_the_wheel_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    one, two = (build_sdist(copy_checkout(tmp_path / name)) for name in ("one", "two"))
+    assert one.name == two.name
+    assert hashlib.sha256(one.read_bytes()).hexdigest() == hashlib.sha256(two.read_bytes()).hexdigest()
+    of_sdist = build_wheel(tmp_path / "wheel", one)
+    assert of_sdist.name == wheel.name
+    assert hashlib.sha256(of_sdist.read_bytes()).hexdigest() == hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
 def test_in_an_empty_folder_a_checkpoint_becomes_the_artifacts_of_this_checkout(
