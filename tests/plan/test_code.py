@@ -156,3 +156,51 @@ def test_code_that_was_forgotten_is_read_again(package: Path) -> None:
     assert memory.remember(step, "another kind", lambda _path: "read again") == "read again"
     assert step.stat().st_ctime_ns == stat.st_ctime_ns
     assert read_code("artifacts.steps.make", memory) == before
+
+
+# Syntax whose trees differ between Python 3.11, 3.12 and 3.13, and characters that only some of them know.
+EVERY_SYNTAX = '''\
+from __future__ import annotations
+import dataclasses
+
+@dataclasses.dataclass(frozen=True)
+class Shape(tuple[int, ...], metaclass=type):
+    """A shape."""
+    sizes: tuple[int, ...] = ()
+    def text(self, *, width=3, **others: int) -> str:
+        return f"{self!r:>{width}}{width:}{self.sizes[0]:{width}.{width + 1}f} {{}}" f"" f"{width=}"
+
+async def stream(source, /):
+    async for chunk in source:
+        if (size := len(chunk)) > 1e9:
+            yield chunk[size // 2 :, ...]
+
+def kinds(*values):
+    def empty(): pass
+    try:
+        match values:
+            case [int() | float(), *rest] if rest: return lambda: rest
+            case {"kind": Shape(sizes=(1, _))}: return None
+    except* (OSError, ValueError) as errors:
+        raise errors from None
+
+TEXTS = ["×", "\u2013", "\U0001f642", "\U0001fae8", "\ufffe", b"\\xff", 1e400, 2j, ...]
+TABLE: dict[str, int] = {}
+TABLE["\U0001fae8"] = 1
+'''
+
+
+def test_every_python_gives_the_same_digests(package: Path) -> None:
+    (package / "steps" / "make.py").write_text(EVERY_SYNTAX, encoding="utf-8")
+    assert look(package) == {
+        "artifacts.steps.make": {
+            "Shape": "699cf98873f619eb",
+            "TABLE": "f0759084240a27e6",
+            "TABLE['\\U0001fae8']": "ef3e143864d20a2d",
+            "TEXTS": "23d408998568f51d",
+            "kinds": "1b9aa2595844c711",
+            "module level": "fb63ecc5dbfbfaaf",
+            "order of statements": "e61e4845da7ddbe8",
+            "stream": "5fef91244585b0e9",
+        }
+    }

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.util
 import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ WITHOUT_BYTES = ("artifacts.errors",)
 NAMES_WITHOUT_BYTES = ("HEADLINE",)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Part of the memory's key: digests by another normalisation, or of another Python's syntax tree, are not reused.
-NORMALISATION = f"code 5 python {sys.version_info.major}.{sys.version_info.minor}"
+NORMALISATION = f"code 6 python {sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True)
@@ -106,26 +107,45 @@ def _label(statement: ast.stmt) -> str | None:
     if isinstance(statement, DEFINITIONS):
         return statement.name
     if isinstance(statement, ast.AnnAssign):
-        return ast.unparse(statement.target)
+        return _escape(ast.unparse(statement.target))
     if isinstance(statement, ast.Assign):
-        return ", ".join(ast.unparse(target) for target in statement.targets)
+        return ", ".join(_escape(ast.unparse(target)) for target in statement.targets)
     if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
         return None
     return "module level"
 
 
 def _normal_form(node: Any) -> str:
-    """Return the syntax tree as text, without positions, docstrings and empty fields."""
+    """Return the syntax tree as text, without positions, docstrings and empty fields.
+
+    Each Python gives the same text: the fields that 3.12 and 3.13 added are empty in code that 3.11 can run.
+    """
     if isinstance(node, ast.AST):
         fields = []
         for field, content in ast.iter_fields(node):
-            value = _without_texts(content) if field == "body" and isinstance(content, list) else content
+            value = content
+            if field == "body" and isinstance(content, list):
+                value = _without_texts(content)
+            elif isinstance(node, ast.JoinedStr):
+                # Only Python 3.12 adds empty texts, to the formats inside f-strings.
+                value = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
             if value is not None and value != []:
                 fields.append(f"{field}={_normal_form(value)}")
         return f"{type(node).__name__}({','.join(fields)})"
     if isinstance(node, list):
         return f"[{','.join(map(_normal_form, node))}]"
-    return f"{type(node).__name__}:{node!r}"
+    return f"{type(node).__name__}:{_escape(repr(node))}"
+
+
+def _escape(written: str) -> str:
+    """Return what `repr` or `ast.unparse` wrote, with the characters escaped that are newer than Unicode 3.2.
+
+    They write a character as itself once their Python knows it. Every Python knows those of Unicode 3.2.
+    """
+    if written.isascii():
+        return written
+    known = unicodedata.ucd_3_2_0.category
+    return "".join(ascii(letter)[1:-1] if known(letter) == "Cn" else letter for letter in written)
 
 
 def _without_texts(body: list[ast.stmt]) -> list[ast.stmt]:

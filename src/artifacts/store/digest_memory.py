@@ -102,6 +102,7 @@ class DigestMemory:
         self._write("DELETE FROM digests")
         if not self._is_writable:  # nothing could be dropped, so the database is not read any more
             with self._lock:
+                self._database.close()
                 self._database = _open(Path(":memory:"))
 
     def close(self) -> None:
@@ -152,7 +153,9 @@ class DigestMemory:
             try:
                 return self._database.execute(statement, values).fetchall()
             except _FAILURES as error:
-                self._database = self._next_database(error)
+                failed, self._database = self._database, self._next_database(error)
+                if failed is not self._database:
+                    failed.close()
                 return []
 
     def _first_database(self) -> sqlite3.Connection:
