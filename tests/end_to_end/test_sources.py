@@ -111,7 +111,7 @@ def test_a_broken_connection_is_resumed_in_the_same_run_and_told(
     server.break_after = [200_000]
     code, _, err = fetch(project, server)
     assert code == 0, err
-    told = r"'.*notes.bin'.* broke off after 200000 of 512000 bytes; it is tried again in \d.\d s\n"
+    told = r"WARNING: '.*notes.bin'.* broke off after 200000 of 512000 bytes; it is tried again in \d.\d s\n"
     assert re.fullmatch(told, err)
     assert [one.range for one in server.gets(path)] == [None, "bytes=200000-"]
 
