@@ -77,6 +77,23 @@ def test_no_file_but_that_of_a_single_tensor_exceeds_the_budget(tmp_path: Path) 
     assert sum(map(len, files.values())) == sum(size >= 1024 for size in sizes)
 
 
+@pytest.mark.parametrize(
+    ("tensor", "moves"),
+    [
+        (np.arange(200, dtype=np.int64), False),
+        (np.arange(1 << 18, dtype=np.int32), False),
+        (np.arange(1 << 18, dtype=np.int64), True),  # a table
+        (np.arange(400, dtype=np.int64).reshape(2, 200), True),
+        (np.arange(400, dtype=np.float32), True),
+    ],
+)
+def test_what_shape_inference_may_read_is_in_the_protobuf(tmp_path: Path, tensor: np.ndarray, moves: bool) -> None:
+    model = ModelProto()
+    model.graph.initializer.append(numpy_helper.from_array(tensor, "t"))
+    write_data_files(stored_tensors(model, tmp_path), tmp_path, lambda _: "data")
+    assert is_external(model.graph.initializer[0]) == moves
+
+
 def test_external_tensors_that_are_small_or_cannot_move_are_embedded(places_file: Path, tmp_path: Path) -> None:
     model = load_graph(places_file)
     (places_file.parent / "loose").write_bytes(bytes(range(256)) * 8)

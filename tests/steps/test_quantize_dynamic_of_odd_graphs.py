@@ -128,3 +128,14 @@ def test_an_old_file_whose_weights_are_inputs_is_quantised_too(tmp_path: Path) -
     out, metrics = quantize(source, tmp_path / "out")
     assert metrics["weights"] == 1
     check_numbers(out, source)
+
+
+def test_an_excluded_gemm_stays_float(tmp_path: Path) -> None:
+    text = GRAPH + "(float[B,64] x) => (float[B,64] y) { h = Gemm(x, w, b) y = MatMul(h, v) }"
+    source = written(tmp_path / "source", text, w=(64, 64), b=(64,), v=(64, 64))
+    out, metrics = quantize(source, tmp_path / "out", nodes_to_exclude=("h",))
+    assert (metrics["nodes_MatMulInteger"], metrics["nodes_left_float"]) == (1, 1)
+    before, after = (onnx.load(onnx_file(folder)) for folder in (source, out))
+    weights = [{tensor.name: tensor.raw_data for tensor in model.graph.initializer} for model in (before, after)]
+    assert weights[0]["w"] == weights[1]["w"]
+    check_numbers(out, source)

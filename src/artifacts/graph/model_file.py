@@ -117,9 +117,9 @@ def save_graph(
     The bytes of a tensor come from the protobuf, or from the file in `source_folder` if it is external. That is the
     folder of the file that was loaded; it may be omitted when no tensor is external.
     `external` decides where the bytes go. True: tensors of 1024 bytes and more into the data file (initializers and
-    Constants, also in the subgraphs of If, Loop and Scan). False: all into the protobuf. None: into the protobuf unless
-    they need more than `inline_limit_bytes`. Tensors in the data file start at multiples of 64 bytes. The same model
-    gives the same bytes.
+    Constants, also in the subgraphs of If, Loop and Scan), but no lists of integers, which shape inference reads.
+    False: all into the protobuf. None: into the protobuf unless they need more than `inline_limit_bytes`. Tensors in
+    the data file start at multiples of 64 bytes. The same model gives the same bytes.
 
     The model must not be used afterwards: its tensors refer to the new files. Raises StepError if the protobuf would
     reach 2^31 bytes, FileExistsError if a file to be written exists.

@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnx import TensorProto
+
 from artifacts.errors import StepError
 from artifacts.graph.external_data import Reference, set_external_data
 from artifacts.graph.tensor_content import Content, FileRange, read_all, stored_content
@@ -32,8 +34,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Smaller tensors stay in the protobuf: shapes and axes, whose values shape inference needs.
+# Smaller tensors stay in the protobuf: most have no weights.
 EXTERNAL_FROM_BYTES = 1024
+
+# Shape inference reads integers with at most one axis, such as the sizes of a Split, and fails if they are external.
+# They are a few for each axis or output of a node. A longer list is a table that a Gather reads.
+SHAPE_LIMIT_BYTES = 1 << 20
 
 # A protobuf of this size or more cannot be parsed.
 PROTOBUF_LIMIT_BYTES = 2**31
@@ -117,13 +123,14 @@ def write_data_files(
 
     A file takes tensors until the next would exceed `max_file_bytes`; then `file_name(1)`, `file_name(2)`, ... follow
     `file_name(0)`. A tensor is never split: a larger one has a file of its own. Other external tensors (smaller ones,
-    and those where runtimes read no external data) are embedded. Without a tensor to write there is no file.
+    those that shape inference may read, and those where runtimes read no external data) are embedded. Without a tensor
+    to write there is no file.
     """
     moving: list[Stored] = []
     staying: list[Stored] = []
     for located, content in stored:
-        large = located.movable and content.nbytes >= EXTERNAL_FROM_BYTES
-        (moving if large else staying).append((located, content))
+        large = content.nbytes >= EXTERNAL_FROM_BYTES and not _may_be_shape(located.tensor, content.nbytes)
+        (moving if located.movable and large else staying).append((located, content))
     embed_external_data(staying)
     files: dict[Path, list[AtOffset]] = {}
     for index, group in enumerate(_groups(moving, max_file_bytes)):
@@ -138,6 +145,11 @@ def write_data_files(
     for (located, _), (name, offset, content) in zip(moving, written, strict=True):
         set_external_data(located.tensor, Reference(name, offset, content.nbytes))
     return [DataFileSummary(path.name, len(contents), path.stat().st_size) for path, contents in files.items()]
+
+
+def _may_be_shape(tensor: TensorProto, nbytes: int) -> bool:
+    integers = tensor.data_type in (TensorProto.INT32, TensorProto.INT64)
+    return integers and len(tensor.dims) <= 1 and nbytes <= SHAPE_LIMIT_BYTES
 
 
 def _groups(stored: Sequence[Stored], max_file_bytes: int | None) -> Iterator[list[Stored]]:

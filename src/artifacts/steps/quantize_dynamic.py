@@ -144,6 +144,9 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
     result.parent.mkdir()
     model = load_graph(source)
     _prepare(model, params)
+    # The quantiser turns a Gemm into a MatMul of this name, and then looks which nodes are excluded.
+    gemms = [node.name for node in model.graph.node if node.op_type == "Gemm"]
+    as_matmuls = [f"{name}_MatMul" for name in gemms if name in params.nodes_to_exclude]
     add_pre_process_metadata(model)  # without it the quantiser warns that shapes are not inferred, and infers them
     save_graph(model, copy, source_folder=source.parent)
     before, tempfile.tempdir = tempfile.tempdir, str(scratch)
@@ -157,7 +160,7 @@ def _quantize(source: Path, scratch: Path, params: Params) -> Path:
                 per_channel=params.per_channel,
                 reduce_range=params.reduce_range,
                 weight_type=QuantType[params.weight_type],
-                nodes_to_exclude=list(params.nodes_to_exclude),
+                nodes_to_exclude=[*params.nodes_to_exclude, *as_matmuls],
                 use_external_data_format=True,
             )
     except StepError as error:

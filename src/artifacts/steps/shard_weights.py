@@ -31,7 +31,8 @@ def run(out: Path, params: Params, *, model: Path) -> dict[str, float | int | st
     """Write `<name>.onnx` and `<name>.onnx.data.000`, `.001`, ... to `out`.
 
     Tensors fill the shards in the model's order: initializers, Constants and tensors in subgraphs of If, Loop and Scan.
-    Tensors below 1024 bytes are inline. A tensor larger than `max_shard_bytes` has a shard of its own.
+    Tensors below 1024 bytes are inline, and so are lists of integers, which shape inference reads. A tensor larger than
+    `max_shard_bytes` has a shard of its own.
 
     Raises StepError for a model that cannot be read, a tensor of 2^31 bytes or more, or if there is nothing to shard.
     """

@@ -61,6 +61,12 @@ def test_an_excluded_name_that_no_node_has_is_refused_with_the_nearest(tmp_path:
     assert caught.value.fix == "name nodes of the model in nodes_to_exclude"
 
 
+def test_no_name_excludes_no_node(tmp_path: Path) -> None:
+    onnx.save(model(), tmp_path / "m.onnx")  # its nodes have no names
+    with pytest.raises(StepError, match=r"m\.onnx: no node is called ''"):
+        open_float_model(tmp_path, ("",))
+
+
 MODEL = """<ir_version: 8, opset_import: ["" : 17]> g (float[2] x, bool which) => (float[2] y, float[1] out)
 <float[2] body_only = {1, 2}, float[2] unread = {3, 4}, float[1] out = {5}, float[2] kept = {6, 7}> {
   matrix = Constant<value = float[2] {8, 9}>()

@@ -50,7 +50,7 @@ def _check_float(model: ModelProto) -> None:
 
 
 def _check_excluded(names: Iterable[str], model: ModelProto) -> None:
-    known = {node.name for node in model.graph.node}
+    known = {node.name for node in model.graph.node if node.name}  # '' would name every node without a name
     for excluded in names:
         if excluded not in known:
             near = get_close_matches(excluded, sorted(known), n=1)
