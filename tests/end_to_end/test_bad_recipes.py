@@ -67,7 +67,7 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     ),
     "too large": (
         "targets:\n  one: {step: write_text, params: {lines: 3000}}\n",
-        "recipes/small.yaml:2:43: targets.one.params.lines: must be below 1000, got 3000",
+        "recipes/small.yaml:2:43: targets.one.params.lines: must be less than 1000, got 3000",
         "correct 'lines'",
     ),
     "too small": (

@@ -47,7 +47,7 @@ def test_its_params_are_checked_with_their_place(with_own_step: Project) -> None
     with_own_step.replace("start: 1", "start: -1")
     ended = with_own_step.doit("lines")
     assert ended.code == 3
-    assert "targets.lines.params.start: must be at least 0, got -1\n  fix: correct 'start'" in ended.err
+    assert "targets.lines.params.start: must be at least 0, got -1\n  fix: use 0 or more" in ended.err
 
 
 def test_its_code_is_in_the_identity_also_what_it_imports(with_own_step: Project) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from artifacts.plan.step_files import STEPS, known_steps
+from artifacts.plan.step_files import STEPS_PACKAGE, known_steps
 from small_project import RECIPE, TOOLS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -140,7 +140,7 @@ def _real() -> dict[str, bytes]:
 
 def _recipe_of(step: str) -> str:
     """A recipe whose one target is this step, with every input and every param."""
-    module = importlib.import_module(f"{STEPS}.{step}")
+    module = importlib.import_module(f"{STEPS_PACKAGE}.{step}")
     inputs = [
         name for name, given in inspect.signature(module.run).parameters.items() if given.kind is given.KEYWORD_ONLY
     ]

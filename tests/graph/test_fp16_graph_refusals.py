@@ -70,7 +70,7 @@ def test_sequences_are_refused() -> None:
     text = (
         "g (float[8] x) => (float[8] y) { s = SequenceConstruct(x)  i = Constant<value_int = 0>()  a = SequenceAt(s, i)"
     )
-    with pytest.raises(StepError, match="node 's': SequenceConstruct is of sequences"):
+    with pytest.raises(StepError, match="node 's': SequenceConstruct gives a sequence or an optional"):
         rewrite(model_of(text + "  y = Mul(a, w) }", w=X))
 
 

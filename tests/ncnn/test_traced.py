@@ -37,11 +37,11 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"outputs": ["y"]}, "inputs.json: inputs: field required"),
-        ({"inputs": [], "outputs": ["y"]}, "inputs.json: inputs: list should have at least 1 item"),
-        ({"inputs": [INPUT], "outputs": []}, "inputs.json: outputs: list should have at least 1 item"),
-        ({"inputs": [INPUT | {"dtype": "bool"}], "outputs": ["y"]}, "inputs.json: inputs.0.dtype: input should be"),
-        ({"inputs": [INPUT | {"shape": "1"}], "outputs": ["y"]}, "inputs.json: inputs.0.shape: input should be"),
+        ({"outputs": ["y"]}, "inputs.json: inputs: this key is missing"),
+        ({"inputs": [], "outputs": ["y"]}, "inputs.json: inputs: must have at least 1 item"),
+        ({"inputs": [INPUT], "outputs": []}, "inputs.json: outputs: must have at least 1 item"),
+        ({"inputs": [INPUT | {"dtype": "bool"}], "outputs": ["y"]}, "inputs.json: inputs.0.dtype: must be"),
+        ({"inputs": [INPUT | {"shape": "1"}], "outputs": ["y"]}, "inputs.json: inputs.0.shape: must be"),
         (
             {"inputs": [INPUT | {"shape2": [9]}], "outputs": ["y"]},
             "inputs.json: inputs: 'x': [1, 39, 80] and [9] are not",

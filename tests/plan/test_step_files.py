@@ -9,7 +9,7 @@ import pytest
 
 import artifacts.steps
 from artifacts.errors import RecipeError
-from artifacts.plan.step_files import known_steps, load_step, module_path, own_file, own_steps
+from artifacts.plan.step_files import known_steps, load_step, module_path, own_step_file, own_steps_folder
 
 STEP = '''"""A step of this project."""
 from artifacts.params import StepParams
@@ -38,7 +38,7 @@ def test_the_steps_of_the_package_are_the_files_in_their_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert own_steps() is None
+    assert own_steps_folder() is None
     assert "shard_weights" in known_steps()
     assert "__init__" not in known_steps()
 
@@ -55,10 +55,10 @@ def test_a_project_has_steps_of_its_own(project: Path, monkeypatch: pytest.Monke
 
 
 def test_their_files_are_told_from_those_of_the_package(project: Path) -> None:
-    assert own_file("artifacts.steps.mine_of_a_test") == project / "steps" / "mine_of_a_test.py"
-    assert own_file("artifacts.steps._helpers") == project / "steps" / "_helpers.py"
-    assert own_file("artifacts.steps.more.texts") == project / "steps" / "more" / "texts.py"
-    assert own_file("artifacts.steps.shard_weights") is own_file("artifacts.errors") is None
+    assert own_step_file("artifacts.steps.mine_of_a_test") == project / "steps" / "mine_of_a_test.py"
+    assert own_step_file("artifacts.steps._helpers") == project / "steps" / "_helpers.py"
+    assert own_step_file("artifacts.steps.more.texts") == project / "steps" / "more" / "texts.py"
+    assert own_step_file("artifacts.steps.shard_weights") is own_step_file("artifacts.errors") is None
     assert module_path("artifacts.steps.mine_of_a_test") == "steps/mine_of_a_test.py"
     assert module_path("artifacts.steps.shard_weights") == "artifacts/steps/shard_weights.py"
 

@@ -84,9 +84,9 @@ def test_constraints_without_an_end_are_refused_at_once(make: Callable[[Path], o
         ("Logs", "the name 'Logs' is reserved for the store"),
         ("journal.jsonl", "the name 'journal.jsonl' is reserved for the store"),
         ("digests.sqlite-wal", "the name 'digests.sqlite-wal' is reserved for the store"),
-        ("a b", "the name of a file cannot be the name of a recipe"),
-        ("-x", "the name of a file cannot be the name of a recipe"),
-        ("n" * 101, "the name of a file cannot be the name of a recipe"),
+        ("a b", "'a b' is not a valid name of a recipe"),
+        ("-x", "'-x' is not a valid name of a recipe"),
+        ("n" * 101, "'n+[.]+n+' is not a valid name of a recipe"),
         ("X", "'x' and 'X' differ by case alone"),
     ],
 )
@@ -99,8 +99,8 @@ def test_a_file_that_cannot_name_a_recipe_is_refused(file: str, fact: str) -> No
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("recipes: [none/*.yaml]", r"pipeline.yaml:2:10: recipes: no file is at none/\*.yaml"),
-        ("recipes: []", r"pipeline.yaml:2:10: recipes: no file is at "),
+        ("recipes: [none/*.yaml]", r"pipeline.yaml:2:10: recipes: no recipe matches none/\*.yaml"),
+        ("recipes: []", r"pipeline.yaml:2:10: recipes: no recipe matches "),
         ("recipes: {x: recipes/x.yaml}", "pipeline.yaml:2:10: recipes: must be a list"),
         (
             "recipes: [recipes/*.yaml, other/x.yaml]",

@@ -65,13 +65,13 @@ def test_an_absent_value_is_all_defaults_or_reported_as_missing(tmp_path: Path) 
         ("count: 1\nmaybe: {dtpye: fp16}", "2:9: maybe.dtpye: unknown key 'dtpye'", "did you mean 'dtype'?"),
         ("count: x", '1:8: count: must be a whole number, got "x"', "correct 'count'"),
         ("count: 1.5", "1:8: count: must be a whole number, got 1.5", "correct 'count'"),
-        ("count: 0", "1:8: count: must be above 0, got 0", "correct 'count'"),
+        ("count: 0", "1:8: count: must be greater than 0, got 0", "use 1 or more"),
         ("count: 13", "1:1: 13 is not counted here", "correct it"),
         ("count: 1\non: yes", '2:5: on: must be true or false, got "yes"', "correct 'on'"),
         ("count: 1\ninner: 3", "2:8: inner: must be a mapping of keys, got 3", "correct 'inner'"),
         ("count: 1\ninner: {a: }", "2:12: inner.a: must be a mapping of keys, got null", "correct 'a'"),
-        ("count: 1\ninner: {a: {share: 2}}", "2:20: inner.a.share: must be at most 1, got 2", "correct 'share'"),
-        ("count: 1\ninner: {a: {share: -1}}", "2:20: inner.a.share: must be at least 0, got -1", "correct 'share'"),
+        ("count: 1\ninner: {a: {share: 2}}", "2:20: inner.a.share: must be at most 1, got 2", "use 1 or less"),
+        ("count: 1\ninner: {a: {share: -1}}", "2:20: inner.a.share: must be at least 0, got -1", "use 0 or more"),
         (
             "count: 1\ninner: {a: {names: [1]}}",
             "2:21: inner.a.names.0: must be a text, got 1",
@@ -101,8 +101,8 @@ def test_a_long_value_is_not_quoted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
-        (f"count: {'9' * 4000}", "1:8: count: must be below"),
-        (f"count: -{'9' * 400}", "1:8: count: must be above 0"),
+        (f"count: {'9' * 4000}", "1:8: count: must be less than"),
+        (f"count: -{'9' * 400}", "1:8: count: must be greater than 0"),
         (f"count: 1\ninner: {{a: {{share: {'9' * 400}}}}}", "2:20: inner.a.share: must be"),
         (f"count: 1\n? {'k' * 1_000_000}\n: 1", "2:3: kkk"),
         ('count: 1\n"a\\n\\e[31m\\u202e": 1', r"2:1: a\n\x1b[31m\u202e: unknown key 'a\n\x1b[31m\u202e'"),

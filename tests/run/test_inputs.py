@@ -9,7 +9,7 @@ import pytest
 
 from artifacts.errors import StoreError
 from artifacts.plan.code import Code, read_code
-from artifacts.plan.plan import STEPS, Job, load_plan
+from artifacts.plan.plan import STEPS_PACKAGE, Job, load_plan
 from artifacts.run.inputs import DamagedError, check_code, check_inputs, hash_inputs
 from artifacts.run.lookup import Lookup
 
@@ -112,12 +112,12 @@ def test_an_input_of_many_targets_is_hashed_once_in_a_run(lookup: Lookup) -> Non
         hash_inputs(lookup, job)
 
 
-MODULE = f"{STEPS}.shard_weights"
+MODULE = f"{STEPS_PACKAGE}.shard_weights"
 
 
 def test_code_that_ran_as_its_identity_says_passes_the_check(lookup: Lookup) -> None:
     job = job_of(lookup, "small:shards")
-    identity, code = lookup.identity(job), read_code(f"{STEPS}.{job.step}", lookup.store.memory)
+    identity, code = lookup.identity(job), read_code(f"{STEPS_PACKAGE}.{job.step}", lookup.store.memory)
     assert identity is not None
     check_code(lookup, job, identity, code, {MODULE: code.files[MODULE], "artifacts.not_reached": "x"})
     earlier = Code(code.definitions, code.files | {MODULE: "of a comment that was reworded meanwhile"})
@@ -127,7 +127,7 @@ def test_code_that_ran_as_its_identity_says_passes_the_check(lookup: Lookup) -> 
 
 def test_code_that_ran_and_is_not_that_of_the_identity_is_reported(lookup: Lookup) -> None:
     job = job_of(lookup, "small:shards")
-    identity, code = lookup.identity(job), read_code(f"{STEPS}.{job.step}", lookup.store.memory)
+    identity, code = lookup.identity(job), read_code(f"{STEPS_PACKAGE}.{job.step}", lookup.store.memory)
     assert identity is not None
     others = Code(code.definitions | {MODULE: {"run": "another"}}, code.files | {MODULE: "edited"})
     for before, compiled in ((code, "of neither"), (others, "edited")):

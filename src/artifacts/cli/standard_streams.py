@@ -1,4 +1,4 @@
-"""Standard output and standard error that outlive their reader, as in `doit list | head -1`."""
+"""Keep a command running when its output cannot be written, for example after `doit list | head -1`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class _Outlet(io.FileIO):
-    """File descriptor of a standard stream. Once the reader has closed the pipe, writes go to /dev/null."""
+class _PipeSafeFile(io.FileIO):
+    """A standard stream's file. Once the reader has closed the pipe, writes go to /dev/null."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.fileno())
+            os.close(devnull)
             return super().write(data)
 
 
 def prepare_streams() -> None:
-    """Let nothing that is printed end the process: a reader that leaves, a closed stream, a character that is lacking.
+    """Prepare stdout and stderr for closed pipes, closed streams, and characters that the terminal cannot encode.
 
-    A second call changes nothing. A build goes on without a reader, and no command prints a traceback for its lack.
+    A second call changes nothing. Output to a closed pipe is discarded, and a build goes on.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -37,12 +37,12 @@ def prepare_streams() -> None:
         elif isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters of a recipe or of a path
             stream.reconfigure(errors="backslashreplace")
             if type(stream) is io.TextIOWrapper and stream is getattr(sys, f"__{name}__"):
-                setattr(sys, name, _outliving(stream))
+                setattr(sys, name, _pipe_safe(stream))
 
 
-def _outliving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+def _pipe_safe(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     stream.flush()
-    outlet = _Outlet(stream.fileno(), "w", closefd=False)
+    outlet = _PipeSafeFile(stream.fileno(), "w", closefd=False)
     # Under `python -u`, a stream has no buffer.
     buffer = outlet if isinstance(stream.buffer, io.FileIO) else io.BufferedWriter(outlet)
     return io.TextIOWrapper(

@@ -20,9 +20,10 @@ from artifacts.cli.progress import Progress
 from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, printable
 from artifacts.plan.step_files import known_steps, load_step
-from artifacts.recipe.validate import did_you_mean, plain_message
+from artifacts.recipe.validate import did_you_mean
 from artifacts.recipe.yaml_locations import yaml_value
 from artifacts.run.run_step import StepCrashError, StepResult
+from artifacts.validation_errors import fix_of, plain_message
 
 BUG = 2
 
@@ -140,7 +141,7 @@ def _params(model: type[BaseModel], given: dict[str, list[str]]) -> dict[str, An
         first = error.errors(include_url=False)[0]
         key = str(first["loc"][0]) if first["loc"] else ""
         fact = f"{_option(key)}: {plain_message(first)}" if key else plain_message(first)
-        raise RecipeError(fact, f"correct {_option(key)}" if key else "correct the options") from None
+        raise RecipeError(fact, fix_of(first, f"correct {_option(key)}" if key else "correct the options")) from None
     return filled
 
 

@@ -36,14 +36,14 @@ def all_names(graph: GraphProto) -> set[str]:
     return names
 
 
-def free_name(wish: str, taken: set[str], *, numbered: bool = False) -> str:
-    """Return `wish` if that name is free, else `wish` with a suffix, and add the result to `taken`.
+def free_name(preferred: str, taken: set[str], *, numbered: bool = False) -> str:
+    """Return `preferred` if that name is free, else `preferred` with a suffix, and add the result to `taken`.
 
     Suffixes are `_`, `__` and so on, or `_2`, `_3` and so on if `numbered`.
     """
-    name, count = wish, 1
+    name, count = preferred, 1
     while name in taken:
         count += 1
-        name = f"{wish}_{count}" if numbered else f"{name}_"
+        name = f"{preferred}_{count}" if numbered else f"{name}_"
     taken.add(name)
     return name

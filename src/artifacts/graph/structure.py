@@ -1,10 +1,10 @@
 """Check that a parsed protobuf is a valid graph, so that steps can rely on it.
 
-Any bytes that happen to parse are a protobuf. These checks read the graph alone and no external byte:
+Damaged bytes may still parse as a protobuf. These checks read the graph alone and no external byte:
 
 - strings are UTF-8;
 - each tensor has as many values as its dims and dtype need;
-- each node has the inputs, outputs and attributes of its op;
+- each node has the inputs and outputs that its op allows, and the attributes that it requires;
 - no value is defined twice or depends on itself.
 
 The meaning of ops is left to `onnx.checker` and to the runtimes.
@@ -116,7 +116,8 @@ def _opsets(imports: Iterable[OperatorSetIdProto], where: str) -> dict[str, int]
     for entry in imports:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
         if not 1 <= entry.version <= LARGEST_OPSET:
-            raise StepError(f"{where} imports opset {entry.version} of '{domain or 'ai.onnx'}'", _FIX)
+            fact = f"opset of '{domain or 'ai.onnx'}' must be from 1 to {LARGEST_OPSET}, got {entry.version}"
+            raise StepError(f"{where}: {fact}", _FIX)
         if found.setdefault(domain, entry.version) != entry.version:
             raise StepError(
                 f"{where} imports opsets {found[domain]} and {entry.version} of '{domain or 'ai.onnx'}'", _FIX
@@ -127,7 +128,7 @@ def _opsets(imports: Iterable[OperatorSetIdProto], where: str) -> dict[str, int]
 def _check_graph(graph: GraphProto, opsets: Opsets) -> None:
     _check_definitions(graph)
     _check_nodes(graph.node, opsets)
-    node_ranks(graph)
+    node_ranks(graph)  # raises StepError for a cycle
     for node in graph.node:
         for subgraph in subgraphs(node):
             _check_graph(subgraph, opsets)
@@ -218,7 +219,7 @@ def _check_signature(node: NodeProto, signature: _Signature) -> None:
 
 
 def _check_attributes(node: NodeProto) -> None:
-    """Check that attributes have different names, each with a value in the field of its type and in no other."""
+    """Check that names of attributes differ, and that each has a value in the field of its type, and in no other."""
     names = set()
     for attribute in node.attribute:
         if attribute.name in names:

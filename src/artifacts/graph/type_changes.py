@@ -31,13 +31,16 @@ _MOVES = frozenset(
 _SUFFIX: dict[int, str] = {FLOAT: "fp32", FLOAT16: "fp16"}
 
 
+# Makes an fp32 tensor fp16, and rounds its numbers unless they are external.
 Narrow = Callable[[TensorProto], None]
-"""Makes an fp32 tensor fp16, and rounds its numbers unless they are external."""
 
 
 @dataclass
 class TypeChanges:
-    """Number of changes. `casts_kept`: Casts to fp32 that were right. `length_nodes`: nodes of shape arithmetic."""
+    """Number of Casts and constants changed.
+
+    `casts_kept` counts the Casts to fp32 that remain, `length_nodes` the nodes that compute float lengths.
+    """
 
     casts_changed: int = 0
     casts_inserted: int = 0
@@ -50,7 +53,7 @@ class TypeChanges:
 def change_types(model: ModelProto, plan: TypePlan, narrow: Narrow | None = None) -> TypeChanges:
     """Carry out the plan of the model, in place.
 
-    Without `narrow`, no tensor and no fill value is rounded: where fp16 is wanted, a Cast is inserted. Afterwards the
+    Without `narrow`, no tensor and no fill value is rounded: a Cast is inserted where fp16 is not exact. Afterwards the
     types of every node agree, nodes are sorted, and no value_info is left. Raises StepError for a value that is an
     fp32 input and an fp16 output of the model at once.
     """
@@ -129,7 +132,7 @@ class _TypeChanger:
                 value.node.attribute.append(helper.make_attribute("value", zero))
                 return True
             return self._convert(attributes["value"].t, other)
-        # Of a table that cannot be narrowed, cast the entries that are selected.
+        # If a table cannot be narrowed, cast only the entries that are selected.
         constant = value.kind in (Kind.CONSTANT, Kind.TABLE)
         if value.node.op_type in _MOVES and (not constant or self._narrow is not None):
             for source in value.inputs:

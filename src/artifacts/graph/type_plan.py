@@ -1,8 +1,8 @@
 """Plan the float type of each node of a graph, and so the type that each of its inputs must have.
 
 Nothing is changed here. A node's inputs that share a type variable must agree. A node that is blocked, or whose op has
-no fp16, gets fp32. Which type the others get is the caller's choice (`Agree`): that of a conversion (`fp16_graph`), or
-of the repair of somebody else's (`cast_repair`).
+no fp16, gets fp32. The caller chooses the type of the others: `fp16_graph` to convert, `cast_repair` to repair the
+conversion of another tool.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from artifacts.graph.value_types import (
     without_shape,
 )
 
-Agree = Callable[[Sequence[Value], Sequence[Value]], int]
-"""Returns the type, FLOAT or FLOAT16, for float values that must agree, given all float inputs of their node."""
+# Returns the type, FLOAT or FLOAT16, for float values that must agree, given all float inputs of their node.
+ChooseType = Callable[[Sequence[Value], Sequence[Value]], int]
 
-Blocks = Callable[[NodeProto], bool]
-"""Returns whether a node, with its subgraphs, must stay fp32."""
+# Returns whether a node, with its subgraphs, must stay fp32.
+MustStayFp32 = Callable[[NodeProto], bool]
 
 Scope = ChainMap[str, Value]
-End = tuple[ValueInfoProto, Value]
+SubgraphOutput = tuple[ValueInfoProto, Value]
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _BoundaryValue:
     """Type and kind of a value that enters or leaves a subgraph, and the values that it stands for."""
 
     type: TypeProto
@@ -52,16 +52,16 @@ class _Entry:
 
 @dataclass
 class TypePlan:
-    """The values of a model, each behind the values that its node consumes, with the types wanted of it in `uses`.
+    """The values of a model in the order of their definition. `uses` of each lists its consumers and their types.
 
-    `sinks` are the lengths that a node turns into integers or booleans.
+    `sinks` are the inputs of nodes that turn floats other than features into integers or booleans.
     """
 
     values: list[Value] = field(default_factory=list)
     sinks: list[Value] = field(default_factory=list)
 
 
-def plan_types(model: ModelProto, agree: Agree, blocks: Blocks = lambda _: False) -> TypePlan:
+def plan_types(model: ModelProto, agree: ChooseType, blocks: MustStayFp32 = lambda _: False) -> TypePlan:
     """Return the plan for a model whose nodes are sorted. Inputs and outputs of the model keep their declared type.
 
     Raises StepError for a model that cannot be typed: an op that ONNX does not define, a function, an undefined value.
@@ -93,7 +93,7 @@ def check_no_functions(model: ModelProto) -> None:
 
 
 class _Planner:
-    def __init__(self, opsets: dict[str, int], ir_version: int, agree: Agree, blocks: Blocks) -> None:
+    def __init__(self, opsets: dict[str, int], ir_version: int, agree: ChooseType, blocks: MustStayFp32) -> None:
         self.plan = TypePlan()
         self._opsets = opsets
         self._ir_version = ir_version
@@ -144,7 +144,9 @@ class _Planner:
         sources = tuple(value for value in inputs if value is not None)
         for given in types:
             if given.HasField("sequence_type") or given.HasField("optional_type"):
-                raise StepError(f"node '{node.name}': {node.op_type} is of sequences", "export without sequences")
+                raise StepError(
+                    f"node '{node.name}': {node.op_type} gives a sequence or an optional", "export without them"
+                )
         for name, given in zip(node.output, types, strict=True):
             kind = output_kind(node, sources, is_float=is_float_type(given))
             self.define(scope, Value(name, given, kind, graph, node, None, sources, blocked))
@@ -154,11 +156,11 @@ class _Planner:
     def _visit_control_flow(
         self, graph: GraphProto, node: NodeProto, inputs: Sequence[Value | None], scope: Scope, *, blocked: bool
     ) -> None:
-        agree: Agree = (lambda _group, _floats: FLOAT) if blocked else self._agree
+        agree: ChooseType = (lambda _group, _floats: FLOAT) if blocked else self._agree
         if node.op_type == "If":
             branches = [self._visit_subgraph(subgraph, [], scope, blocked=blocked) for subgraph in subgraphs(node)]
             if len({len(ends) for ends in branches}) > 1:
-                raise _unfit(node)
+                raise _subgraph_mismatch(node)
             results = [_join(ends, agree) for ends in zip(*branches, strict=True)]
         elif node.op_type in ("Loop", "Scan"):
             results = self._visit_loop(node, inputs, scope, agree, blocked=blocked)
@@ -167,25 +169,28 @@ class _Planner:
                 f"node '{node.name}': the subgraphs of a {node.op_type} are not converted", "export without it"
             )
         if len(results) != len(node.output):
-            raise _unfit(node)
+            raise _subgraph_mismatch(node)
         for name, entry in zip(node.output, results, strict=True):
             self.define(scope, Value(name, entry.type, entry.kind, graph, node, None, entry.sources, blocked))
 
     def _visit_loop(
-        self, node: NodeProto, inputs: Sequence[Value | None], scope: Scope, agree: Agree, *, blocked: bool
-    ) -> list[_Entry]:
+        self, node: NodeProto, inputs: Sequence[Value | None], scope: Scope, agree: ChooseType, *, blocked: bool
+    ) -> list[_BoundaryValue]:
         """Visit a Loop or Scan. A carried value keeps the type that it enters with: the body casts it back."""
         entering = [_enter(node, index, value, agree) for index, value in enumerate(inputs) if value is not None]
         if node.op_type == "Loop":  # inputs: trip count, condition, carried; of the body: iteration, condition, carried
             carried = entering[sum(value is not None for value in inputs[:2]) :]
-            own = [_Entry(tensor_type(elem_type), Kind.LENGTH) for elem_type in (TensorProto.INT64, TensorProto.BOOL)]
+            own = [
+                _BoundaryValue(tensor_type(elem_type), Kind.LENGTH)
+                for elem_type in (TensorProto.INT64, TensorProto.BOOL)
+            ]
             entering, body_outputs_before = [*own, *carried], 1
         else:  # inputs: carried, scanned; of the body too
             scanned = attribute_value(node, "num_scan_inputs", 0)
             carried, body_outputs_before = entering[: len(entering) - scanned], 0
         (body,) = subgraphs(node)
         if len(entering) != len(body.input):
-            raise _unfit(node)
+            raise _subgraph_mismatch(node)
         ends = self._visit_subgraph(body, entering, scope, blocked=blocked)[body_outputs_before:]
         return [
             *(_carry(entry, end) for entry, end in zip(carried, ends, strict=False)),
@@ -193,8 +198,8 @@ class _Planner:
         ]
 
     def _visit_subgraph(
-        self, subgraph: GraphProto, entering: Sequence[_Entry], scope: Scope, *, blocked: bool
-    ) -> list[End]:
+        self, subgraph: GraphProto, entering: Sequence[_BoundaryValue], scope: Scope, *, blocked: bool
+    ) -> list[SubgraphOutput]:
         inner = scope.new_child()
         for value, entry in zip(subgraph.input, entering, strict=True):
             self.define(inner, Value(value.name, entry.type, entry.kind, subgraph, inputs=entry.sources))
@@ -203,7 +208,7 @@ class _Planner:
         return [(output, self.find(inner, output.name, label)) for output in subgraph.output]
 
 
-def _unfit(node: NodeProto) -> StepError:
+def _subgraph_mismatch(node: NodeProto) -> StepError:
     return StepError(f"node '{node.name}': its subgraphs do not fit its inputs and outputs", "export the model again")
 
 
@@ -213,32 +218,32 @@ def _constant(
     return Value(name, tensor_type(tensor.data_type), Kind.CONSTANT, graph, node, tensor, is_blocked=is_blocked)
 
 
-def _enter(node: NodeProto, index: int, value: Value, agree: Agree) -> _Entry:
+def _enter(node: NodeProto, index: int, value: Value, agree: ChooseType) -> _BoundaryValue:
     """Return an input of a loop as its body sees it. It is not a constant there: it may change with each iteration."""
     kind = Kind.FEATURE if value.kind is Kind.FEATURE else Kind.LENGTH
     if not value.is_float:
-        return _Entry(value.type, kind, (value,))
+        return _BoundaryValue(value.type, kind, (value,))
     wanted = agree([value], [value]) if kind is Kind.FEATURE else FLOAT
     value.uses.append(Use(node, index, wanted))
-    return _Entry(tensor_type(wanted), kind, (value,))
+    return _BoundaryValue(tensor_type(wanted), kind, (value,))
 
 
-def _carry(entry: _Entry, end: End) -> _Entry:
+def _carry(entry: _BoundaryValue, end: SubgraphOutput) -> _BoundaryValue:
     """Return the output of a loop for a value that enters the body as `entry` and leaves it as `end`."""
     output, value = end
     value.uses.append(Use(output, 0, entry.type.tensor_type.elem_type))
     kind = Kind.FEATURE if Kind.FEATURE in (entry.kind, value.kind) else Kind.LENGTH
-    return _Entry(entry.type, kind, (*entry.sources, value))
+    return _BoundaryValue(entry.type, kind, (*entry.sources, value))
 
 
-def _join(ends: Sequence[End], agree: Agree) -> _Entry:
+def _join(ends: Sequence[SubgraphOutput], agree: ChooseType) -> _BoundaryValue:
     """Return the output of a node for outputs of its subgraphs that stand for one value (the branches of an If)."""
     values = tuple(value for _, value in ends)
     kinds = {value.kind for value in values}
     kind = next(kind for kind in (Kind.FEATURE, Kind.LENGTH, Kind.TABLE, Kind.CONSTANT) if kind in kinds)
     if not all(value.is_float for value in values):
-        return _Entry(values[0].type, kind, values)
+        return _BoundaryValue(values[0].type, kind, values)
     wanted = agree(values, values)
     for output, value in ends:
         value.uses.append(Use(output, 0, wanted))
-    return _Entry(tensor_type(wanted), kind, values)
+    return _BoundaryValue(tensor_type(wanted), kind, values)

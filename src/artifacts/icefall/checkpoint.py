@@ -1,8 +1,8 @@
 """Load a checkpoint of the LSTM transducer: icefall's own, averaged or raw, or a plain state dict.
 
 The checkpoint is a `.pt` file, or a folder with one and perhaps its configuration, `config.yaml` or `config.json`, with
-icefall's keys. A file that icefall's training wrote has those keys beside `model`. Sizes that no configuration gives
-are those of the weights; sizes that one gives must agree with them.
+icefall's keys. A file that icefall's training wrote has those keys beside `model`. Sizes that the configuration omits
+come from the weights. Sizes that it gives must match the weights.
 
 A raw checkpoint has a learned scale s for each weight, which stands for weight · exp(s). The scales are multiplied
 into the weights. Weights of training only (the simple joiner of the pruned loss, a second decoder and joiner) are left
@@ -28,6 +28,7 @@ from artifacts.untrusted.torch_file import (
     load_tensors,
     read_index,
 )
+from artifacts.validation_errors import first_mistake
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +40,8 @@ TRAINING_ONLY = ("simple_am_proj", "simple_lm_proj", "decoder_giga", "joiner_gig
 FIX = "give a checkpoint of icefall's lstm_transducer_stateless2, or a folder with one"
 MAX_CONFIG_BYTES = 1_000_000
 MAX_CONFIG_DEPTH = 20
-# exp of it is far beyond what training reaches, and within float32.
-MAX_SCALE = 80
+# A scale is a logarithm. Its exponential is far beyond what training reaches, and within float32.
+MAX_LOG_SCALE = 80
 
 
 def load(checkpoint: Path) -> LstmTransducer:
@@ -50,22 +51,22 @@ def load(checkpoint: Path) -> LstmTransducer:
     does not agree with the weights. It does so too for a weight that is missing, unknown, of another shape or not
     finite.
     """
-    file, beside = _find(checkpoint)
+    file, config_values = _find(checkpoint)
     _check(file)
     import torch
 
     from artifacts.icefall.lstm_transducer import Config, LstmTransducer
 
-    weights, inside = _read(file)
-    plain = {_plain(name): value for name, value in weights.items()}
-    if len(plain) < len(weights):
-        raise StepError(f"{file.name}: a weight is there with and without 'module.' before its name", FIX)
-    weights = fold_learned_scales(plain, file.name)
-    keys = {key: value for key, value in inside.items() if key in Config.model_fields}
-    config = read_config({**_from_shapes(weights, file.name), **keys, **beside}, checkpoint.name)
+    stored, checkpoint_keys = _read(file)
+    unprefixed = {_without_module_prefix(name): value for name, value in stored.items()}
+    if len(unprefixed) < len(stored):
+        raise StepError(f"{file.name}: the same weight exists with and without the prefix 'module.'", FIX)
+    weights = fold_learned_scales(unprefixed, file.name)
+    keys = {key: value for key, value in checkpoint_keys.items() if key in Config.model_fields}
+    config = read_config({**_from_shapes(weights, file.name), **keys, **config_values}, checkpoint.name)
     with torch.device("meta"):
         model = LstmTransducer(config)
-    _compare(weights, model.state_dict(), file.name)
+    _check_weights(weights, model.state_dict(), file.name)
     model.load_state_dict({name: weights[name].float() for name in model.state_dict()}, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -77,10 +78,8 @@ def read_config(values: Mapping[str, Any], location: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        key = f"{problem['loc'][0]}: " if problem["loc"] else ""
         raise StepError(
-            f"{location}: {key}{problem['msg'].lower()}",
+            f"{location}: {first_mistake(error)}",
             "give the configuration of an lstm_transducer_stateless2 model, as its training had it",
         ) from None
 
@@ -105,7 +104,7 @@ def _parse(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     if size > MAX_CONFIG_BYTES:
         raise StepError(
-            f"{path.name}: has {size} bytes, at most {MAX_CONFIG_BYTES} are read", "write icefall's keys only"
+            f"{path.name}: must have at most {MAX_CONFIG_BYTES} bytes, got {size}", "write icefall's keys only"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -115,9 +114,9 @@ def _parse(path: Path) -> dict[str, Any]:
             values = load_plain(text, max_bytes=MAX_CONFIG_BYTES, max_depth=MAX_CONFIG_DEPTH)
     except (yaml.YAMLError, YamlBoundError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise StepError(f"{path.name}: cannot be read: {reason:.200}", "write it again") from None
+        raise StepError(f"{path.name}: cannot be read: {reason:.200}", "rewrite it as valid YAML or JSON") from None
     if not isinstance(values, dict):
-        raise StepError(f"{path.name}: is not a mapping of keys", "write one key of icefall's configuration a line")
+        raise StepError(f"{path.name}: is not a mapping of keys", "write one key of icefall's configuration per line")
     return values
 
 
@@ -125,7 +124,7 @@ def _check(file: Path) -> None:
     """Check the descriptions of the file's tensors, and their bytes, before torch is imported."""
     try:
         content = read_index(file)
-        # Not by its own methods: an instance may have anything under their names.
+        # Call dict's own methods: an unpickled instance may replace them.
         inner = dict.get(content, "model") if isinstance(content, dict) else None
         state = inner if isinstance(inner, dict) else content
         entries = list(dict.items(state)) if isinstance(state, dict) else [("", None)]
@@ -145,15 +144,15 @@ def _check(file: Path) -> None:
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the weights of a checked file, and the other keys of the checkpoint."""
     try:
-        plain = dict(dict.items(load_tensors(file)))
+        content = dict(dict.items(load_tensors(file)))
     except TorchFileError as error:
         raise StepError(f"{file.name}: cannot be read ({error})", "fetch the checkpoint again") from error
-    if isinstance(plain.get("model"), dict):
-        return dict(dict.items(plain.pop("model"))), plain
-    return plain, {}
+    if isinstance(content.get("model"), dict):
+        return dict(dict.items(content.pop("model"))), content
+    return content, {}
 
 
-def _plain(name: str) -> str:
+def _without_module_prefix(name: str) -> str:
     """Return a name without the prefix of distributed training."""
     return name.removeprefix("module.")
 
@@ -161,16 +160,19 @@ def _plain(name: str) -> str:
 def fold_learned_scales(weights: Mapping[str, Tensor], location: str) -> dict[str, Tensor]:
     """Return each weight times the exponential of its scale, without the scales and the weights of training only.
 
-    Scales are scalars, called `<weight>_scale`; an embedding's is called `scale`. Raises StepError for a scale without
-    its weight.
+    Scales are scalars, called `<weight>_scale`; an embedding's is called `scale`. Raises StepError for a scale
+    that has no weight, is not a scalar, or is too large.
     """
     from artifacts.icefall.lstm_transducer import exponential
 
     folded = {name: value for name, value in weights.items() if not name.startswith(TRAINING_ONLY)}
     for name in [name for name in folded if name.endswith(("_scale", ".scale"))]:
         owner = f"{name.removesuffix('scale')}weight" if name.endswith(".scale") else name.removesuffix("_scale")
-        if owner not in folded or folded[name].numel() != 1 or not abs(folded[name].item()) <= MAX_SCALE:
+        if owner not in folded or folded[name].numel() != 1:
             raise StepError(f"{location}: {name!r:.120} is not the scale of a weight {owner!r:.120}", FIX)
+        if not abs(folded[name].item()) <= MAX_LOG_SCALE:
+            bounds = f"-{MAX_LOG_SCALE} to {MAX_LOG_SCALE}"
+            raise StepError(f"{location}: {name!r:.120} must be from {bounds}, got {folded[name].item():g}", FIX)
         folded[owner] = folded[owner].float() * exponential(folded[name].item())
         del folded[name]
     return folded
@@ -198,14 +200,14 @@ def _from_shapes(weights: Mapping[str, Tensor], location: str) -> dict[str, int]
     }
 
 
-def _compare(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], location: str) -> None:
+def _check_weights(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], location: str) -> None:
     """Raise StepError unless the names and shapes are those of the model that the configuration describes."""
     for name, value in wanted.items():
         if name not in weights:
             raise StepError(f"{location}: the weight '{name}' is missing", FIX)
         if weights[name].shape != value.shape:
             raise StepError(
-                f"{location}: '{name}' is {list(weights[name].shape)}, the configuration asks for {list(value.shape)}",
+                f"{location}: '{name}' is {list(weights[name].shape)}, the configuration needs {list(value.shape)}",
                 "give the configuration that the checkpoint was trained with, or none",
             )
         if not weights[name].is_floating_point() or not all(end.isfinite() for end in weights[name].float().aminmax()):

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.errors import StepError
 from artifacts.untrusted.read_input import read_json, require_file, require_inside
+from artifacts.validation_errors import first_mistake
 
 NAME = "inputs.json"
 # Most numbers in an input that has the lengths of both shapes together: the network is run on such inputs.
@@ -71,9 +72,7 @@ def read_interface(folder: Path, fix: str) -> Interface:
     try:
         interface = Interface.model_validate(read_json(folder / NAME, fix))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise StepError(f"{NAME}: {key}: {first['msg'].lower()}", fix) from None
+        raise StepError(f"{NAME}: {first_mistake(error)}", fix) from None
     for each in interface.inputs:
         # The network is run with both shapes, and with a third one that is as long as both together.
         numbers = prod(map(sum, zip(each.shape, each.shape2, strict=False)))

@@ -19,6 +19,7 @@ from artifacts.errors import StepError
 from artifacts.nemo.archive import CONFIG, Archive
 from artifacts.nemo.classes import unknown_class
 from artifacts.untrusted.bounded_yaml import YamlBoundError, load_plain
+from artifacts.validation_errors import first_mistake
 
 SUPPORTED = "EncDecRNNTBPEModel"
 PART_NAMES = ("preprocessor", "encoder", "decoder", "joint")
@@ -238,10 +239,7 @@ def read_config(archive: Archive) -> ModelConfig:
     try:
         config = ModelConfig.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])[:200]
-        got = f", got {first['input']!r:.80}" if first["type"] != "value_error" else ""
-        raise StepError(f"{location}: {key}: {first['msg'].lower()}{got}", _NOT_THIS_MODEL) from None
+        raise StepError(f"{location}: {first_mistake(error)}", _NOT_THIS_MODEL) from None
     if not archive.trusted and (unknown := unknown_class(raw)) is not None:
         path, name = unknown
         raise StepError(f"{location}: {path[:200]}: {name!r:.80} is not a class that such a checkpoint needs", _TRUST)

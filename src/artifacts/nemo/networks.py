@@ -26,8 +26,8 @@ class EncoderNetwork(Network):
     encoded_lengths [batch].
 
     `length` counts the valid frames of each row. The frames after them do not change the valid part of the output. The
-    graph takes up to `pos_emb_max_len` encoder frames, 5000 in Parakeet: 40,000 frames or 400 s. NeMo extends its table
-    of relative positions for longer inputs; in the graph the table is a constant.
+    graph takes up to `pos_emb_max_len` encoder frames, 5000 in Parakeet: 40,000 feature frames or 400 s. NeMo extends
+    its table of relative positions for longer inputs; in the graph the table is a constant.
     """
 
     def __init__(self, model: Transducer) -> None:
@@ -43,7 +43,7 @@ class EncoderNetwork(Network):
         return encoder_output, encoded_lengths
 
     def sample(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
-        """Return rows of different length: the first is full, each next one has a fifth less."""
+        """Return rows of different length: the first is full, each next row has four fifths of the one before."""
         generator = torch.Generator().manual_seed(seed)
         audio_signal = torch.randn(shape_of(self.inputs["audio_signal"], sizes), generator=generator)
         return audio_signal, shrinking_lengths(sizes["batch"], sizes["frames"])
@@ -76,9 +76,10 @@ class PredictorNetwork(Network):
 
 
 class JointNetwork(Network):
-    """encoder_output [batch, D, frames], predictor_output [batch, H, tokens] → joint_output [batch, frames, tokens, V].
+    """encoder_output [batch, D, encoder_frames], predictor_output [batch, H, tokens] → joint_output [batch,
+    encoder_frames, tokens, V].
 
-    V is the tokens, blank, and one for each duration; the values are the last layer's logits.
+    V is the number of tokens and durations, plus one for blank. The values are the last layer's logits.
     """
 
     def __init__(self, model: Transducer) -> None:
@@ -109,7 +110,10 @@ def _raw_logits(joint: RNNTJoint) -> Iterator[None]:
 
 
 def shrinking_lengths(rows: int, frames: int) -> Tensor:
-    """Return the lengths [rows] of a batch, int64: the first row has all frames, each next one a fifth less."""
+    """Return the lengths [rows] of a batch, int64.
+
+    The first row has all frames, each next row four fifths of the one before, but at least one.
+    """
     numbers = torch.arange(rows)
     return (frames * 4**numbers // 5**numbers).clamp(min=1)
 
@@ -144,7 +148,7 @@ def folded_batch_norms(network: nn.Module) -> Iterator[None]:
 
 
 def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Return weight [C, ...] and bias [C], float32, of one convolution that computes it and `norm` in evaluation.
+    """Return weight [C, ...] and bias [C], float32, of a convolution that equals the given one followed by `norm`.
 
     Ioffe and Szegedy 2015, "Batch Normalization", algorithm 2: y = (x - mean) * gamma / sqrt(variance + eps) + beta.
     """

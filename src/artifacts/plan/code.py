@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import RecipeError
-from artifacts.plan.step_files import own_file
+from artifacts.plan.step_files import own_step_file
 from artifacts.store.digest_memory import DigestMemory
 
 PACKAGE = Path(__file__).parents[1]
 # Left out of the code digest: error classes and messages, and which metrics a table shows, cannot change outputs.
-WITHOUT_BYTES = ("artifacts.errors",)
+WITHOUT_BYTES = ("artifacts.errors", "artifacts.validation_errors")
 NAMES_WITHOUT_BYTES = ("HEADLINE",)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Part of the memory's key: digests by another normalisation, or of another Python's syntax tree, are not reused.
@@ -54,7 +54,7 @@ def read_code(module: str, memory: DigestMemory) -> Code:
         name = waiting.pop()
         if name in reached or name in WITHOUT_BYTES:
             continue
-        path = _module_file(name, PACKAGE) or own_file(name)
+        path = _module_file(name, PACKAGE) or own_step_file(name)
         if path is None:
             continue
         described = memory.remember(path, NORMALISATION, functools.partial(_describe, name=name))
@@ -66,7 +66,7 @@ def read_code(module: str, memory: DigestMemory) -> Code:
 def forget_code(module: str, memory: DigestMemory) -> None:
     """Drop the remembered digests of the files that `module` reaches, so that they are read again."""
     for name in read_code(module, memory).files:
-        path = _module_file(name, PACKAGE) or own_file(name)
+        path = _module_file(name, PACKAGE) or own_step_file(name)
         if path is not None:
             memory.forget(path)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from artifacts.plan.plan import Job
-from artifacts.plan.step_files import STEPS, module_path
+from artifacts.plan.step_files import STEPS_PACKAGE, module_path
 from artifacts.recipe.pipeline import CONSTRAINTS_FILE
 from artifacts.store.records import Identity
 
@@ -59,7 +59,7 @@ def _reason(job: Job, change: Change) -> str:
 
 
 def _code_reason(job: Job, module: str, group: list[Change]) -> str:
-    owner = "its step" if module == f"{STEPS}.{job.step}" else "code its step uses"
+    owner = "its step" if module == f"{STEPS_PACKAGE}.{job.step}" else "code its step uses"
     texts = []
     for change in group:
         verb = "is new" if change.old is None else "was removed" if change.new is None else "changed"

@@ -15,7 +15,7 @@ from typing import Any
 from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
-from artifacts.plan.step_files import STEPS, known_steps, load_step
+from artifacts.plan.step_files import STEPS_PACKAGE, known_steps, load_step
 from artifacts.recipe.declarations import Target
 from artifacts.recipe.pipeline import CONSTRAINTS_FILE, PIPELINE_FILE, Pipeline, load_pipeline
 from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
@@ -73,7 +73,7 @@ class Job:
     def identity(self, contents: dict[str, str], memory: DigestMemory) -> Identity:
         """Return the identity. `contents` has the content digest of each input by its full name."""
         inputs = {name: contents[source] for name, source in self.inputs.items()}
-        return Identity(self.step, code_of(f"{STEPS}.{self.step}", memory), self.params, self.tools, inputs)
+        return Identity(self.step, code_of(f"{STEPS_PACKAGE}.{self.step}", memory), self.params, self.tools, inputs)
 
 
 @dataclass(frozen=True)

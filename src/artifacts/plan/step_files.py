@@ -1,6 +1,6 @@
 """Steps by name: files in `artifacts/steps/`, and in the folder `steps/` of the project.
 
-A project's own steps are modules of the same package, so all that holds for ours holds for them.
+A project's own steps are modules of the same package, so the same rules apply to them.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from typing import Any
 from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 
-STEPS = "artifacts.steps"
-PACKAGED = Path(__file__).parents[1] / "steps"
-OWN = Path("steps")
+STEPS_PACKAGE = "artifacts.steps"
+PACKAGED_FOLDER = Path(__file__).parents[1] / "steps"
+OWN_FOLDER = Path("steps")
 
 
-def own_steps() -> Path | None:
+def own_steps_folder() -> Path | None:
     """Return the folder of the project's own steps, if there is one. The project is the working folder."""
-    folder = Path.cwd() / OWN
-    return folder if folder.is_dir() and folder != PACKAGED else None
+    folder = Path.cwd() / OWN_FOLDER
+    return folder if folder.is_dir() and folder != PACKAGED_FOLDER else None
 
 
 def packaged_steps() -> tuple[str, ...]:
     """Return the names of the package's steps."""
-    return tuple(sorted(_names(PACKAGED)))
+    return tuple(sorted(_names(PACKAGED_FOLDER)))
 
 
 def known_steps() -> tuple[str, ...]:
-    """Return the names of all steps. A file whose name begins with `_` is none, but steps may import it.
+    """Return the names of all steps. A file whose name begins with `_` is not a step, but steps may import it.
 
     Raises RecipeError for an own step that has the name of a packaged one.
     """
-    packaged, own = set(packaged_steps()), _names(own_steps())
+    packaged, own = set(packaged_steps()), _names(own_steps_folder())
     for name in sorted(packaged & own):
-        raise RecipeError(f"{OWN / name}.py: '{name}' is the name of a step of the package", "rename the file")
+        raise RecipeError(f"{OWN_FOLDER / name}.py: '{name}' is the name of a step of the package", "rename the file")
     return tuple(sorted(packaged | own))
 
 
 def load_step(name: str) -> ModuleType:
-    """Import the step of a name, and check that it has what a step has. Raises RecipeError with its file."""
-    extend_steps(own_steps())
-    module = f"{STEPS}.{name}"
+    """Import a step by name, and check that it defines Params, TOOLS and run. Raises RecipeError with its file."""
+    extend_search_path(own_steps_folder())
+    module = f"{STEPS_PACKAGE}.{name}"
     try:
         step = importlib.import_module(module)
         _check_step(step)
@@ -65,19 +65,19 @@ def _check_step(module: Any) -> None:
         raise TypeError("it has no function run")
 
 
-def extend_steps(folder: Path | None) -> None:
-    """Let modules of the package of steps come from this folder too. Those of the package come first."""
-    paths = importlib.import_module(STEPS).__path__
+def extend_search_path(folder: Path | None) -> None:
+    """Add a folder to the search path of the package of steps, after the packaged steps."""
+    paths = importlib.import_module(STEPS_PACKAGE).__path__
     if folder is not None and str(folder) not in paths:
         paths.append(str(folder))
 
 
-def own_file(module: str) -> Path | None:
+def own_step_file(module: str) -> Path | None:
     """Return the file of a module that the project has in its own steps; None for any other module."""
-    package, _, name = module.partition(f"{STEPS}.")
+    package, _, name = module.partition(f"{STEPS_PACKAGE}.")
     if package or not name:
         return None
-    folder = own_steps()
+    folder = own_steps_folder()
     if folder is None:
         return None
     base = folder.joinpath(*name.split("."))
@@ -86,7 +86,7 @@ def own_file(module: str) -> Path | None:
 
 def module_path(module: str) -> str:
     """Return the path of a module's file, as messages show it."""
-    own = own_file(module)
+    own = own_step_file(module)
     return f"{own.relative_to(Path.cwd())}" if own is not None else f"{module.replace('.', '/')}.py"
 
 

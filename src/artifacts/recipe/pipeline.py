@@ -1,4 +1,4 @@
-"""A project: its recipes, the default one, the folders of results (`pipeline.yaml`), its tools (`constraints.txt`)."""
+"""A project's pipeline: recipes, default, folders (`pipeline.yaml`), and versions of tools (`constraints.txt`)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ RESERVED = ("actions", "artifacts", "downloads", "locks", "logs", "staging")
 RESERVED_FILES = ("guard", "journal.jsonl", "digests.sqlite", "digests.sqlite-wal", "digests.sqlite-shm")
 
 # A line of a pip constraints file that fixes a version: `name==1.2.3`, perhaps with extras, a marker or a comment.
-_PIN = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
+_FIXED_VERSION = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A project: its recipes' files by name, the default recipe, the folders of results, and the pinned tools.
+    """Files of recipes by name, the default recipe, the folders of artifacts and layouts, and versions of tools.
 
-    A recipe has the name of its file. `tools` has the package's versions, and the project's instead where it has some.
+    A recipe has the name of its file. `tools` has the package's versions. The project's constraints override them.
     """
 
     default: str
@@ -43,7 +43,7 @@ class Pipeline:
     tools: dict[str, str]
 
     def version_of(self, tool: str) -> str | None:
-        """Return the version that a tool is pinned to, or None."""
+        """Return the version of a tool in the constraints, or None."""
         return self.tools.get(_canonical(tool))
 
 
@@ -93,15 +93,15 @@ def _find_recipes(document: YamlDocument, patterns: tuple[str, ...], folder: Pat
                 continue
             if not re.fullmatch(NAME, file.stem):
                 fix = "rename it: use letters, digits, '_', '.' and '-'"
-                raise RecipeError(f"{file}: the name of a file cannot be the name of a recipe", fix)
+                raise RecipeError(f"{file}: '{file.stem}' is not a valid name of a recipe", fix)
             if file.stem.lower() in (*RESERVED, *RESERVED_FILES):
                 raise RecipeError(f"{file}: the name '{file.stem}' is reserved for the store", "rename the recipe")
             if file.stem in found:
-                fact = f"{location}: recipes: '{file}' and '{found[file.stem]}' have one name"
+                fact = f"{location}: recipes: '{file}' and '{found[file.stem]}' have the same name"
                 raise RecipeError(fact, "rename one of the two")
             found[file.stem] = file
     if not found:
-        fact = f"{document.location(('recipes',))}: recipes: no file is at {' or '.join(patterns)}"
+        fact = f"{document.location(('recipes',))}: recipes: no recipe matches {' or '.join(patterns)}"
         raise RecipeError(fact, "write a recipe there, or name where recipes are")
     check_case((name, f"{file}") for name, file in found.items())
     return found
@@ -114,7 +114,7 @@ def _read_constraints(path: Path) -> dict[str, str]:
     """
     if not os.path.lexists(path):
         return {}
-    pins = (_PIN.match(line) for line in read_text(path).splitlines())
+    pins = (_FIXED_VERSION.match(line) for line in read_text(path).splitlines())
     return {_canonical(pin[1]): pin[2] for pin in pins if pin}
 
 

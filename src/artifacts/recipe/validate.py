@@ -12,28 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from artifacts.errors import RecipeError
 from artifacts.recipe.yaml_locations import KeyPath, YamlDocument
+from artifacts.validation_errors import fix_of, plain_message
 
 if typing.TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-# Phrases of pydantic, and what they are called in YAML.
-PLAIN_WORDS = {
-    "Input should": "must",
-    "String should": "must",
-    "List should": "must",
-    "Tuple should": "must",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "above",
-    "less than": "below",
-    "an object": "a mapping of keys",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
-    "a valid boolean": "true or false",
-    "a valid string": "a text",
-    "a valid array": "a list",
-    " after validation": "",
-}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -88,17 +70,7 @@ def _explain(model: type[BaseModel], document: YamlDocument, path: KeyPath, erro
     where = f"{location}: {name}" if name else f"{location}"
     if error["type"] == "string_type":
         return RecipeError(f"{where}: {message}", "put the value in quotes")
-    fix = error.get("ctx", {}).get("fix") or (f"correct '{full[-1]}'" if full else "correct it")
-    return RecipeError(f"{where}: {message}", fix)
-
-
-def plain_message(error: ErrorDetails) -> str:
-    """Return a mistake in plain words, with the value if it is short."""
-    message = error["msg"].removeprefix("Value error, ")
-    for phrase, plain in PLAIN_WORDS.items():
-        message = message.replace(phrase, plain)
-    shown = json.dumps(error["input"], ensure_ascii=False) if error["type"] != "value_error" else ""
-    return f"{message}, got {shown}" if 0 < len(shown) < 80 else message
+    return RecipeError(f"{where}: {message}", fix_of(error, f"correct '{full[-1]}'" if full else "correct it"))
 
 
 def _keys_at(model: Any, location: Iterable[str | int]) -> list[str]:

@@ -13,7 +13,7 @@ from artifacts.errors import ArtifactsError, StepError, StoreError, disk_error
 from artifacts.files.atomic import naming, remove
 from artifacts.plan.code import Code, read_code
 from artifacts.plan.plan import Job, Plan
-from artifacts.plan.step_files import STEPS
+from artifacts.plan.step_files import STEPS_PACKAGE
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.inputs import DamagedError, check_code, check_inputs, hash_inputs
 from artifacts.run.lookup import Lookup, ResolvedTarget
@@ -168,7 +168,7 @@ class Build:
         return self._build_or_restore(job)
 
     def _build_or_restore(self, job: Job) -> Outcome:
-        code = read_code(f"{STEPS}.{job.step}", self.store.memory)
+        code = read_code(f"{STEPS_PACKAGE}.{job.step}", self.store.memory)
         identity = self.lookup.identity(job)
         if identity is None:
             missing = self.lookup.unresolved_inputs(job)[0]

@@ -14,7 +14,7 @@ from artifacts.errors import StoreError
 from artifacts.files.stamps import Stamps, stamps_of
 from artifacts.plan.code import Code, forget_code, read_code
 from artifacts.plan.plan import Job
-from artifacts.plan.step_files import STEPS, own_file
+from artifacts.plan.step_files import STEPS_PACKAGE, own_step_file
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.lookup import Lookup
 from artifacts.sources.find import source_content
@@ -65,14 +65,14 @@ def check_code(lookup: Lookup, job: Job, identity: Identity, before: Code, compi
 
     `before` was read with the identity; `compiled` are the sources that the step's process compiled: {module: sha256}.
     """
-    step, memory = f"{STEPS}.{job.step}", lookup.store.memory
+    step, memory = f"{STEPS_PACKAGE}.{job.step}", lookup.store.memory
     now = read_code(step, memory)
     for module in compiled.keys() & now.files.keys():
         seen = [code.definitions.get(module) for code in (before, now) if code.files.get(module) == compiled[module]]
         if identity.code.get(module) not in seen:
             forget_code(step, memory)  # its bytes may have rotted; then the remembered digests are wrong
             raise StoreError(f"{module} changed while step '{job.step}' ran", "run again")
-    unknown = [name for name in compiled if own_file(name) is not None and name not in now.files]
+    unknown = [name for name in compiled if own_step_file(name) is not None and name not in now.files]
     if unknown:
         raise StoreError(f"step '{job.step}' imports {unknown[0]} in a way that hides it", "import it by its full name")
     if now.definitions != identity.code:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StepError, StoreError
 from artifacts.files.stamps import Stamps, digest_stamps
-from artifacts.plan.step_files import own_steps
+from artifacts.plan.step_files import own_steps_folder
 from artifacts.run.memory import kernel_kills
 from artifacts.run.seal import UnsealableError, seal
 
@@ -102,7 +102,7 @@ def run_step(
     for folder in ("files", "work", "tmp"):
         (staging / folder).mkdir()
     read_end, write_end = os.pipe()
-    own = own_steps()
+    own = own_steps_folder()
     spec = {
         "step": step,
         "params": params,

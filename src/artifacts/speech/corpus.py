@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from artifacts.errors import StepError
 from artifacts.untrusted.read_input import parse_json
+from artifacts.validation_errors import first_mistake
 
 MANIFEST_NAME = "utterances.jsonl"
 SAMPLE_RATE_HZ = 16_000
@@ -31,7 +32,7 @@ DURATION_TOLERANCE_SECONDS = 0.1
 MAX_SECONDS = 14_400.0
 # Samples of a loud float clip may exceed 1. Much larger samples would have infinite energies.
 LARGEST_SAMPLE = 1000.0
-MAX_LINE_BYTES = 16 << 20
+MAX_LINE_CHARACTERS = 16 << 20
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -64,8 +65,8 @@ class Corpus:
     def waveform(self, utterance: Utterance) -> npt.NDArray[np.float32]:
         """Read an utterance's clips and join them: float32 `[N]`, mono, 16 kHz, PCM scaled to -1..1.
 
-        Raises StepError for a clip that is unreadable, empty, not mono, not 16 kHz or not finite, and for a length
-        other than the manifest's.
+        Raises StepError for a clip that is unreadable, empty, not mono, not 16 kHz, not finite or louder than
+        LARGEST_SAMPLE, and for a length other than the manifest's.
         """
         gap = round(utterance.gap_seconds * SAMPLE_RATE_HZ)
         # Compare the clips' headers with the manifest first: a header may claim any length.
@@ -117,7 +118,7 @@ def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
     # Bytes that are not UTF-8 pass through to `_parse`, whose error names the line.
     with manifest.open(encoding="utf-8", errors="surrogateescape") as lines:
         # A line that is too long is not read to its end; `_parse` raises the error.
-        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), ""), start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_CHARACTERS + 1), ""), start=1):
             if not line.strip():
                 continue
             location = f"{folder.name}/{MANIFEST_NAME}:{number}"
@@ -144,21 +145,18 @@ def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
 
 
 def _parse(line: str, location: str) -> Utterance:
-    fix = "write one JSON object a line: id, slice, audio_filepath, gap_seconds, duration, text"
+    fix = "write one JSON object per line: id, slice, audio_filepath, gap_seconds, duration, text"
     try:
         line.encode()
     except UnicodeEncodeError as error:
         raise StepError(f"{location}:{error.start + 1}: is not UTF-8", "save the file as UTF-8") from None
-    if len(line) > MAX_LINE_BYTES:
-        raise StepError(f"{location}: has more than {MAX_LINE_BYTES} characters", fix)
+    if len(line) > MAX_LINE_CHARACTERS:
+        raise StepError(f"{location}: has more than {MAX_LINE_CHARACTERS} characters", fix)
     value = parse_json(line.strip(), location, fix)
     try:
         return Utterance.model_validate(value)
     except ValidationError as error:
-        # For a union, pydantic adds the name of the alternative behind the key. The error needs the key alone.
-        problem = error.errors(include_url=False)[0]
-        key = f"{problem['loc'][0]}: " if problem["loc"] else ""
-        raise StepError(f"{location}: {key}{problem['msg'].lower()}", fix) from None
+        raise StepError(f"{location}: {first_mistake(error, depth=1)}", fix) from None
 
 
 def _check_clip_path(folder: Path, clip: str, location: str) -> None:
@@ -181,7 +179,7 @@ def _count_samples(folder: Path, clip: str) -> int:
     """Return the sample count in a clip's header. Raises StepError unless the clip is mono at 16 kHz."""
     location = f"{folder.name}/{clip}"
     if PurePosixPath(clip).suffix.lower() == ".raw":
-        raise StepError(f"{location}: a .raw file does not say what its samples are", "convert the clip to WAV or FLAC")
+        raise StepError(f"{location}: a .raw file has no header", "convert the clip to WAV or FLAC")
     with _library_errors(location):
         head = soundfile.info(folder / clip)
     if head.samplerate != SAMPLE_RATE_HZ or head.channels != 1:
@@ -209,9 +207,12 @@ def _read_clip(folder: Path, clip: str) -> npt.NDArray[np.float32]:
         samples, _ = soundfile.read(folder / clip, dtype="float32", always_2d=True)
     waveform: npt.NDArray[np.float32] = samples[:, 0]
     if not np.isfinite(waveform).all():
-        raise StepError(f"{location}: contains samples that are not finite", "write the clip again; PCM_16 has no NaN")
+        raise StepError(
+            f"{location}: contains samples that are not finite", "write the clip as PCM_16, which cannot contain NaN"
+        )
     if (largest := np.abs(waveform).max()) > LARGEST_SAMPLE:
         raise StepError(
-            f"{location}: contains a sample of {largest:g}, expected -1 to 1", "scale the clip, or write PCM_16"
+            f"{location}: the magnitude of a sample must be at most {LARGEST_SAMPLE:g}, got {largest:g}",
+            "scale the clip to -1..1",
         )
     return waveform

@@ -149,13 +149,13 @@ def test_damaged_arrays_are_refused(folder: Path, arrays: dict[str, np.ndarray],
     [
         ("", "statistics.json:1: is not JSON"),
         ("[" * 100_000, "statistics.json: is nested too deep"),
-        ("[]", "statistics.json: : input should be"),
-        ('{"measured": {}}', "statistics.json: values: field required"),
-        ('{"measured": 1, "values": []}', "statistics.json: measured: input should be"),
-        ('{"measured": {}, "values": [{"value": "x"}]}', "statistics.json: values.0.frames: field required"),
+        ("[]", "statistics.json: must be"),
+        ('{"measured": {}}', "statistics.json: values: this key is missing"),
+        ('{"measured": 1, "values": []}', "statistics.json: measured: must be"),
+        ('{"measured": {}, "values": [{"value": "x"}]}', "statistics.json: values.0.frames: this key is missing"),
         (
             '{"measured": {}, "values": [{"value": "x", "frames": 0}]}',
-            "statistics.json: values.0.frames: input should be",
+            "statistics.json: values.0.frames: must be",
         ),
     ],
 )

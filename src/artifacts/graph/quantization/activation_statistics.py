@@ -26,6 +26,7 @@ from artifacts.graph.external_data import reference_of
 from artifacts.graph.model_file import load_graph
 from artifacts.graph.tensors import is_external, iter_tensors
 from artifacts.untrusted.read_input import read_json, require_file
+from artifacts.validation_errors import first_mistake
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,9 +90,7 @@ class StatisticsReader:
         try:
             content = _Index.model_validate(read_json(index, _CALIBRATE))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(str(key) for key in first["loc"])
-            raise StepError(f"{INDEX_NAME}: {key}: {first['msg'].lower()}", _CALIBRATE) from None
+            raise StepError(f"{INDEX_NAME}: {first_mistake(error)}", _CALIBRATE) from None
         self._frames = {entry.value: entry.frames for entry in content.values}
         self._index = {value: index for index, value in enumerate(self._frames)}
         self.measured = content.measured

@@ -1,13 +1,13 @@
-"""Divide values by a scale for each channel, and multiply their consumers' weights by it: the function is the same.
+"""Divide values by a scale for each channel, and multiply their consumers' weights by it: the model computes the same.
 
 A division is folded into constants that the value is computed from, if that changes no other value. Otherwise a Mul is
 inserted in front of the consumers.
 
-To find these constants, a path goes from the value's last axis back through the graph. It passes nodes that leave
-channels apart (Identity, Relu, Transpose). It also passes the Add of a constant; then this constant is divided too. It
-ends at one of these: gamma and beta of a LayerNormalization, the columns of a MatMul's weight, the output channels of a
-Conv, the constant of a Mul. No value on the path may have a consumer off the path, or be an output of the model. Shape
-nodes do not count as consumers.
+To find these constants, a path goes from the value's last axis back through the graph. It passes nodes that keep
+channels separate (Identity, Relu, Transpose). It also passes the Add of a constant; then this constant is divided too.
+It ends at one of these: gamma and beta of a LayerNormalization, the columns of a MatMul's weight, the output channels
+of a Conv, the constant of a Mul. No value on the path may have a consumer off the path, or be an output of the model.
+Shape nodes do not count as consumers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ScaledValue:
 
 
 @dataclass(frozen=True)
-class Folded:
+class DivisionResult:
     """Result of the divisions.
 
     `into` has the op that the division of each value was folded into, or EXPLICIT_MUL. `contents` has the new content
@@ -54,13 +54,13 @@ class Folded:
     contents: dict[str, ScaledContent]
 
 
-def divide_values(model: ModelProto, scaled: Sequence[ScaledValue], folder: Path) -> Folded:
+def divide_values(model: ModelProto, scaled: Sequence[ScaledValue], folder: Path) -> DivisionResult:
     """Divide the values in the model's graph, and return the new contents of its constants.
 
     `folder` contains the model's external data. A constant that has other consumers too stays as it is: the node that
     needs new numbers gets a copy.
     """
-    folding = _DivisionFolder(model)
+    folding = _Divider(model)
     into = {}
     for one in scaled:
         names = {node.output[0] for node in one.consumers}
@@ -75,7 +75,7 @@ def divide_values(model: ModelProto, scaled: Sequence[ScaledValue], folder: Path
     folding.finish()
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     contents = {name: _content(tensors[name], factors, folder) for name, factors in folding.factors.items()}
-    return Folded(into, contents)
+    return DivisionResult(into, contents)
 
 
 def _content(tensor: TensorProto, factors: _Factors, folder: Path) -> ScaledContent:
@@ -98,7 +98,7 @@ class _ConstantInput:
     axis: int
 
 
-class _DivisionFolder:
+class _Divider:
     def __init__(self, model: ModelProto) -> None:
         self._graph = model.graph
         self._outputs = {value.name for value in model.graph.output}
@@ -110,7 +110,7 @@ class _DivisionFolder:
         for node in model.graph.node:
             for name in dict.fromkeys(consumed_names(node)):
                 self._consumers.setdefault(name, []).append(node)
-        self._muls: dict[str, NodeProto] = {}  # Muls, by the output of a node that each must precede
+        self._muls: dict[str, NodeProto] = {}  # Mul to insert before a node, by the first output of that node
         self.factors: dict[str, _Factors] = {}  # by name of an initializer: factors for each axis
 
     def inputs_to_divide(
@@ -124,7 +124,7 @@ class _DivisionFolder:
         """
         passed: list[_ConstantInput] = []
         while True:  # not a recursion: a path may be longer than Python's limit
-            node = self._only_producer(value, consumers)
+            node = self._foldable_producer(value, consumers)
             if node is None:
                 return []
             consumers = {node.output[0]}
@@ -139,8 +139,10 @@ class _DivisionFolder:
                     value, axis = node.input[0], order[axis] - len(order)
                     continue
                 case "Add" if axis == -1:
-                    # Divide a constant with one number a channel, and follow the other input.
-                    candidates = (index for index in (0, 1) if self._valid([_ConstantInput(node, index, -1)], channels))
+                    # Divide a constant with one number per channel, and follow the other input.
+                    candidates = (
+                        index for index in (0, 1) if self._divisible([_ConstantInput(node, index, -1)], channels)
+                    )
                     index = next(candidates, None)
                     if index is None:
                         return []
@@ -150,8 +152,11 @@ class _DivisionFolder:
             ends = self._ends(node, axis, channels)
             return [*ends, *passed] if ends else []
 
-    def _only_producer(self, value: str, consumers: Collection[str]) -> NodeProto | None:
-        """Return the node that produces the value; None if it has other consumers or is not an ONNX op."""
+    def _foldable_producer(self, value: str, consumers: Collection[str]) -> NodeProto | None:
+        """Return the node that produces the value.
+
+        None if the value is an output of the model, has other consumers, or comes from an op that is not ONNX's.
+        """
         others = (node for node in self._consumers.get(value, []) if node.op_type != "Shape")
         if value in self._outputs or not all(node.output[0] in consumers for node in others):
             return None
@@ -164,18 +169,20 @@ class _DivisionFolder:
             case "Conv":
                 inputs = [_ConstantInput(node, index, 0) for index in (1, 2) if index < len(node.input)]
                 weight = self._constant(node.input[1])
-                return self._valid(inputs, channels) if weight and axis == 1 - len(weight.dims) else []
+                return self._divisible(inputs, channels) if weight and axis == 1 - len(weight.dims) else []
             case "LayerNormalization" if axis == -1 and attribute_value(node, "axis", -1) == -1:
-                return self._valid([_ConstantInput(node, index, -1) for index in range(1, len(node.input))], channels)
+                return self._divisible(
+                    [_ConstantInput(node, index, -1) for index in range(1, len(node.input))], channels
+                )
             case "MatMul" if axis == -1:
-                return self._valid([_ConstantInput(node, 1, -1)], channels)
+                return self._divisible([_ConstantInput(node, 1, -1)], channels)
             case "Mul" if axis == -1:
-                found = (self._valid([_ConstantInput(node, index, -1)], channels) for index in (0, 1))
+                found = (self._divisible([_ConstantInput(node, index, -1)], channels) for index in (0, 1))
                 return next((inputs for inputs in found if inputs), [])
         return []
 
-    def _valid(self, inputs: list[_ConstantInput], channels: int) -> list[_ConstantInput]:
-        """Return the inputs if all are float32 constants with one number a channel, else an empty list."""
+    def _divisible(self, inputs: list[_ConstantInput], channels: int) -> list[_ConstantInput]:
+        """Return the inputs if all are float32 constants with one number per channel, else an empty list."""
         for constant in inputs:
             tensor = self._constant(constant.node.input[constant.index])
             if tensor is None or tensor.data_type != TensorProto.FLOAT or not tensor.dims:

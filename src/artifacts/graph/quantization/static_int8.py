@@ -38,7 +38,7 @@ from artifacts.graph.tensor_content import stored_content
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_OVERFLOW = "calibrate again, or train or export the checkpoint again"
+_OVERFLOW_FIX = "calibrate again, or train or export the checkpoint again"
 
 Format = Literal["qdq", "qoperator"]
 
@@ -82,12 +82,15 @@ def measure_matmuls(
     for matmul, weight in zip(matmuls, weights, strict=True):
         scales = column_scales(np.maximum(weight.max(axis=0), -weight.min(axis=0)), limit)
         if weight.any() and not (np.abs(weight) / scales >= 0.5).any():
-            raise StepError(f"weight '{matmul.weight.name}': quantised to zeros", "exclude the nodes that read it")
+            raise StepError(
+                f"weight '{matmul.weight.name}': quantised to zeros",
+                "add the nodes that consume it to nodes_to_exclude",
+            )
         (error,) = relative_errors(measured.rows, weight, [trial], limit)
         (expected,) = expected_errors(measured.rows, weight, [Span(trial.scale, low, high)], limit)
         name = matmul.node.name or matmul.node.output[0]
         if not (isfinite(error) and isfinite(expected)):
-            raise StepError(f"node '{name}': its products overflow float32: no error can be measured", _OVERFLOW)
+            raise StepError(f"node '{name}': its products overflow float32: no error can be measured", _OVERFLOW_FIX)
         found.append(StaticMatMul(matmul, name, low, high, scales, error, expected))
     return found
 
@@ -95,7 +98,9 @@ def measure_matmuls(
 def quantize_matmuls(
     model: ModelProto, matmuls: Sequence[StaticMatMul], limit: int, form: Format, folder: Path
 ) -> dict[str, SymmetricInt8Content]:
-    """Rewrite the nodes. Return the integers, within ±`limit`, of the new initializers; their floats are in `folder`.
+    """Rewrite the nodes. Return the int8 content, within ±`limit`, of each new initializer.
+
+    It is computed as it is written, from the floats in `folder`.
 
     'qdq' keeps the MatMuls, behind DequantizeLinears. 'qoperator' turns each into a MatMulInteger, a Cast and a Mul.
     Float weights without consumers are removed.
@@ -117,7 +122,7 @@ class _Int8Rewriter:
         self._limit = limit
         self._form = form
         self._folder = folder
-        self._done: set[str] = set()  # what is quantised already, for another consumer
+        self._quantized: set[str] = set()  # names that are quantised already, for another consumer
         self.contents: dict[str, SymmetricInt8Content] = {}
 
     def rewritten(self, one: StaticMatMul) -> list[NodeProto]:
@@ -128,8 +133,8 @@ class _Int8Rewriter:
             inputs = [f"{value}_dequantized", f"{weight}_dequantized"]
             return [*before, helper.make_node("MatMul", inputs, node.output, node.name)]
         total, scale = f"{node.output[0]}_integer", f"{node.output[0]}_scale"
-        both = activation_scale(one.low, one.high)[0] * one.weight_scales
-        self._add(scale, both)
+        product_scale = activation_scale(one.low, one.high)[0] * one.weight_scales
+        self._add(scale, product_scale)
         integers = [f"{value}_quantized", f"{weight}_quantized", f"{value}_zero_point"]
         return [
             *before,
@@ -140,9 +145,9 @@ class _Int8Rewriter:
 
     def _activation(self, one: StaticMatMul) -> list[NodeProto]:
         value = one.matmul.activation
-        if value in self._done:
+        if value in self._quantized:
             return []
-        self._done.add(value)
+        self._quantized.add(value)
         scale, zero_point = activation_scale(one.low, one.high)
         self._add(f"{value}_scale", np.asarray(scale))
         self._add(f"{value}_zero_point", np.asarray(zero_point, np.uint8))
@@ -153,9 +158,9 @@ class _Int8Rewriter:
 
     def _weight(self, one: StaticMatMul) -> list[NodeProto]:
         tensor = one.matmul.weight
-        if tensor.name in self._done:
+        if tensor.name in self._quantized:
             return []
-        self._done.add(tensor.name)
+        self._quantized.add(tensor.name)
         content = SymmetricInt8Content(stored_content(tensor, self._folder), one.weight_scales, self._limit)
         quantized = self._graph.initializer.add()
         quantized.CopyFrom(tensor)
