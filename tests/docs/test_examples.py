@@ -89,11 +89,12 @@ def test_a_manifest_of_nemo_becomes_a_corpus(tmp_path: Path, evaluation: Path) -
     lines = [json.dumps({key: row[key] for key in kept}) for row in rows]
     (tmp_path / "manifest.json").write_text("\n".join(lines) + "\n")
     [code] = blocks(HOW_TO / "own-speech.md", "python")
+    shutil.copytree(evaluation / "clips", tmp_path / "clips")
     run_python(code, tmp_path)
-    shutil.copytree(evaluation / "clips", tmp_path / "evaluation" / "clips")
     corpus = read_corpus(tmp_path / "evaluation")
     assert [one.text for one in corpus.utterances] == [row["text"] for row in rows]
-    assert {one.slice for one in corpus.utterances} == {"all"}
+    assert {one.slice for one in corpus.utterances} == {"telephone"}
+    assert all(len(corpus.waveform(one)) for one in corpus.utterances)
 
 
 def test_a_step_on_a_file_works_from_a_shell_and_from_python(tmp_path: Path, built: Callable[[str], Path]) -> None:
@@ -124,7 +125,11 @@ def test_a_step_of_ones_own_is_built_and_its_code_is_in_the_identity(new_project
     recipe["targets"] |= yaml.safe_load(target)["targets"]
     (new_project / "recipes" / "mine.yaml").write_text(yaml.safe_dump(recipe))
     assert "Write the name of the program" in run("doit list", new_project)
-    assert "built mine:decoder_named" in run("doit decoder_named", new_project)
+    assert "built mine:decoder_named" in (printed := run("doit decoder_named", new_project))
+    assert "producer_before" in printed
+    shutil.copy(next((new_project / "cache/mine/decoder_joint_int8").glob("*.onnx")), new_project / "model.onnx")
+    [command] = re.findall(r"`(doit step name_producer .*?)`", page.read_text())
+    assert "producer_before" in run(command, new_project)
     step.write_text(code.replace('"""Write the name', '"""Write, in other words, the name'))
     assert "all unchanged" in run("doit decoder_named", new_project)
     step.write_text(
@@ -146,6 +151,9 @@ def test_the_lines_of_a_nightly_job_run(whole_recipe: Path, tmp_path: Path) -> N
             recipe.unlink()
     block, *_ = blocks(HOW_TO / "nightly.md", "sh")
     lines = [line for line in block.splitlines() if not line.startswith(("cd ", "git "))]
-    assert [line.split()[0] for line in lines] == ["doit", "doit"]
-    for line in lines:
-        run(line, project)
+    assert [line.split()[0] for line in lines] == ["set", "doit", "doit"]
+    run("\n".join(lines), project)
+    source = next(project.glob("embedded/tiny/*.nemo"))
+    source.unlink()
+    code, printed = run_shell("\n".join(lines), project)
+    assert code == 1, printed

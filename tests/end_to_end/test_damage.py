@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from small_model import MODEL_RECIPE, write_model
-from small_project import Project
+from small_project import RECIPE, Project
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +138,11 @@ def test_a_flip_that_shows_in_no_time_and_no_size_is_found_by_verify(built_proje
     ended = built_project.doit("verify")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("5 of 5 targets intact, ")
+
+
+def test_verify_reads_what_the_default_of_a_recipe_leaves_out(built_project: Project) -> None:
+    built_project.recipe(f"default: [first]\n{RECIPE}")
+    assert built_project.doit("verify").out.startswith("5 of 5 targets intact, ")
 
 
 def test_a_link_and_a_manifest_that_doit_would_put_right_are_found_by_verify(built_project: Project) -> None:

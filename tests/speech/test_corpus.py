@@ -58,8 +58,8 @@ def test_every_utterance_of_the_evaluation_speech_lasts_as_long_as_its_row_says(
         ("9" * 5000, "x/utterances.jsonl:2: is not JSON that can be read: Exceeds the limit"),
         ('{"id": "\\ud800"}', "x/utterances.jsonl:2: contains half a surrogate pair"),
         ("x" * (MAX_LINE_CHARACTERS + 1), "x/utterances.jsonl:2: has more than 16777216 characters"),
-        (json.dumps(ROW | {"id": "b", "audio_filepath": "clips/\0"}), "2: audio_filepath: the file 'clips/"),
-        (json.dumps(ROW | {"id": "b", "audio_filepath": "x" * 5000}), "2: audio_filepath: the file 'xxx"),
+        (json.dumps(ROW | {"id": "b", "audio_filepath": "clips/\0"}), "2: audio_filepath: no file at 'x/clips/"),
+        (json.dumps(ROW | {"id": "b", "audio_filepath": "x" * 5000}), "2: audio_filepath: no file at 'x/xxx"),
         (json.dumps(ROW | {"id": "b", "audio_filepath": "./utterances.jsonl"}), "is the manifest"),
         (json.dumps(ROW | {"gap_seconds": -1}), "x/utterances.jsonl:2: gap_seconds: must be"),
         (json.dumps(ROW | {"text": " "}), "x/utterances.jsonl:2: text: must have at least 1 character"),
@@ -69,10 +69,11 @@ def test_every_utterance_of_the_evaluation_speech_lasts_as_long_as_its_row_says(
             json.dumps({key: ROW[key] for key in ROW if key != "slice"}),
             "x/utterances.jsonl:2: slice: this key is missing",
         ),
+        (json.dumps(ROW | {"slice": "all"}), "2: slice: 'all' is the row of all slices in a table"),
         (json.dumps(ROW), "x/utterances.jsonl:2: id: 'a-0' is also on line 1"),
         (
             json.dumps(ROW | {"id": "b", "audio_filepath": "clips/b.flac"}),
-            "2: audio_filepath: the file 'clips/b.flac' is missing",
+            "2: audio_filepath: no file at 'x/clips/b.flac'",
         ),
         (json.dumps(ROW | {"id": "b", "audio_filepath": "../x/clips/a.flac"}), "points outside the corpus folder"),
         (json.dumps(ROW | {"id": "b", "audio_filepath": "/clips/a.flac"}), "points outside the corpus folder"),
@@ -174,7 +175,7 @@ def test_slices_select_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
     assert [utterance.id for utterance in read_corpus(tmp_path, ["a"]).utterances] == ["a-0", "a-1"]
     with pytest.raises(StepError, match="contains no slice 'c'") as raised:
         read_corpus(tmp_path, ["a", "c"])
-    assert raised.value.fix == "choose among a, b"
+    assert raised.value.fix == "choose among: 'a', 'b'"
 
 
 def test_a_spread_takes_utterances_from_all_over_each_slice(tmp_path: Path) -> None:

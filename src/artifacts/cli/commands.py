@@ -144,7 +144,7 @@ class Verify(PlanCommand):
         """Read targets, of all recipes if none is named. 1 if anything is damaged."""
         from artifacts.run.maintenance import verify  # here, and below: `doit` and `doit list` start sooner without
 
-        results = list(verify(plan, words or list(plan.pipeline.recipes)))
+        results = list(verify(plan, words or list(plan.jobs)))
         damaged = [result for result in results if result.damage is not None]
         for result in damaged:
             print(StoreError(f"{result.target}: {result.damage}", result.fix), file=sys.stderr)
@@ -197,7 +197,7 @@ class Outdated(PlanCommand):
 
         asked = failed = 0
         moved: list[str] = []
-        for name in plan.selected(words or list(plan.pipeline.recipes)):
+        for name in plan.selected(words or list(plan.jobs)):
             source = plan.jobs[name]
             if not isinstance(source, NamedSource) or source.declared.hf is None:
                 continue

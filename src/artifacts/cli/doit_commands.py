@@ -20,7 +20,8 @@ from artifacts.cli.tasks import DoitReporter
 from artifacts.errors import ArtifactsError, RecipeError
 from artifacts.plan.plan import Job, is_pattern, load_plan
 
-INTERRUPTED = 130
+# Exit codes. docs/reference/environment.md lists all.
+TARGET_FAILED, DOIT_ERROR, INTERRUPTED = 1, 2, 130
 MOST_JOBS = 1000
 ORDER = ("run", "plan", "why", "list", "verify", "gc", "outdated", "pin", "step", "schema")
 HELP = """doit [TARGET ...] [-n JOBS] [--continue]
@@ -82,6 +83,10 @@ class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
         words = _expanded(args) if any(map(is_pattern, args)) else args
         # doit drops every word after one that it meets twice.
         result: int = super().execute(params, list(dict.fromkeys(words)))
+        reporter = params["reporter"]
+        if result == DOIT_ERROR and isinstance(reporter, DoitReporter) and not reporter.has_own_error:
+            # doit counts a target that was not tried, because another failed, as an error of its own.
+            return TARGET_FAILED
         return result
 
 

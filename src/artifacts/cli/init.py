@@ -91,8 +91,9 @@ README = """\
 - results are in `cache/mine/`, layouts for consumers in `dist/mine/`;
 - a file `steps/<name>.py` is a step of your own; then `doit schema` lets your editor know it.
 
-Commit everything but `cache/` and `dist/`, and with it `pipeline.lock.yaml`, which pins the sources. To build from
-other bytes, for example after training, pin them with `doit pin checkpoint`.
+Commit all that `.gitignore` does not name, and with it `pipeline.lock.yaml`, which pins the sources. Another machine
+gets the checkpoint by `hf:` or `url:` in the recipe, or by a copy. To build from other bytes, for example after
+training, pin them with `doit pin checkpoint`.
 """
 
 FILES = {
@@ -100,7 +101,7 @@ FILES = {
     "pyproject.toml": f"[tool.doit]\n{COMMANDS}",
     "pipeline.yaml": "# Recipes are in recipes/. `doit` alone means this one.\ndefault: mine\n",
     "recipes/mine.yaml": RECIPE,
-    ".gitignore": "/cache/\n/dist/\n__pycache__/\n",
+    ".gitignore": "/cache/\n/dist/\n/evaluation/\n/calibration/\n*.nemo\n__pycache__/\n",
     "README.md": README,
 }
 

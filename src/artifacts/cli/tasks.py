@@ -119,6 +119,7 @@ class DoitReporter:
         self._session = session
         self._selected: list[str] = []
         self._errors: list[str] = []
+        self.has_own_error = False  # one of doit itself, not of a target
         self.is_open = False  # between `initialize` and `complete_run`
         self._started = time.monotonic()
 
@@ -153,13 +154,16 @@ class DoitReporter:
         """Keep an error for the end of the run, where it does not scroll away."""
         if not isinstance(fail, UnmetDependency):  # the table shows it as not tried
             self._errors.append(fail.message if isinstance(fail, TaskFailed) else fail.get_msg())
+            self.has_own_error |= not isinstance(fail, TaskFailed)
 
     def cleanup_error(self, exception: Any) -> None:
         """Keep an error of doit's own."""
+        self.has_own_error = True
         self._errors.append(exception.get_msg())
 
     def runtime_error(self, msg: str) -> None:
         """Keep an error of doit's own."""
+        self.has_own_error = True
         self._errors.append(msg)
 
     def complete_run(self) -> None:

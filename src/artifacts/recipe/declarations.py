@@ -111,7 +111,7 @@ class Target(Declared):
     """A step, its inputs and its params."""
 
     step: str
-    """Name of a file in `artifacts/steps/`."""
+    """Name of a step: a file in `artifacts/steps/`, or in the folder `steps/` of the project."""
     about: About | None = None
     """What the target is, in a few words, for `doit list`. Without it, the first line of the step's docstring."""
     inputs: dict[str, str] = {}

@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import soundfile
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from artifacts.errors import StepError
 from artifacts.untrusted.read_input import parse_json
@@ -33,6 +33,8 @@ MAX_SECONDS = 14_400.0
 # Samples of a loud float clip may exceed 1. Much larger samples would have infinite energies.
 LARGEST_SAMPLE = 1000.0
 MAX_LINE_CHARACTERS = 16 << 20
+# The name of all slices together, in tables.
+TOTAL = "all"
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -48,6 +50,13 @@ class Utterance(BaseModel):
     gap_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
     duration: float = Field(gt=0, le=MAX_SECONDS)
     text: _Text
+
+    @field_validator("slice")
+    @classmethod
+    def _is_not_the_total(cls, name: str) -> str:
+        if name == TOTAL:
+            raise ValueError(f"'{TOTAL}' is the row of all slices in a table: choose another name")
+        return name
 
     @property
     def clips(self) -> list[str]:
@@ -139,7 +148,8 @@ def read_corpus(folder: Path, slices: Sequence[str] | None = None) -> Corpus:
     for wanted in slices:
         if wanted not in present:
             raise StepError(
-                f"{folder.name}/{MANIFEST_NAME}: contains no slice '{wanted}'", f"choose among {', '.join(present)}"
+                f"{folder.name}/{MANIFEST_NAME}: contains no slice '{wanted}'",
+                f"choose among: {', '.join(map(repr, present))}",
             )
     return Corpus(folder, tuple(utterance for utterance in utterances if utterance.slice in slices))
 
@@ -165,14 +175,17 @@ def _check_clip_path(folder: Path, clip: str, location: str) -> None:
         raise StepError(f"{location}: audio_filepath: '{clip}' is the manifest", "name a clip")
     if path.is_absolute() or ".." in path.parts:
         raise StepError(
-            f"{location}: audio_filepath: '{clip}' points outside the corpus folder", "name clips inside the folder"
+            f"{location}: audio_filepath: '{clip}' points outside the corpus folder",
+            "copy the clip into it, and name it relative to it",
         )
     try:
         is_there = (folder / path).is_file()
     except OSError:  # no file can have such a name
         is_there = False
     if not is_there:
-        raise StepError(f"{location}: audio_filepath: the file '{clip}' is missing", "copy the corpus again")
+        raise StepError(
+            f"{location}: audio_filepath: no file at '{folder.name}/{clip}'", "copy the clip there, or correct its path"
+        )
 
 
 def _count_samples(folder: Path, clip: str) -> int:
