@@ -49,14 +49,14 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path, capsys: pytes
 
 def test_a_mistake_is_told_in_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert main(["step", "shard_weight"]) == 1
+    assert main(["step", "shard_weight"]) == 3
     assert capsys.readouterr().err == "ERROR: no step is called 'shard_weight'\n  fix: did you mean 'shard_weights'?\n"
-    assert main(["inti"]) == 2
+    assert main(["inti"]) == 3
     assert capsys.readouterr().err == "ERROR: speech-artifacts has no command 'inti'\n  fix: did you mean 'init'?\n"
-    assert main(["start"]) == 2
+    assert main(["start"]) == 3
     for words in ([], ["init", "--hel"], ["init", "a", "b"]):
-        with pytest.raises(SystemExit, match="2"):
+        with pytest.raises(SystemExit, match="3"):
             main(words)
-    assert main(["init", str(tmp_path / "file" / "new")]) == 1
+    assert main(["init", str(tmp_path / "file" / "new")]) == 3
     lines = capsys.readouterr().err.splitlines()
     assert [line.startswith(("ERROR: ", "  fix: ")) for line in lines] == [True] * 10

@@ -18,6 +18,8 @@ from artifacts.plan.schema import recipe_schema
 from artifacts.plan.step_files import packaged_steps
 from artifacts.recipe.validate import did_you_mean
 
+MISTAKE = 3  # doit's exit code for one
+
 COMMANDS = """\
 loader = "artifacts"
 
@@ -122,7 +124,7 @@ def init(folder: Path) -> list[Path]:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"ERROR: {message}\n  fix: see {self.prog} --help", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(MISTAKE)
 
 
 def _step(words: list[str]) -> int:
@@ -132,11 +134,11 @@ def _step(words: list[str]) -> int:
         return Step().parse_execute(words)
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        return MISTAKE
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the console script. Return the exit code: 1 for a mistake of the user."""
+    """Run the console script. Return the exit code: MISTAKE for one of the user."""
     prepare_streams()
     print_warnings_in_lines()
     about = "Build all files that users of a speech model download."
@@ -154,7 +156,7 @@ def main(words: list[str] | None = None) -> int:
         fix = did_you_mean(given[0], commands.choices, "see speech-artifacts --help")
         error = RecipeError(f"speech-artifacts has no command '{given[0]}'", fix)
         print(f"ERROR: {error}", file=sys.stderr)
-        return 2
+        return MISTAKE
     folder = Path(parser.parse_args(given).folder)
     try:
         files = init(folder)
@@ -163,7 +165,7 @@ def main(words: list[str] | None = None) -> int:
         if cause is None:
             cause = RecipeError(f"'{folder}': {fault}", "name another folder: speech-artifacts init FOLDER")
         print(f"ERROR: {cause}", file=sys.stderr)
-        return 1
+        return MISTAKE
     for path in files:
         print(f"wrote {path}")
     place = "" if folder == Path() else f"cd {shlex.quote(str(folder))}; "
