@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from artifacts.web_address import without_secrets
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -34,7 +39,11 @@ _BOUNDS = (
     ("gt", "above", "or more", 1),
     ("le", "", "or less", 0),
     ("lt", "below", "or less", -1),
+    ("min_length", "", "or more", 0),
+    ("max_length", "", "or fewer", 0),
 )
+
+LONGEST_REPEATED = 60
 
 
 def first_mistake(error: ValidationError, depth: int | None = None) -> str:
@@ -57,12 +66,74 @@ def plain_message(error: ErrorDetails) -> str:
 
 
 def fix_of(error: ErrorDetails, otherwise: str) -> str:
-    """Return the next move for a mistake: its own fix, the nearest number within a bound, else `otherwise`."""
+    """Return the next move for a mistake: its own fix, the nearest value that is allowed, else `otherwise`."""
     context = error.get("ctx", {})
+    if context.get("fix"):
+        return str(context["fix"])
     for bound, beyond, within, step in _BOUNDS:
         if bound in context:
             limit = context[bound]
             if isinstance(limit, int):
                 return f"use {limit + step} {within}"
             return f"use a number {beyond} {limit:g}" if step else f"use {limit:g} {within}"
-    return str(context.get("fix", otherwise))
+    if error["input"] is None and error["type"].endswith("_type"):
+        return "write a value, or delete the key"
+    fix = _FIXES.get(error["type"])
+    return (fix(error) if fix else None) or otherwise
+
+
+def mistake(fact: str, fix: str, kind: str = "value_error") -> Exception:
+    """Return what a validator raises: a fact and its fix. Of a kind other than `value_error`, the value is told too."""
+    from pydantic_core import PydanticCustomError
+
+    return PydanticCustomError(kind, "{fact}", {"fact": fact, "fix": fix})
+
+
+def in_series(names: Sequence[str]) -> str:
+    """Return the names, each quoted, as a sentence has them: `'a', 'b' and 'c'`."""
+    quoted = [f"'{name}'" for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def _one_text(error: ErrorDetails) -> str:
+    match error["input"]:
+        case [str(text)] if len(text) <= LONGEST_REPEATED:
+            return f"write it without brackets: {without_secrets(text)}"
+        case list() | dict():
+            return "write one text"
+    return "put the value in quotes"
+
+
+def _list(error: ErrorDetails) -> str | None:
+    text, keys = error["input"], [part for part in error["loc"] if isinstance(part, str)]
+    if not isinstance(text, str) or len(text) > LONGEST_REPEATED or not keys:
+        return None
+    # A text that YAML could take for something else is quoted.
+    plain = re.fullmatch(r"[A-Za-z/.][\w/.*-]*", text) and text.lower() not in ("true", "false", "null")
+    return f"write {keys[-1]}: [{without_secrets(text if plain else json.dumps(text))}]"
+
+
+def _number(error: ErrorDetails) -> str | None:
+    value = error["input"]
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        return f"write {int(value)}"
+    is_quoted = isinstance(value, str) and len(value) <= LONGEST_REPEATED and re.fullmatch(r"-?\d+", value, re.ASCII)
+    return f"write it without quotes: {value}" if is_quoted else None
+
+
+def _choice(error: ErrorDetails) -> str | None:
+    choices = re.findall(r"'([^']*)'", error.get("ctx", {})["expected"])
+    near = difflib.get_close_matches(str(error["input"])[:LONGEST_REPEATED], choices, n=1)
+    return f"did you mean '{near[0]}'?" if near else None
+
+
+# The next move for each kind of mistake that pydantic finds; None if the fact says it all.
+_FIXES: dict[str, Callable[[Any], str | None]] = {
+    "string_type": _one_text,
+    "list_type": _list,
+    "tuple_type": _list,
+    "frozen_set_type": _list,
+    "int_type": _number,
+    "float_type": _number,
+    "literal_error": _choice,
+}

@@ -28,12 +28,14 @@ def load(text: str) -> LoadedRecipe:
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("{}", "needs one of 'file', 'folder', 'url', or 'hf' with 'file'"),
-        ("{file: a, folder: b}", "needs one of"),
-        ("{hf: o/n@r}", "'hf' needs 'file'"),
-        ("{hf: o/n@r, file: f, folder: d}", "'hf' needs 'file'"),
-        ("{hf: o/n, file: f}", "'hf' must read 'owner/name@revision'"),
-        ("{url: 'ftp://host/f'}", "'url' must begin with 'https://'"),
+        ("{}", "needs one of 'file', 'folder', 'url', or 'hf' with 'file'\n  fix: add one, for example 'file: "),
+        ("{file: a, folder: b}", "has both 'file' and 'folder'\n  fix: keep one"),
+        ("{file: a, folder: b, url: 'https://host/f'}", "has 'file', 'folder' and 'url'\n  fix: keep one"),
+        ("{hf: o/n@r}", "'hf' needs 'file', .*\n  fix: add it, for example 'file: .*.nemo'"),
+        ("{hf: o/n@r, file: f, folder: d}", "has both 'hf' and 'folder'\n  fix: keep one"),
+        ("{hf: o/n@r, url: 'https://host/f'}", "has both 'hf' and 'url'\n  fix: keep one"),
+        ("{hf: o/n, file: f}", "'hf' must read 'owner/name@revision'\n  fix: write for example 'hf: nvidia/"),
+        ("{url: 'ftp://host/f'}", "'url' must begin with 'https://'\n  fix: write for example 'url: https://"),
         ("{url: 'file:///etc/passwd'}", "'url' must begin with 'https://'"),
         ("{url: 'https://secret@host/f'}", "'url' contains a user name or password"),
         ("{url: 'https://u:secret@host:port/f'}", "'url' contains a host or port that is malformed"),
@@ -42,8 +44,8 @@ def load(text: str) -> LoadedRecipe:
         ("{url: 'https://'}", "'url' names no host"),
         ("{url: ['https://u:secret@host/f?k=secret']}", "must be a text"),
         ("'https://u:secret@host/f?k=secret'", "must be a mapping"),
-        ("{file: 'https://u:secret@host/f'}", "'file' is a path, and this is a web address: use 'url'"),
-        ("{folder: 's3://u:secret@host/f'}", "'folder' is a path, and this is a web address: use 'url'"),
+        ("{file: 'https://u:secret@host/f'}", "'file' is a path, and this is a web address\n  fix: use 'url'"),
+        ("{folder: 's3://u:secret@host/f'}", "'folder' is a path, and this is a web address\n  fix: use 'url'"),
         ("{hf: o/n@r, file: ''}", "'file' must be a path inside the repository"),
         ("{hf: o/n@r, file: ../f}", "'file' must be a path inside the repository"),
         ("{hf: o/n@r, file: /f}", "'file' must be a path inside the repository"),
@@ -51,7 +53,13 @@ def load(text: str) -> LoadedRecipe:
         ("{hf: o/n@r, file: a/}", "'file' must be a path inside the repository"),
         ("{hf: o/n@r, file: 'a\\f'}", "'file' must be a path inside the repository"),
         ('{hf: o/n@r, file: "a\\tf"}', "'file' must be a path inside the repository"),
-        ("{file: a, sha256: ABC}", "must match pattern"),
+        ("{url: 'https://host/f', optional: true}", "'optional' is for a file or folder .*\n  fix: remove 'optional'"),
+        (
+            "{file: a, sha256: abc}",
+            'sha256: must be 64 hexadecimal digits, 0-9 and a-f, got "abc"\n  fix: write what sha256sum prints',
+        ),
+        (f"{{file: a, sha256: {'A' * 64}}}", "sha256: must be 64 hexadecimal digits, 0-9 and a-f"),
+        ("{file: a, sha256: [abc]}", 'sha256: must be a text, got ."abc".\n  fix: write it without brackets: abc'),
     ],
 )
 def test_a_source_is_one_thing(source: str, problem: str) -> None:
@@ -69,7 +77,7 @@ def test_the_fix_for_a_login_in_a_url_is_netrc() -> None:
 
 @pytest.mark.parametrize("text", ["targets: {}", "sources: {a: {file: x}}"])
 def test_a_recipe_without_targets_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError, match="a recipe needs a target or a layout"):
+    with pytest.raises(RecipeError, match="a recipe needs a target or a layout\n  fix: add one, for example"):
         load(text)
 
 
@@ -86,10 +94,29 @@ def test_a_name_that_is_too_long_for_a_file_system_is_reported_with_its_location
     "name", ["'a\\nb'", '"a\\nb"', '"a\\e[31mb"', '"\\u202eab"', "-a", ".a", "''", "a/b", "ä", "'a '"]
 )
 def test_a_name_is_letters_and_digits(name: str) -> None:
-    with pytest.raises(RecipeError, match="must match pattern") as caught:
+    with pytest.raises(RecipeError, match="this name is not valid") as caught:
         load(f"targets:\n  {name}: {{step: s}}\n")
+    assert caught.value.fix == "use letters, digits, '_', '.' and '-', and begin with a letter or digit"
     assert caught.value.fact.startswith("recipes/x.yaml:2:3: targets.")
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_what_a_target_is_takes_one_line() -> None:
+    with pytest.raises(RecipeError, match=r"targets.a.about: must be one line, got .*\n  fix: write it in one line"):
+        load('targets: {a: {step: s, about: "one\\ntwo"}}\n')
+    with pytest.raises(RecipeError, match=r"about: must be a text, got .*\n  fix: write it without brackets: one"):
+        load("targets: {a: {step: s, about: [one]}}\n")
+    with pytest.raises(RecipeError, match=r"about: must have at most 100 characters.*\n  fix: use 100 or fewer"):
+        load(f"targets: {{a: {{step: s, about: {'x' * 101}}}}}\n")
+
+
+def test_a_key_that_takes_a_list_or_a_text_says_how_it_is_written() -> None:
+    with pytest.raises(RecipeError, match=r'default: must be a list, got "a"\n  fix: write default: \[a\]'):
+        load("default: a\ntargets: {a: {step: s}}\n")
+    with pytest.raises(RecipeError, match=r"inputs.model: must be a text, .*\n  fix: write it without brackets: b"):
+        load("targets: {a: {step: s, inputs: {model: [b]}}}\n")
+    with pytest.raises(RecipeError, match=r"inputs.model: must be a text, .*\n  fix: write one text"):
+        load("targets: {a: {step: s, inputs: {model: {b: c}}}}\n")
 
 
 def test_a_path_has_no_nul_character() -> None:

@@ -102,16 +102,17 @@ def test_a_file_that_cannot_name_a_recipe_is_refused(file: str, fact: str) -> No
         ("recipes: [none/*.yaml]", r"pipeline.yaml:2:10: recipes: no recipe matches none/\*.yaml"),
         ("recipes: []", r"pipeline.yaml:2:10: recipes: no recipe matches "),
         ("recipes: {x: recipes/x.yaml}", "pipeline.yaml:2:10: recipes: must be a list"),
+        ("recipes: recipes/*.yaml", r"recipes: must be a list, .*\n  fix: write recipes: \[recipes/\*.yaml\]"),
         (
             "recipes: [recipes/*.yaml, other/x.yaml]",
             "pipeline.yaml:2:27: recipes: 'other/x.yaml' and 'recipes/x.yaml' have",
         ),
         ("tools: {onnx: 1.23.2}", "pipeline.yaml:2:1: tools: unknown key 'tools'"),
-        ("cache: ''", "'cache' must be a folder of its own"),
+        ("cache: ''", "'cache' must be a folder of its own.*\n  fix: name a folder .*'cache: cache'"),
         ("cache: .", "'cache' must be a folder of its own"),
         ("dist: ..", "'dist' must be a folder of its own"),
         ("cache: /", "'cache' must be a folder of its own"),
-        ("cache: x\ndist: x", "'cache' and 'dist' must not be inside one another"),
+        ("cache: x\ndist: x", "'cache' and 'dist' must not be inside one another\n  fix: move one of the two"),
         ("cache: dist/cache", "'cache' and 'dist' must not be inside one another"),
         ("dist: cache/dist", "'cache' and 'dist' must not be inside one another"),
         ('cache: "a\\0b"', "cache: must be a path, and no path has a NUL character"),
@@ -130,6 +131,9 @@ def test_the_default_is_one_of_the_recipes() -> None:
     with pytest.raises(
         RecipeError, match=r"pipeline.yaml:1:10: default: no recipe is called 'xy'\n  fix: did you mean 'x'"
     ):
+        load_pipeline()
+    Path("pipeline.yaml").write_text("default: [x]\n")
+    with pytest.raises(RecipeError, match=r"1:10: default: must be a text, .*\n  fix: write it without brackets: x"):
         load_pipeline()
 
 

@@ -69,7 +69,11 @@ def test_an_absent_value_is_all_defaults_or_reported_as_missing(tmp_path: Path) 
         ("count: 13", "1:1: 13 is not counted here", "correct it"),
         ("count: 1\non: yes", '2:5: on: must be true or false, got "yes"', "correct 'on'"),
         ("count: 1\ninner: 3", "2:8: inner: must be a mapping of keys, got 3", "correct 'inner'"),
-        ("count: 1\ninner: {a: }", "2:12: inner.a: must be a mapping of keys, got null", "correct 'a'"),
+        (
+            "count: 1\ninner: {a: }",
+            "2:12: inner.a: must be a mapping of keys, got null",
+            "write a value, or delete the key",
+        ),
         ("count: 1\ninner: {a: {share: 2}}", "2:20: inner.a.share: must be at most 1, got 2", "use 1 or less"),
         ("count: 1\ninner: {a: {share: -1}}", "2:20: inner.a.share: must be at least 0, got -1", "use 0 or more"),
         (
@@ -77,7 +81,7 @@ def test_an_absent_value_is_all_defaults_or_reported_as_missing(tmp_path: Path) 
             "2:21: inner.a.names.0: must be a text, got 1",
             "put the value in quotes",
         ),
-        ("count: 1\ninner: {a: {names: x}}", '2:20: inner.a.names: must be a list, got "x"', "correct 'names'"),
+        ("count: 1\ninner: {a: {names: x}}", '2:20: inner.a.names: must be a list, got "x"', "write names: [x]"),
         (
             "count: 1\ninner: {a: {dtype: f}}",
             "2:20: inner.a.dtype: must be 'fp32' or 'fp16', got \"f\"",

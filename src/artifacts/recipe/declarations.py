@@ -5,32 +5,57 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from artifacts.validation_errors import in_series, mistake
 from artifacts.web_address import LOGIN_FAULT, LOGIN_FIX, url_fault
 
 # A name becomes a folder, a doit task and a word on a command line. The longest file name made of names is a layout's
 # lock, `layout.<recipe>:<layout>`: it has at most 208 characters, and file systems allow 255.
 MOST_CHARACTERS = 100
 NAME = rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MOST_CHARACTERS - 1}}}"
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=MOST_CHARACTERS)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
+NAME_OF_ANY_LENGTH = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+NAME_FIX = "use letters, digits, '_', '.' and '-', and begin with a letter or digit"
+SHA256 = "[0-9a-f]{64}"
 
 MOST_NAME_BYTES = 255
 
 
+def _in_words(pattern: str, fact: str, fix: str) -> BeforeValidator:
+    """Return a validator that tells a text that does not match in words: pydantic would quote the pattern."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(pattern, value):
+            raise mistake(fact, fix, kind="pattern")
+        return value
+
+    return BeforeValidator(check)
+
+
 def _check_path(path: str) -> str:
     if "\0" in path:
-        raise ValueError("must be a path, and no path has a NUL character")
+        raise mistake("must be a path, and no path has a NUL character", "remove the NUL character")
     longest = max(len(part.encode(errors="surrogatepass")) for part in path.split("/"))
     if longest > MOST_NAME_BYTES:
-        raise ValueError(f"has a name of {longest} bytes, file systems allow {MOST_NAME_BYTES}")
+        raise mistake(f"has a name of {longest} bytes, file systems allow {MOST_NAME_BYTES}", "use a shorter name")
     return path
 
 
-About = Annotated[str, StringConstraints(min_length=1, max_length=MOST_CHARACTERS, pattern=r"^[^\n\r]*$")]
+Name = Annotated[
+    str,
+    StringConstraints(pattern=f"^{NAME}$", max_length=MOST_CHARACTERS),
+    _in_words(NAME_OF_ANY_LENGTH, "this name is not valid", NAME_FIX),
+]
+Sha256 = Annotated[
+    str,
+    StringConstraints(pattern=f"^{SHA256}$"),
+    _in_words(SHA256, "must be 64 hexadecimal digits, 0-9 and a-f", "write what sha256sum prints, or leave it out"),
+]
+About = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MOST_CHARACTERS, pattern=r"^[^\n\r]*$"),
+    _in_words(r"[^\n\r]*", "must be one line", "write it in one line"),
+]
 PathText = Annotated[str, AfterValidator(_check_path)]
 
 
@@ -71,23 +96,30 @@ class Source(Declared):
     @model_validator(mode="after")
     def _check_kind(self) -> Source:
         kinds = [kind for kind in ("file", "folder", "url") if getattr(self, kind) is not None]
+        extra = kinds if self.hf is None else ["hf", *(kind for kind in kinds if kind != "file")]
+        if len(extra) > 1:
+            both = "both " if len(extra) == 2 else ""
+            raise mistake(f"has {both}{in_series(extra)}", "keep one")
+        if not extra:
+            fact = "needs one of 'file', 'folder', 'url', or 'hf' with 'file'"
+            raise mistake(fact, "add one, for example 'file: model.nemo'")
         if self.hf is not None:
             if not re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", self.hf, re.ASCII):
-                raise ValueError("'hf' must read 'owner/name@revision'")
-            if kinds != ["file"]:
-                raise ValueError("'hf' needs 'file', the file's name in that repository, and nothing else")
-            if not _is_path_in_repository(self.file or ""):
-                raise ValueError("'file' must be a path inside the repository, like 'folder/name'")
-        elif len(kinds) != 1:
-            raise ValueError("needs one of 'file', 'folder', 'url', or 'hf' with 'file'")
+                fix = "write for example 'hf: nvidia/parakeet-tdt-0.6b-v3@main'"
+                raise mistake("'hf' must read 'owner/name@revision'", fix)
+            if self.file is None:
+                fact = "'hf' needs 'file', the file's name in that repository"
+                raise mistake(fact, "add it, for example 'file: parakeet-tdt-0.6b-v3.nemo'")
+            if not _is_path_in_repository(self.file):
+                raise mistake("'file' must be a path inside the repository", "write it like 'folder/name'")
         if self.url is not None and (fault := url_fault(self.url)):
-            fix = LOGIN_FIX if fault == LOGIN_FAULT else None
-            raise PydanticCustomError("value_error", "'url' {fault}", {"fault": fault, "fix": fix})
+            fix = LOGIN_FIX if fault == LOGIN_FAULT else "write for example 'url: https://example.org/model.nemo'"
+            raise mistake(f"'url' {fault}", fix)
         if self.optional and not self.is_local:
-            raise ValueError("'optional' is for a file or folder of this machine")
+            raise mistake("'optional' is for a file or folder of this machine", "remove 'optional'")
         for kind in ("file", "folder"):
             if self.hf is None and "://" in (getattr(self, kind) or ""):
-                raise ValueError(f"'{kind}' is a path, and this is a web address: use 'url'")
+                raise mistake(f"'{kind}' is a path, and this is a web address", "use 'url'")
         return self
 
 
@@ -141,5 +173,5 @@ class Recipe(Declared):
     @model_validator(mode="after")
     def _check_targets(self) -> Recipe:
         if not self.targets and not self.layouts:
-            raise ValueError("a recipe needs a target or a layout")
+            raise mistake("a recipe needs a target or a layout", "add one, for example 'targets: {NAME: {step: STEP}}'")
         return self

@@ -11,10 +11,11 @@ from pathlib import Path
 from pydantic import model_validator
 
 from artifacts.errors import RecipeError
-from artifacts.recipe.declarations import NAME, Declared, PathText
+from artifacts.recipe.declarations import NAME, NAME_FIX, Declared, PathText
 from artifacts.recipe.recipe import check_case
 from artifacts.recipe.validate import did_you_mean, validate
 from artifacts.recipe.yaml_locations import YamlDocument, read_text, read_yaml
+from artifacts.validation_errors import mistake
 
 PIPELINE_FILE = Path("pipeline.yaml")
 CONSTRAINTS_FILE = Path("constraints.txt")
@@ -64,9 +65,10 @@ class DeclaredPipeline(Declared):
         cache, dist = (Path(os.path.abspath(folder)) for folder in (self.cache, self.dist))  # noqa: PTH100  # no link followed
         for name, folder in (("cache", cache), ("dist", dist)):
             if Path.cwd().is_relative_to(folder):
-                raise ValueError(f"'{name}' must be a folder of its own, because other files in it are removed")
+                fact = f"'{name}' must be a folder of its own, because other files in it are removed"
+                raise mistake(fact, f"name a folder for it alone, for example '{name}: {name}'")
         if cache.is_relative_to(dist) or dist.is_relative_to(cache):
-            raise ValueError("'cache' and 'dist' must not be inside one another")
+            raise mistake("'cache' and 'dist' must not be inside one another", "move one of the two")
         return self
 
 
@@ -92,8 +94,7 @@ def _find_recipes(document: YamlDocument, patterns: tuple[str, ...], folder: Pat
             if not name.endswith(".yaml") or name.endswith(LOCK_SUFFIX) or file in found.values():
                 continue
             if not re.fullmatch(NAME, file.stem):
-                fix = "rename it: use letters, digits, '_', '.' and '-'"
-                raise RecipeError(f"{file}: '{file.stem}' is not a valid name of a recipe", fix)
+                raise RecipeError(f"{file}: '{file.stem}' is not a valid name of a recipe", f"rename it: {NAME_FIX}")
             if file.stem.lower() in (*RESERVED, *RESERVED_FILES):
                 raise RecipeError(f"{file}: the name '{file.stem}' is reserved for the store", "rename the recipe")
             if file.stem in found:

@@ -68,8 +68,6 @@ def _explain(model: type[BaseModel], document: YamlDocument, path: KeyPath, erro
     message = plain_message(error)
     location = document.location((*full, "<key>") if error["loc"][-1:] == ("[key]",) else full)
     where = f"{location}: {name}" if name else f"{location}"
-    if error["type"] == "string_type":
-        return RecipeError(f"{where}: {message}", "put the value in quotes")
     return RecipeError(f"{where}: {message}", fix_of(error, f"correct '{full[-1]}'" if full else "correct it"))
 
 
