@@ -82,8 +82,8 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     ),
     "an empty value": (
         "targets:\n  one: {step: write_text}\n  two:\n",
-        "recipes/small.yaml:3:7: targets.two: must be a mapping of keys, got null",
-        "write a value, or delete the key",
+        "recipes/small.yaml:3:3: targets.two: has no keys, and there is no base with a target of this name",
+        "write its keys, or delete it",
     ),
     "a bad name": (
         "targets:\n  'one two': {step: write_text}\n",

@@ -69,6 +69,42 @@ def test_an_extended_recipe_can_extend_and_a_target_can_be_removed() -> None:
     assert load("extends: b.yaml\n").recipe.targets["encoder"].params == {"opset": 18, "dynamic_axes": True}
 
 
+@pytest.mark.parametrize(
+    ("text", "fact", "fix"),
+    [
+        ("targets:\n  encodr: null\n", "3:3: targets.encodr: its base has no target", "did you mean 'encoder'?"),
+        ("targets:\n  encodr:\n", "3:3: targets.encodr: its base has no target", "did you mean 'encoder'?"),
+        ("targets: {qqq: null}\n", "2:11: targets.qqq: its base has no target", "write its keys, or delete it"),
+        ("sources:\n  speach: null\n", "3:3: sources.speach: its base has no source", "did you mean 'speech'?"),
+        ("layouts: {encoder: null}\n", "2:11: layouts.encoder: its base has no layout", "write its keys, or delete it"),
+    ],
+)
+def test_a_removal_of_what_no_base_has_is_refused(text: str, fact: str, fix: str) -> None:
+    Path("recipes/a.yaml").write_text(BASE)
+    Path("recipes/b.yaml").write_text("extends: a.yaml\n")
+    for base in ("a", "b"):
+        with pytest.raises(RecipeError) as caught:
+            load(f"extends: {base}.yaml\n{text}")
+        assert (caught.value.fact, caught.value.fix) == (f"recipes/x.yaml:{fact} of this name", fix)
+
+
+def test_a_recipe_without_a_base_removes_nothing() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(BASE + "  encoder_fp16:\n")
+    assert caught.value.fact == (
+        "recipes/x.yaml:10:3: targets.encoder_fp16: has no keys, and there is no base with a target of this name"
+    )
+    assert caught.value.fix == "write its keys, or delete it"
+
+
+def test_what_a_base_removed_may_be_removed_again() -> None:
+    Path("recipes/a.yaml").write_text(BASE + "  more: {step: s}\nlayouts: {flat: {step: s}}\n")
+    Path("recipes/b.yaml").write_text("extends: a.yaml\nsources: {speech: null}\nlayouts: null\n")
+    loaded = load("extends: b.yaml\nsources: {speech: null}\ntargets: {more: null}\nlayouts: {flat: null}\n")
+    assert (list(loaded.recipe.sources), list(loaded.recipe.targets)) == (["checkpoint"], ["encoder"])
+    assert loaded.recipe.layouts == {}
+
+
 def test_a_cycle_of_recipes_is_reported() -> None:
     Path("recipes/a.yaml").write_text("extends: x.yaml\n" + BASE)
     with pytest.raises(RecipeError, match=r"recipes/a.yaml:1:10: extends: 'x.yaml' leads back to itself"):

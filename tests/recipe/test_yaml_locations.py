@@ -161,6 +161,17 @@ def test_a_merge_joins_mappings_and_replaces_the_rest(read: Any) -> None:
     assert base.value["c"] == 3
 
 
+def test_a_null_removes_what_a_base_has_and_is_kept_where_there_is_nothing_to_remove(read: Any) -> None:
+    first = read("a: {x: 1, y: {z: 2}}\nb: {c: 3}\n", "first.yaml")
+    second = merge(first, read("a: {x: null, y: null}\nb: null\n", "second.yaml"))
+    assert second.value == {"a": {}}
+    assert str(second.location(("a", "x", "<key>"))) == "second.yaml:1:5", "where it is removed"
+    again = merge(second, read("a: {x: null, xx: null}\nb: {c: null, d: null}\ne: null\n", "third.yaml"))
+    assert again.value == {"a": {"xx": None}, "b": {"d": None}, "e": None}
+    assert str(again.location(("a", "xx", "<key>"))) == "third.yaml:1:14"
+    assert merge(again, read("a: {x: 7, xx: {y: 8}}\n", "x.yaml")).value["a"] == {"x": 7, "xx": {"y": 8}}
+
+
 def test_a_merged_value_has_the_location_where_it_was_written(read: Any) -> None:
     base = read("a: {x: 1, y: {deep: 1}}\nb: 2\n", "base.yaml")
     over = read("# comment\na:\n  y: 3\n", "over.yaml")

@@ -109,6 +109,7 @@ class NamedSource:
 def load_recipe(name: str, file: Path) -> LoadedRecipe:
     """Read a recipe and those it extends; the nearest value wins. Raises `RecipeError`."""
     document = _read_extended(file)
+    _check_removals(document)
     recipe = validate(Recipe, document)
     sections: dict[str, Iterable[str]] = {
         "sources": recipe.sources,
@@ -134,6 +135,20 @@ def load_recipe(name: str, file: Path) -> LoadedRecipe:
             fact = f"{document.location(('default', index))}: default: no target or layout is called '{word}'"
             raise RecipeError(fact, did_you_mean(word, built, "name targets or layouts of this recipe"))
     return LoadedRecipe(name, file, recipe, document)
+
+
+def _check_removals(document: YamlDocument) -> None:
+    """Raise RecipeError for a source, target or layout without a value, which no base has: nothing is removed."""
+    for section in ("sources", "targets", "layouts"):
+        names = document.value.get(section)
+        for name, value in names.items() if isinstance(names, dict) else ():
+            if value is None:
+                where = f"{document.location((section, name, '<key>'))}: {section}.{name}"
+                kind, fix = section.removesuffix("s"), "write its keys, or delete it"
+                if document.value.get("extends") is None:
+                    raise RecipeError(f"{where}: has no keys, and there is no base with a {kind} of this name", fix)
+                known = [other for other, keys in names.items() if keys is not None]
+                raise RecipeError(f"{where}: its base has no {kind} of this name", did_you_mean(name, known, fix))
 
 
 def check_case(names: Iterable[tuple[str, str]]) -> None:

@@ -194,23 +194,26 @@ def _location(file: Path, node: yaml.Node) -> Location:
 
 
 def merge(base: YamlDocument, over: YamlDocument) -> YamlDocument:
-    """Return `base` overridden by `over`: mappings are merged by key, other values replace, `null` removes the key."""
+    """Return `base` overridden by `over`: mappings are merged by key, other values replace, `null` removes the key.
+
+    A `null` for a key that no base has is kept: it removes nothing. What was removed has the location of its `null`.
+    """
     locations = dict(base.locations)
     value = _merge(base.value, over.value, (), locations, over.locations)
     return YamlDocument(value, locations)
 
 
 def _merge(base: Any, over: Any, path: KeyPath, locations: Locations, over_locations: Locations) -> Any:
-    if isinstance(base, dict) and isinstance(over, dict):
-        merged = dict(base)
-        for mark in (path, (*path, "<key>")):
-            if mark in over_locations:
-                locations[mark] = over_locations[mark]
+    if isinstance(base, dict | None) and isinstance(over, dict):
+        merged = dict(base or {})
+        _locate(path, locations, over_locations)
         for key, value in over.items():
-            if value is None:
+            here = (*path, key)
+            if value is None and here in locations:  # in a base, or removed by one
                 merged.pop(key, None)
+                _locate(here, locations, over_locations)
             else:
-                merged[key] = _merge(merged.get(key), value, (*path, key), locations, over_locations)
+                merged[key] = _merge(merged.get(key), value, here, locations, over_locations)
         return merged
     for stale in _paths(base, path):
         locations.pop(stale, None)
@@ -218,6 +221,12 @@ def _merge(base: Any, over: Any, path: KeyPath, locations: Locations, over_locat
         if written in over_locations:
             locations[written] = over_locations[written]
     return over
+
+
+def _locate(path: KeyPath, locations: Locations, over_locations: Locations) -> None:
+    for mark in (path, (*path, "<key>")):
+        if mark in over_locations:
+            locations[mark] = over_locations[mark]
 
 
 def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
