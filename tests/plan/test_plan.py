@@ -184,75 +184,7 @@ def test_a_tool_without_a_pin_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     assert job.tools["mytool"] == "1.0"
 
 
-def test_an_input_that_is_not_written_is_the_source_or_target_of_its_name() -> None:
-    short = MODEL_RECIPE.replace("    inputs: {model: model}\n", "", 1)
-    assert short != MODEL_RECIPE
-    job = plan_of(short).jobs["small:shards"]
-    assert isinstance(job, Job)
-    assert job.inputs == {"model": "small:model"}
-
-
-def test_a_target_is_not_its_own_input() -> None:
-    recipe = "targets:\n  model: {step: shard_weights}\n"
-    with pytest.raises(RecipeError, match=r"small.yaml:2:10: targets.model.inputs: step 'shard_weights' needs"):
-        plan_of(recipe)
-
-
-def test_an_input_with_a_default_is_taken_only_where_it_is_written() -> None:
-    recipe = "sources: {encoder_int8: {folder: a}}\ntargets:\n" + "".join(
-        f"  {name}: {{step: shard_weights, inputs: {{model: encoder_int8}}}}\n"
-        for name in ("encoder_fp32", "decoder_joint_fp32", "tokens", "model_meta", "preprocessor")
-    )
-    layout = "layouts: {onnx-asr: {step: lay_out_onnx_asr}}\n"
-    write_pipeline(recipe + layout)
-    job = load_plan().jobs["small:onnx-asr"]
-    assert isinstance(job, Job)
-    assert "encoder_int8" not in job.inputs
-    assert job.inputs["tokens"] == "small:tokens"
-
-
 def test_a_recipes_name_means_its_default_targets_with_what_they_need() -> None:
     plan = plan_of("default: [again]\n" + MODEL_RECIPE)
     assert plan.meant("small") == ["small:again"]
     assert plan.selected(["small"]) == ["small:model", "small:shards", "small:again"]
-
-
-@pytest.mark.parametrize(
-    ("recipe", "fact", "fix"),
-    [
-        (
-            "sources: {checkpiont: {file: a}}",
-            "'checkpoint', which the target 'encoder_fp32'",
-            "did you mean 'checkpiont'?",
-        ),
-        (
-            "targets: {tokens: null}",
-            "'checkpoint', which the target 'encoder_fp32'",
-            "add it to the sources; or remove",
-        ),
-        (
-            "sources: {checkpoint: {file: a}, evaluation: {folder: b}, calibration: {folder: c}}\n"
-            "targets: {tokens: null}",
-            "'tokens', which the target 'wer_fp32'",
-            "add it to the sources; or remove what needs it: 'wer_fp32: null'",
-        ),
-        (
-            "sources: {checkpoint: {file: a}, evaluation: {folder: b}, calibration: {folder: c}}\n"
-            "targets: {joint_fp32: null}",
-            "'joint_fp32', which the target 'decoder_joint_fp32'",
-            "add it to the sources; or remove what needs it: 'decoder_joint_fp32: null'",
-        ),
-    ],
-)
-def test_what_a_target_of_the_base_lacks_is_told_of_the_recipe(recipe: str, fact: str, fix: str) -> None:
-    with pytest.raises(RecipeError) as caught:
-        plan_of(f"extends: artifacts/parakeet-tdt\n{recipe}\n")
-    assert caught.value.fact == f"recipes/small.yaml: no source or target is called {fact} of its base needs"
-    assert caught.value.fix.startswith(fix)
-
-
-def test_a_misspelt_target_of_the_base_is_told_the_nearest() -> None:
-    recipe = "extends: artifacts/parakeet-tdt\ntargets: {shard_fp33: {params: {max_shard_bytes: 7}}}\n"
-    with pytest.raises(RecipeError, match=r"small.yaml:2:23: targets.shard_fp33.step: this key is missing") as caught:
-        plan_of(recipe)
-    assert caught.value.fix == "add it; or did you mean 'shard_fp32' by 'shard_fp33'?"

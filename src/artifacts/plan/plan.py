@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import graphlib
-import inspect
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from artifacts.errors import RecipeError
 from artifacts.params import StepParams
 from artifacts.plan.code import code_of
 from artifacts.plan.step_files import STEPS_PACKAGE, known_steps, load_step
+from artifacts.plan.target_inputs import check_base, inputs_of
 from artifacts.recipe.declarations import Target
 from artifacts.recipe.pipeline import CONSTRAINTS_FILE, PIPELINE_FILE, Pipeline, load_pipeline
 from artifacts.recipe.recipe import LoadedRecipe, NamedSource, load_recipe
@@ -152,7 +151,10 @@ def plan_of(pipeline: Pipeline, words: list[str] | None = None) -> Plan:
             for target in targets:
                 _check_step(steps, loaded, section, target, targets[target].step)
                 of_recipe[f"{name}:{target}"] = _job(pipeline, loaded, section, target, targets[target])
-        jobs.update(_ordered(of_recipe))
+        needs = {full: list(job.inputs.values()) for full, job in of_recipe.items() if isinstance(job, Job)}
+        _check_cycles(of_recipe, needs)
+        check_base(loaded, {_short(full): [*map(_short, inputs)] for full, inputs in needs.items()})
+        jobs.update(_ordered(of_recipe, needs))
     return Plan(pipeline, jobs)
 
 
@@ -200,11 +202,8 @@ def _job(pipeline: Pipeline, loaded: LoadedRecipe, section: str, name: str, targ
         tools[tool] = version
     # `python -OO` removes docstrings.
     doc = target.about or next(iter((module.__doc__ or "").strip().splitlines()), target.step)
-    _check_inputs(loaded, section, name, target, module.run)
-    inputs = {
-        input_name: f"{loaded.name}:{source}"
-        for input_name, source in (_implied_inputs(loaded, name, module.run) | target.inputs).items()
-    }
+    sources = inputs_of(loaded, section, name, target, module.run)
+    inputs = {key: f"{loaded.name}:{source}" for key, source in sources.items()}
     measures, headline = getattr(module, "DEPENDS_ON_PROCESSOR", False), tuple(getattr(module, "HEADLINE", ()))
     resources, defaults = target.resources, loaded.recipe.resources
     minutes = resources.minutes or defaults.minutes or DEFAULT_MINUTES
@@ -219,72 +218,28 @@ def _params(model: type[StepParams], loaded: LoadedRecipe, section: str, name: s
     return result
 
 
-def _implied_inputs(loaded: LoadedRecipe, name: str, run: Any) -> dict[str, str]:
-    """Return the required inputs of a step that need not be written: a source or another target has their name."""
-    known = _names_of(loaded) - {name}
-    required = (key for key, one in _inputs_of(run).items() if one.default is inspect.Parameter.empty)
-    return {key: key for key in required if key in known}
+def _short(full_name: str) -> str:
+    return full_name.partition(":")[2]
 
 
-def _check_inputs(loaded: LoadedRecipe, section: str, name: str, target: Target, run: Any) -> None:
-    parameters, known = _inputs_of(run), _names_of(loaded)
-    label, location = f"{section}.{name}.inputs", loaded.document.location
-    for key, source in target.inputs.items():
-        if key not in parameters:
-            takes = f"step '{target.step}' takes: {', '.join(parameters)}"
-            fix = did_you_mean(key, parameters, takes if parameters else "write '*,' before the inputs of its run()")
-            where = location((section, name, "inputs", key, "<key>"))
-            raise RecipeError(f"{where}: {label}: step '{target.step}' takes no input '{key}'", fix)
-        if source not in known:
-            if location((section, name, "inputs", key)).file != loaded.file:
-                raise _lacking(loaded, name, source)
-            fact = (
-                f"{location((section, name, 'inputs', key))}: {label}.{key}: no source or target is called '{source}'"
-            )
-            raise RecipeError(fact, did_you_mean(source, known, "name a source, a target or a layout of this recipe"))
-    implied = _implied_inputs(loaded, name, run)
-    for key, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and key not in target.inputs and key not in implied:
-            if location((section, name, "step")).file != loaded.file:
-                raise _lacking(loaded, name, key)
-            fact = f"{location((section, name, 'inputs'))}: {label}: step '{target.step}' needs the input '{key}'"
-            raise RecipeError(fact, f"add it: '{key}: <source or target>'")
-
-
-def _lacking(loaded: LoadedRecipe, target: str, name: str) -> RecipeError:
-    """Return the error for a source or target that a target of a base recipe needs: the base is not to be edited."""
-    fact = f"{loaded.file}: no source or target is called '{name}', which the target '{target}' of its base needs"
-    otherwise = f"add it to the sources; or remove what needs it: '{target}: null'"
-    return RecipeError(fact, did_you_mean(name, loaded.recipe.sources, otherwise))
-
-
-def _names_of(loaded: LoadedRecipe) -> set[str]:
-    recipe = loaded.recipe
-    return {*recipe.sources, *recipe.targets, *recipe.layouts}
-
-
-@cache
-def _inputs_of(run: Any) -> dict[str, inspect.Parameter]:
-    signature = inspect.signature(run).parameters.values()
-    return {parameter.name: parameter for parameter in signature if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def _ordered(jobs: dict[str, Job | NamedSource]) -> dict[str, Job | NamedSource]:
-    """Return the jobs in building order: each after its inputs, else as in the recipe. Raises `RecipeError`."""
-    needs = {name: list(job.inputs.values()) if isinstance(job, Job) else [] for name, job in jobs.items()}
+def _check_cycles(jobs: dict[str, Job | NamedSource], needs: dict[str, list[str]]) -> None:
     try:
         graphlib.TopologicalSorter(needs).prepare()
     except graphlib.CycleError as error:
-        cycle: list[str] = [name.partition(":")[2] for name in error.args[1]]
+        cycle: list[str] = [_short(name) for name in error.args[1]]
         job = jobs[error.args[1][0]]
         assert isinstance(job, Job)  # a source needs nothing
         fact = f"{job.location('inputs')}: {job.section}.{job.name}.inputs: dependency cycle: {' -> '.join(cycle)}"
         raise RecipeError(fact, "remove one of these inputs") from None
+
+
+def _ordered(jobs: dict[str, Job | NamedSource], needs: dict[str, list[str]]) -> dict[str, Job | NamedSource]:
+    """Return the jobs in building order: each after its inputs, else as in the recipe."""
     ordered: dict[str, Job | NamedSource] = {}
     # An explicit stack, because a chain of targets may be deeper than Python's recursion limit.
     waiting = list(reversed(jobs))
     while waiting:
-        lacking = [source for source in reversed(needs[waiting[-1]]) if source not in ordered]
+        lacking = [source for source in reversed(needs.get(waiting[-1], [])) if source not in ordered]
         if lacking:
             waiting += lacking
         else:
