@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -98,13 +99,27 @@ def test_a_word_means_a_target_of_the_default_recipe_or_of_the_one_it_names() ->
 @pytest.mark.parametrize(
     ("word", "fix"),
     [("shard", "did you mean 'shards'?"), ("small:shard", "did you mean 'small:shards'?"),
-     ("smal", "did you mean 'small'?"), ("shad*", "did you mean 'shards'?"),
+     ("smal", "did you mean 'small'?"),
      ("qqqqqq", "see them all with: doit list --all")],
 )  # fmt: skip
 def test_an_unknown_word_is_answered_with_the_nearest(word: str, fix: str) -> None:
     with pytest.raises(RecipeError) as caught:
         plan_of().resolve(word)
     assert (caught.value.fact, caught.value.fix) == (f"no target is called '{word}'", fix)
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [("shad*", "did you mean 'shards'?"), ("siz_*", "did you mean 'size_*'?"),
+     ("sizes_fp3?", "did you mean 'size_fp32'?"), ("small:siz_*", "did you mean 'small:size_*'?"),
+     ("qqqqqq*", "see them all with: doit list --all")],
+)  # fmt: skip
+def test_a_pattern_that_nothing_matches_is_answered_with_the_nearest_pattern_or_name(word: str, fix: str) -> None:
+    sizes = "".join(f"  size_{form}: {{step: measure_size, inputs: {{model: model}}}}\n" for form in ("fp32", "int8"))
+    plan = plan_of(MODEL_RECIPE.replace("targets:\n", f"targets:\n{sizes}"))
+    with pytest.raises(RecipeError, match=rf"no target matches '{re.escape(word)}'") as caught:
+        plan.meant(word)
+    assert caught.value.fix.startswith(fix)
 
 
 def test_an_unknown_recipe_and_an_unknown_target_have_different_errors() -> None:

@@ -160,7 +160,9 @@ def _unknown(word: str) -> ArtifactsError:
     try:
         load_plan(words=[word]).resolve(word)
     except ArtifactsError as error:
-        near = difflib.get_close_matches(word, ORDER, n=1)
-        is_command = near and not error.fix.startswith("did you mean")
-        return RecipeError(error.fact, f"did you mean the command 'doit {near[0]}'?") if is_command else error
+        near = difflib.get_close_matches(word, (*ORDER, "build"), n=1)
+        if not near or error.fix.startswith("did you mean"):
+            return error
+        build = "doit TARGET builds; see the targets with: doit list"
+        return RecipeError(error.fact, build if near == ["build"] else f"did you mean the command 'doit {near[0]}'?")
     return RecipeError(f"'{word}' cannot be run by itself", "see the targets with: doit list --all")

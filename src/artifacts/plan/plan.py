@@ -93,8 +93,11 @@ class Plan:
             raise RecipeError(f"no recipe is called '{recipe}'", fix)
         short = [name.removeprefix(f"{self.pipeline.default}:") for name in self.jobs] + list(self.pipeline.recipes)
         names = list(self.jobs) if ":" in word else short
-        fix = did_you_mean(word, names, "see them all with: doit list --all")
-        raise RecipeError(f"no target is called '{word}'", fix)
+        otherwise = "see them all with: doit list --all"
+        if is_pattern(word):
+            groups = {f"{name.partition('_')[0]}_*" for name in names if "_" in name}
+            raise RecipeError(f"no target matches '{word}'", did_you_mean(word, [*names, *groups], otherwise))
+        raise RecipeError(f"no target is called '{word}'", did_you_mean(word, names, otherwise))
 
     def meant(self, word: str) -> list[str]:
         """Return the full names of the targets that a word means: those of a recipe, those of a pattern, or one.
