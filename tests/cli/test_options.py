@@ -60,3 +60,4 @@ def test_options_of_what_is_not_used_here_cannot_be_given() -> None:
     assert hidden == set(NOT_OPTIONS) & set(options)
     assert len(hidden) == 11
     assert options["num_process"].short == "n"
+    assert options["num_process"].default is None, "0 is refused where it is typed"

@@ -156,6 +156,7 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
         (("-n", "two"), "-n JOBS, --process=JOBS: must be a whole number, got 'two'\n  fix: correct the option"),
         (("-s", "second"), "option -s not recognized\n  fix: see the options with: doit help run"),
         (("list", "-s"), "option -s not recognized\n  fix: see the options with: doit help list"),
+        (("-n", "0"), "-n: must be from 1 to 1000, got 0\n  fix: correct it: doit -n 2"),
         (("-n", "-1"), "-n: must be from 1 to 1000, got -1\n  fix: correct it: doit -n 2"),
         (("zz*",), "no target matches 'zz*'\n  fix: see them all with: doit list --all"),
         (("build",), "no target is called 'build'\n  fix: doit TARGET builds; see the targets with: doit list"),

@@ -78,7 +78,9 @@ class Run(Options, DoitRun):  # type: ignore[misc]  # doit has no types
 
     def _run(self, params: Any, args: list[str]) -> int:
         jobs = params["num_process"]
-        if not 0 <= jobs <= MOST_JOBS:
+        if jobs is None:
+            params["num_process"] = 0  # for doit: one at a time, in this thread
+        elif not 1 <= jobs <= MOST_JOBS:
             raise RecipeError(f"-n: must be from 1 to {MOST_JOBS}, got {jobs}", "correct it: doit -n 2")
         words = _expanded(args) if any(map(is_pattern, args)) else args
         # doit drops every word after one that it meets twice.

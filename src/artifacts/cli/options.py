@@ -28,6 +28,8 @@ HELP_TEXTS = {
     "subtasks": "list the targets of every recipe",
 }
 METAVARS = {"num_process": "JOBS"}
+# doit's default is 0, one job at a time: it is not a number that can be typed.
+DEFAULTS = {"num_process": None}
 WANTED = {int: "a whole number", bool: "true or false"}
 
 
@@ -146,5 +148,6 @@ def _option(declared: dict[str, Any]) -> Option:
     name = declared["name"]
     if name in NOT_OPTIONS:
         return Option(declared | HIDDEN)
-    ours = {"help": HELP_TEXTS[name]} if name in HELP_TEXTS else {}
-    return Option(declared | ours | ({"metavar": METAVARS[name]} if name in METAVARS else {}))
+    ours: dict[str, Any] = {"help": HELP_TEXTS[name]} if name in HELP_TEXTS else {}
+    ours |= {"metavar": METAVARS[name]} if name in METAVARS else {}
+    return Option(declared | ours | ({"default": DEFAULTS[name]} if name in DEFAULTS else {}))
