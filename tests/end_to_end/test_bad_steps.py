@@ -65,6 +65,7 @@ def test_a_step_cannot_edit_its_input(project: Project) -> None:
     ended = project.doit("bad")
     assert ended.code == 1
     assert re.match(r"small:bad: its step crashed, which is a bug\n.*Error: .*notes\.txt'\n", ended.err, re.DOTALL)
+    assert ended.err.endswith("\n  log: cache/logs/small/bad.log\n")
     assert (project.root / "recipes" / "notes.txt").read_text() == "some notes\n"
 
 
@@ -77,7 +78,8 @@ def test_a_file_beside_the_input_that_a_step_needs_is_asked_for(project: Project
     assert ended.code == 1
     assert ended.err == (
         "small:bad: input 'source' needs 'text.txt' beside it, which is not an input\n"
-        "  fix: declare the source as a 'folder' that contains both files\n"
+        "  fix: declare the source as a 'folder' that contains both files; "
+        "the step's output is in 'cache/logs/small/bad.log'\n"
     )
 
 
@@ -98,7 +100,8 @@ def test_an_input_that_is_not_what_its_step_reads_is_told_from_a_bug(project: Pr
     ended = project.doit("bad")
     assert ended.code == 1
     name = said.split("'")[1]
-    assert ended.err == f"small:bad: {said}\n  fix: check the input '{name}' of this target in the recipe\n"
+    fix = f"check the input '{name}' of this target in the recipe; the step's output is in 'cache/logs/small/bad.log'"
+    assert ended.err == f"small:bad: {said}\n  fix: {fix}\n"
 
 
 def test_code_that_is_edited_while_its_step_runs_is_not_taken_for_what_ran(own_project: Project) -> None:

@@ -32,7 +32,7 @@ def test_why_names_the_line_and_key_of_the_recipe_with_old_and_new_value(built_p
 
 def test_why_says_on_which_processor_a_target_was_made(built_project: Project) -> None:
     said = built_project.doit("why", "second").out.splitlines()
-    assert re.fullmatch(rf"  last built \S+, on {re.escape(processor())}:", said[1])
+    assert re.fullmatch(rf"  last built \d{{4}}-\d\d-\d\d \d\d:\d\d, on {re.escape(processor())}:", said[1])
     assert said[2] == "  it had not been built before"
 
 
@@ -114,6 +114,22 @@ def test_why_explains_the_last_build_of_what_is_up_to_date(built_project: Projec
     assert "  last restored 20" in said
     assert said.endswith("targets.second.params.upper: false -> true\n")
     assert built_project.doit("why").out == "5 targets, all up to date\n"
+
+
+def test_why_ends_with_the_last_try_if_that_failed(project: Project) -> None:
+    project.recipe("targets:\n  bad: {step: misbehave, params: {how: refuse}}\n")
+    project.doit()
+    tried = r"  last try 20\d\d-\d\d-\d\d \d\d:\d\d failed: "
+    never = "small:bad will be built:\n  it was never built\n"
+    assert re.fullmatch(f"{never}{tried}this input is not to my taste\n", project.doit("why", "bad").out)
+    project.replace("refuse", "raise")
+    crashed = project.doit()
+    assert crashed.err.endswith("ValueError: a bug in a step\n  log: cache/logs/small/bad.log\n")
+    last = r"a bug: ValueError: a bug in a step; log: cache/logs/small/bad\.log\n"
+    assert re.fullmatch(never + tried + last, project.doit("why", "bad").out)
+    project.replace("misbehave, params: {how: raise}", "write_text")
+    assert project.doit().code == 0
+    assert "last try" not in project.doit("why", "bad").out
 
 
 def test_the_run_itself_says_why_it_builds(built_project: Project) -> None:

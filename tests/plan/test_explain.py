@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from artifacts.plan.explain import Change, changes, reasons
+from artifacts.plan.explain import Change, changes, failed_try, reasons
 from artifacts.plan.plan import Job, load_plan
 from artifacts.store.digest_memory import DigestMemory
+from artifacts.store.journal import Entry, Status
 from artifacts.store.records import Identity, read_identity
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -65,6 +67,12 @@ def test_each_change_is_reported_with_its_location(
     [reason] = reasons(job, read_identity(old), new)
     assert reason.startswith(said)
     assert not reason.endswith("(the default)")
+
+
+@pytest.mark.parametrize(("log", "end"), [(Path("cache/logs/x/a.log"), "; log: cache/logs/x/a.log"), (None, "")])
+def test_a_failed_try_is_told_with_its_time_its_fact_and_its_log(log: Path | None, end: str) -> None:
+    entry = Entry("x:a", Status.FAILED, "", error="x:a: it is wrong", at="at noon")
+    assert failed_try(entry, log) == f"last try at noon failed: it is wrong{end}"
 
 
 def test_a_new_part_is_reported_as_new(job: Job, new: Identity) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -33,6 +34,28 @@ def test_the_last_entry_of_a_target_can_be_asked_for_by_outcome(tmp_path: Path) 
         written[0],
         None,
     ]
+
+
+def test_the_newest_entry_of_each_target_is_found_in_one_pass(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    for target, outcome in (("x:a", "built"), ("x:b", "failed"), ("x:a", "failed")):
+        journal.write(Entry(target, outcome, ""))
+    assert {name: entry.outcome for name, entry in journal.newest().items()} == {"x:a": "failed", "x:b": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"), [("2026-11-28T17:01:59+00:00", "2026-11-28 18:01"), ("yesterday", "yesterday"), ("", "")]
+)
+def test_the_time_of_an_entry_is_shown_by_the_clock_of_this_machine(
+    at: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Etc/GMT-1")  # an hour ahead of UTC
+    time.tzset()
+    try:
+        assert Entry("x:a", "built", "", at=at).local_time == shown
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_line_cut_off_by_a_crash_costs_that_line_alone(tmp_path: Path) -> None:

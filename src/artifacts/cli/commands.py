@@ -14,10 +14,11 @@ from artifacts.cli.options import Options, user_errors
 from artifacts.cli.tables import size_text
 from artifacts.errors import RecipeError, StoreError, printable
 from artifacts.files.atomic import write_atomically
-from artifacts.plan.explain import NEVER_BUILT
-from artifacts.plan.plan import Plan, load_plan
+from artifacts.plan.explain import NEVER_BUILT, failed_try
+from artifacts.plan.plan import Job, Plan, load_plan
 from artifacts.recipe.recipe import NamedSource
 from artifacts.run.dry_run import FAILING, dry_run
+from artifacts.run.failure import written_log
 from artifacts.run.lookup import Lookup
 from artifacts.sources.pins import locked_commit, pinned_digest
 from artifacts.store.journal import Journal, Status
@@ -78,6 +79,7 @@ class Why(PlanCommand):
         journal = Journal(lookup.cache / "journal.jsonl")
         asked = {name for word in words if word not in plan.pipeline.recipes for name in plan.meant(word)}
         rows = dry_run(plan, words)
+        newest = journal.newest() if any(row.status != Status.UNCHANGED for row in rows) else {}
         for row in rows:
             if asked and row.target not in asked:
                 continue
@@ -85,13 +87,16 @@ class Why(PlanCommand):
                 sentence = SENTENCES.get(row.status, f"will be {row.status}")
                 print(f"{row.target} {sentence}{':' if row.why else ''}")
                 _print_reasons(row.why)
+                job, entry = plan.jobs[row.target], newest.get(row.target)
+                if isinstance(job, Job) and entry is not None and entry.outcome == Status.FAILED:
+                    _print_reasons([failed_try(entry, written_log(lookup.log_of(job)))])
             elif asked:
                 print(f"{row.target} is up to date")
                 entry = journal.last(row.target, Status.BUILT, Status.RESTORED)
                 if entry is not None:
                     action = lookup.store.action(entry.key)
                     on = f", on {action.processor}" if action and action.processor else ""
-                    print(printable(f"  last {entry.outcome} {entry.at}{on}:"))
+                    print(printable(f"  last {entry.outcome} {entry.local_time}{on}:"))
                     _print_reasons(["it had not been built before" if why == NEVER_BUILT else why for why in entry.why])
         if not asked and all(row.status == Status.UNCHANGED for row in rows):
             print(f"{len(rows)} targets, all up to date")

@@ -20,6 +20,7 @@ from artifacts.plan.plan import Job, Plan, plan_of
 from artifacts.recipe.pipeline import load_pipeline
 from artifacts.run.build import Build
 from artifacts.run.dry_run import expected_seconds
+from artifacts.run.failure import written_log
 from artifacts.run.memory import free_bytes
 from artifacts.run.outcome import Outcome
 from artifacts.run.run_step import StepCrashError
@@ -103,11 +104,17 @@ class Session:
             except ArtifactsError as error:
                 return TaskFailed(str(error))
             except StepCrashError as error:
-                log = "\n".join(printable(line) for line in str(error).splitlines())
-                return TaskFailed(f"{full_name}: its step crashed, which is a bug\n{log}")
+                return TaskFailed("\n".join(self._crash(full_name, error)))
             return None
 
         return make
+
+    def _crash(self, full_name: str, error: StepCrashError) -> Iterator[str]:
+        yield f"{full_name}: its step crashed, which is a bug"
+        yield from map(printable, str(error).splitlines())
+        job = self.plan.jobs[full_name]
+        if isinstance(job, Job) and (log := written_log(self.build.lookup.log_of(job))):
+            yield printable(f"  log: {log}")
 
 
 class DoitReporter:

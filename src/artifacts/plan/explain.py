@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from artifacts.plan.plan import Job
 from artifacts.plan.step_files import STEPS_PACKAGE, module_path
 from artifacts.recipe.pipeline import CONSTRAINTS_FILE
+from artifacts.store.journal import Entry
 from artifacts.store.records import Identity
 
 NEVER_BUILT = "it was never built"
@@ -35,6 +37,12 @@ def reasons(job: Job, old: Identity, new: Identity) -> list[str]:
     for module, group in itertools.groupby(code, key=lambda change: change.key.partition(":")[0]):
         texts.append(_code_reason(job, module, list(group)))
     return texts
+
+
+def failed_try(entry: Entry, log: Path | None) -> str:
+    """Return the sentence on a failed try of a target: when and why it failed, and the log of its step, if any."""
+    fact = entry.error.removeprefix(f"{entry.target}: ")
+    return f"last try {entry.local_time} failed: {fact}{f'; log: {log}' if log else ''}"
 
 
 def _reason(job: Job, change: Change) -> str:

@@ -15,6 +15,7 @@ from artifacts.plan.code import Code, read_code
 from artifacts.plan.plan import Job, Plan
 from artifacts.plan.step_files import STEPS_PACKAGE
 from artifacts.recipe.recipe import NamedSource
+from artifacts.run.failure import fact_of, naming_log
 from artifacts.run.inputs import DamagedError, check_code, check_inputs, hash_inputs
 from artifacts.run.lookup import Lookup, ResolvedTarget
 from artifacts.run.memory import MemoryBudget
@@ -89,9 +90,8 @@ class Build:
             cause = disk_error(error, self.lookup.cache) if by_disk else None
             if cause is not None:
                 raise StoreError(f"{full_name}: {cause.fact}", cause.fix) from None
-            fact = error.fact if isinstance(error, ArtifactsError) else f"a bug: {type(error).__name__}"
             with contextlib.suppress(OSError):  # the first error is the one to report
-                self.journal.write(Entry(full_name, Status.FAILED, "", error=fact))
+                self.journal.write(Entry(full_name, Status.FAILED, "", error=fact_of(error)))
             raise
         self._end(outcome)
         return outcome
@@ -230,7 +230,7 @@ class Build:
         name = job.full_name
         why = self.lookup.why_built(job, identity, damage)
         inputs = {input_name: self.lookup.resolved[source].path for input_name, source in job.inputs.items()}
-        log = self.lookup.cache / "logs" / job.loaded.name / f"{job.name}.log"
+        log = self.lookup.log_of(job)
 
         def progress(message: str, done: int | None, total: int | None) -> None:
             self._listener.progressed(name, message, done, total)
@@ -247,9 +247,9 @@ class Build:
                         result = run_step(
                             staging, log, job.step, job.params, inputs, job.tools, progress, limits, job.trusted, stamps
                         )
-                except (StepError, StepCrashError):
+                except (StepError, StepCrashError) as error:
                     check_inputs(self.lookup, job, stamps)  # the sandbox hides a replaced input from the step
-                    raise
+                    raise naming_log(error, log) from None
                 self._unconfined[name] = result.unconfined
                 check_inputs(self.lookup, job, stamps)
                 check_code(self.lookup, job, identity, code, result.compiled)

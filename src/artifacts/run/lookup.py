@@ -58,6 +58,10 @@ class Lookup:
         """Return the folder of a layout under `dist/`."""
         return self.dist / job.loaded.name / job.name
 
+    def log_of(self, job: Job) -> Path:
+        """Return the file with the output of the target's step when it ran last."""
+        return self.cache / "logs" / job.loaded.name / f"{job.name}.log"
+
     def source(self, job: NamedSource) -> ResolvedSource | None:
         """Return a source that is on this machine and matches its pin, and resolve it; None for any other."""
         try:

@@ -48,6 +48,14 @@ class Entry:
     error: str = ""
     at: str = ""
 
+    @property
+    def local_time(self) -> str:
+        """`at` by the clock of this machine, to the minute; as it is written if it is not a time."""
+        try:
+            return f"{datetime.datetime.fromisoformat(self.at).astimezone():%Y-%m-%d %H:%M}"
+        except (ValueError, OverflowError):
+            return self.at
+
 
 class Journal:
     """The journal of one cache folder. Lines are appended whole, by any number of processes."""
@@ -92,6 +100,10 @@ class Journal:
             if entry.target == target and (not outcomes or entry.outcome in outcomes):
                 last = entry
         return last
+
+    def newest(self) -> dict[str, Entry]:
+        """Return the newest entry of each target."""
+        return {entry.target: entry for entry in self.read()}
 
     def peak_bytes(self, target: str) -> int:
         """Return the most memory that a target took, 0 if none is recorded. The file is read once for all targets."""
