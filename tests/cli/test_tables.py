@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import re
+import sys
 
 import pytest
 
@@ -66,7 +68,7 @@ def test_the_table_has_a_row_for_each_target(capsys: pytest.CaptureFixture[str])
         re.fullmatch(r"x:a +built +2.44 GB +61.2 +900 MB +max_abs_difference 1.25e-05, casts 12", line)
         for line in lines
     )
-    assert "x:b      not tried" in lines
+    assert "x:b     not tried" in lines
     assert lines[-1] == "1 built, 1 not tried, 1 failed (62.0 s)"
 
 
@@ -84,9 +86,83 @@ def test_word_error_rates_have_a_table_of_their_own_by_slice(capsys: pytest.Capt
     out = capsys.readouterr().out
     assert re.search(r"slice +x:wer_fp32 +x:wer_int8", out)
     assert re.search(r"clean +1.00 +1.50", out)
-    assert re.search(r"noisy +5.12 *$", out, flags=re.MULTILINE)
-    assert re.search(r"all +3.00 *$", out, flags=re.MULTILINE)
+    assert re.search(r"noisy +5.12$", out, flags=re.MULTILINE)
+    assert re.search(r"all +3.00$", out, flags=re.MULTILINE)
     assert "words 300" in out
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let standard output be a terminal of 80 columns."""
+    monkeypatch.setattr("artifacts.cli.tables._width", lambda: 80)
+
+
+def many_rows(count: int) -> list[Outcome]:
+    metrics = {"max_abs_difference": 1.25e-5, "casts": 12, "wer_percent_clean": 1.0, "wer_percent": 2.0}
+    return [
+        Outcome(f"tiny:encoder_int8_smoothquant_{index}", Status.BUILT, 2_438_000_000, 61.25, 900_000_000, metrics)
+        for index in range(count)
+    ]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_on_a_narrow_terminal_no_line_is_longer_and_metrics_have_lines_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [*many_rows(5), Outcome("tiny:encoder", Status.UNCHANGED, 1)]
+    print_summary(rows, 62, {row.target: ("max_abs_difference", "casts") for row in rows})
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines.count("word error rate, %, by slice") == 1
+    assert len([line for line in lines if line.startswith("slice ")]) == 3, "two targets side by side in each table"
+    assert re.search(r"^all( +2\.00){2}$", out, flags=re.MULTILINE)
+    assert "metrics" not in out
+    row = r"tiny:encoder_int8_smoothquant_0  built      2\.44 GB     61\.2       900 MB"
+    assert re.search(rf"^{row}\n    max_abs_difference 1\.25e-05, casts 12\ntiny:", out, flags=re.MULTILINE)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_metrics_that_fit_are_beside_their_target_on_a_terminal_too(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary([Outcome("x:a", Status.BUILT, 1, metrics={"casts": 12})], 1, {"x:a": ("casts",)})
+    assert re.search(r"^x:a +built +1 B +casts 12$", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+def test_without_metrics_there_is_no_column_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary([Outcome("x:a", Status.BUILT, 1)], 1, {"x:a": ("casts",)})
+    assert "metrics" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [None, 80])
+def test_no_line_of_a_table_ends_with_blanks(
+    width: int | None, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    if width is not None:
+        request.getfixturevalue("terminal")
+    rows = [*many_rows(9), Outcome("x:b", Status.NOT_TRIED)]
+    print_summary(rows, 62, {row.target: ("max_abs_difference", "casts") for row in rows})
+    assert [line for line in capsys.readouterr().out.splitlines() if line != line.rstrip()] == []
+
+
+def test_in_a_pipe_a_row_is_never_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary([Outcome("x:a", Status.BUILT, 1, metrics={"text": "y" * 300})], 1, {"x:a": ("text",)})
+    assert f"text {'y' * 300}\n" in capsys.readouterr().out
+
+
+def test_a_table_is_aligned_by_the_columns_of_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"wer_percent_中文": 1.0, "wer_percent_four": 22.0}
+    print_summary([Outcome("x:a", Status.BUILT, 1, metrics=metrics)], 1, {})
+    out = capsys.readouterr().out
+    assert "\n中文    1.00\nfour   22.00\n" in out
+
+
+def test_a_terminal_without_line_characters_is_sent_dashes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("artifacts.cli.tables.sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True))
+    print_summary([Outcome("x:a", Status.BUILT, 1)], 1, {})
+    raw = sys.stdout.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"\n" + b"-" * 42 + b"\n" in raw
 
 
 HOSTILE = "[red]a[/nothing] :smile: \x1b[31m\u202e\n\udcff"

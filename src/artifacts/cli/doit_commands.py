@@ -106,6 +106,8 @@ class List(Options, DoitList):  # type: ignore[misc]  # as above
         params["status"] = False
         with user_errors():
             _check_template(params["template"])
+            if params["quiet"] and params["template"] is None:
+                params["template"] = "{name}"  # doit would pad it with blanks
             result: int = super().execute(params, _expanded(args) if args else [])
             sys.stdout.flush()
         return result

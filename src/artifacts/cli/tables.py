@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from artifacts.errors import printable
 from artifacts.run.outcome import Outcome
 from artifacts.store.journal import Status
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
 WER_PREFIX = "wer_percent_"
+GAP = "  "
+# A pipe has no width of its own. There, a row of the run table has any length, and so many slices stand side by side.
+PIPE_COLUMNS = 150
 
 
 def size_text(size: float) -> str:
@@ -38,11 +37,11 @@ def print_summary(outcomes: Iterable[Outcome], seconds: float, headlines: Mappin
         said = "1 target, unchanged" if unchanged == 1 else f"{unchanged} targets, all unchanged"
         print(f"{said} ({seconds:.1f} s)")
         return
-    console = _console()
+    width = _width()
     wers = {row.target: row.metrics for row in rows if any(name.startswith(WER_PREFIX) for name in row.metrics)}
     if wers:
-        console.print(_wer_table(wers))
-    console.print(_run_table(rows, headlines))
+        print(*_wer_tables(wers, width or PIPE_COLUMNS), sep="\n")
+    print("", *_run_table(rows, headlines, width), "", sep="\n")
     for line in (*_measured_on(rows), *_exposed(rows), *_skipped(rows)):
         print(line)
     counts = Counter(row.status for row in rows)
@@ -84,47 +83,82 @@ def _exposed(rows: list[Outcome]) -> list[str]:
     return lines
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    # A pipe has no width of its own; 80 columns would cut the table's metrics off.
-    return Console(width=None if sys.stdout.isatty() else 150, highlight=False, markup=False, emoji=False)
+def _width() -> int | None:
+    """Return the columns of the terminal; None for a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _run_table(rows: list[Outcome], headlines: Mapping[str, Sequence[str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("target", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for title in ("size", "seconds", "peak memory"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("metrics", overflow="fold")
+def _run_table(rows: list[Outcome], headlines: Mapping[str, Sequence[str]], width: int | None) -> list[str]:
+    """Return a line for each target; its metrics follow on a line of their own where they do not fit beside it."""
+    cells, metrics = [], []
     for row in rows:
         seconds = f"{row.seconds:.1f}" if row.seconds >= 0.05 else ""
         peak = size_text(row.peak_bytes) if row.peak_bytes else ""
         headline = [name for name in headlines.get(row.target, ()) if name in row.metrics]
-        metrics = printable(", ".join(f"{name} {_number(row.metrics[name])}" for name in headline))
-        table.add_row(row.target, row.status, size_text(row.bytes) if row.bytes else "", seconds, peak, metrics)
-    return table
+        cells.append([row.target, row.status, size_text(row.bytes) if row.bytes else "", seconds, peak])
+        metrics.append(printable(", ".join(f"{name} {_number(row.metrics[name])}" for name in headline)))
+    titles = ["target", "status", "size", "seconds", "peak memory"]
+    if not any(metrics):
+        return _table(titles, cells, "<<>>>")
+    beside = [[*row, text] for row, text in zip(cells, metrics, strict=True)]
+    table = _table([*titles, "metrics"], beside, "<<>>><")
+    if width is None or all(_columns(line) <= width for line in table):
+        return table
+    head, rule, *lines = _table(titles, cells, "<<>>>")
+    below = [text for line, said in zip(lines, metrics, strict=True) for text in (line, f"    {said}") if text.strip()]
+    return [head, rule, *below]
 
 
-def _wer_table(wers: dict[str, dict[str, float | int | str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="word error rate, %, by slice", title_justify="left")
-    table.add_column("slice", no_wrap=True)
-    for target in wers:
-        table.add_column(target, justify="right")
+def _wer_tables(wers: Mapping[str, Mapping[str, float | int | str]], width: int) -> Iterator[str]:
+    """Yield the lines of a table with a column for each target; of several tables where one is too wide."""
     slices = dict.fromkeys(name for metrics in wers.values() for name in metrics if name.startswith(WER_PREFIX))
     labels = {name: name.removeprefix(WER_PREFIX) for name in slices} | {"wer_percent": "all"}
-    for name, label in labels.items():
-        values = [metrics.get(name) for metrics in wers.values()]
-        cells = [f"{value:.2f}" if isinstance(value, (int, float)) else "" for value in values]
-        table.add_row(printable(label, 80), *cells)
-    return table
+    first = ["slice", *(printable(label, 80) for label in labels.values())]
+    columns = [first]
+    yield from ("", "word error rate, %, by slice")
+    for target, metrics in wers.items():
+        values = [metrics.get(name) for name in labels]
+        column = [target, *(f"{value:.2f}" if isinstance(value, (int, float)) else "" for value in values)]
+        if len(columns) > 1 and _columns(_side_by_side([*columns, column])[1]) > width:
+            yield from ("", *_side_by_side(columns))
+            columns = [first]
+        columns.append(column)
+    yield from ("", *_side_by_side(columns))
+
+
+def _side_by_side(columns: list[list[str]]) -> list[str]:
+    head, *rows = map(list, zip(*columns, strict=True))
+    return _table(head, rows, "<" + ">" * (len(columns) - 1))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], aligned: str) -> list[str]:
+    """Return the head, a rule, and the rows, without blanks at the ends. `aligned` has a `<` or `>` for each column."""
+    lines = [head, *rows]
+    widths = [max(map(_columns, column)) for column in zip(*lines, strict=True)]
+    texts = []
+    for line in lines:
+        blanks = [" " * (width - _columns(cell)) for cell, width in zip(line, widths, strict=True)]
+        cells = [
+            cell + blank if side == "<" else blank + cell
+            for cell, blank, side in zip(line, blanks, aligned, strict=True)
+        ]
+        texts.append(GAP.join(cells).rstrip())
+    return [texts[0], _rule(max(map(_columns, texts))), *texts[1:]]
+
+
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _rule(width: int) -> str:
+    try:
+        "\N{BOX DRAWINGS LIGHT HORIZONTAL}".encode(sys.stdout.encoding or "ascii")
+    except UnicodeError:
+        return "-" * width
+    return "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * width
 
 
 def _number(value: float | int | str) -> str:
