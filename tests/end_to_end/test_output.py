@@ -148,7 +148,15 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
         (("--proces=2",), "option --proces not recognized\n  fix: did you mean '--process'?"),
         (("--fil", "dodo.py", "list"), "option --fil not recognized\n  fix: did you mean '--file'?"),
         (("list", "--al"), "option --al not recognized\n  fix: did you mean '--all'?"),
-        (("plan", "--forse"), "option --forse not recognized\n  fix: see the options with: doit help plan"),
+        (("plan", "--forse"), "option --forse not recognized\n  fix: leave it out: doit plan takes no options"),
+        (("help", "plann"), "no command or target is called 'plann'\n  fix: did you mean 'plan'?"),
+        (("help", "firsst"), "no command or target is called 'firsst'\n  fix: did you mean 'first'?"),
+        (
+            ("help", "task"),
+            "no command or target is called 'task'\n  fix: see the commands with: doit help; ",
+        ),
+        (("help", "clean"), "doit clean: targets are not removed one by one\n  fix: "),
+        (("help", "a", "b"), "help: takes one command or target, got 2\n  fix: doit help a"),
         (("help", "--forse"), "option --forse not recognized\n  fix: see the options with: doit help help"),
         (("tabcompletion", "--shel"), "option --shel not recognized\n  fix: did you mean '--shell'?"),
         (("step", "write_text", "--ot", "x"), "step write_text: takes no option '--ot'\n  fix: did you mean '--out'?"),
@@ -161,7 +169,7 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
         (("zz*",), "no target matches 'zz*'\n  fix: see them all with: doit list --all"),
         (("build",), "no target is called 'build'\n  fix: doit TARGET builds; see the targets with: doit list"),
         (("biuld",), "no target is called 'biuld'\n  fix: doit TARGET builds; see the targets with: doit list"),
-        (("plan", "--all"), "option --all not recognized\n  fix: see the options with: doit help plan"),
+        (("plan", "-n"), "option -n not recognized\n  fix: leave it out: doit plan takes no options"),
         (("-n", "99999999999999999999"), "-n: must be from 1 to 1000, got 99999999999999999999\n  fix: "),
         (("-n", "9" * 5000), "-n JOBS, --process=JOBS: must be a whole number, got '999"),
         (("",), "a word of the command line is empty\n  fix: name a target, or leave the word out"),
@@ -175,7 +183,7 @@ def test_what_a_step_prints_is_kept_in_its_log(own_project: Project) -> None:
         (("--\x1b\n",), r"option --\x1b\n not recognized"),
         (
             ("list", "--sort", "size"),
-            "--sort=ARG: must be one of name, definition, got 'size'\n  fix: correct the option",
+            "--sort=ORDER: must be one of name, definition, got 'size'\n  fix: correct the option",
         ),
         (("clean", "--\x1b"), "doit clean: targets are not removed one by one"),
         (("--db-file", "x"), "option --db-file not recognized"),
@@ -210,6 +218,16 @@ def test_the_usual_options_for_help_after_a_command_print_its_options(
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == built_project.doit("help", command).out
     assert f" {command} [TARGET ...]" in ended.out or command in ("gc", "pin")
+
+
+def test_help_names_a_target_and_no_option_that_has_no_meaning_here(built_project: Project) -> None:
+    assert built_project.doit("help", "first").out == "first  Write a text.\n"
+    assert "OPTIONS" not in built_project.doit("help", "plan").out
+    for command in ("run", "list", "help", "tabcompletion"):
+        said = built_project.doit("help", command).out
+        assert re.search(rf"^USAGE\n    doit {command}\b", said, flags=re.MULTILINE)
+        assert "\nOPTIONS\n    -" in said
+        assert not re.search(r"config:|sub-task|dodo FILE|DOIT_|%\(", said), said
 
 
 @pytest.mark.parametrize("words", [(), ("list",), ("first",)])

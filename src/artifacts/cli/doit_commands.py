@@ -7,6 +7,7 @@ import difflib
 import sys
 from typing import Any
 
+from doit.cmd_base import DoitCmdBase
 from doit.cmd_completion import TabCompletion as DoitTabCompletion
 from doit.cmd_help import Help as DoitHelp
 from doit.cmd_list import List as DoitList
@@ -19,6 +20,7 @@ from artifacts.cli.options import Options, UserError, user_errors
 from artifacts.cli.tasks import DoitReporter
 from artifacts.errors import ArtifactsError, RecipeError
 from artifacts.plan.plan import Job, is_pattern, load_plan
+from artifacts.recipe.validate import did_you_mean
 
 # Exit codes. docs/reference/environment.md lists all.
 TARGET_FAILED, DOIT_ERROR, INTERRUPTED = 1, 2, 130
@@ -118,15 +120,42 @@ class Help(Options, DoitHelp):  # type: ignore[misc]  # as above
 
     name = "help"
     doc_purpose = "show this, or the options of a command: doit help COMMAND"
-    doc_usage = "[COMMAND]"
+    doc_usage = "[COMMAND or TARGET]"
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Print the commands, or the help of a command or target. Raises `UserError` for a word that names neither."""
+        with user_errors():
+            if len(args) > 1:
+                raise RecipeError(f"help: takes one command or target, got {len(args)}", f"doit help {args[0]}")
+            if not args:
+                self.print_usage(self.cmds)
+            elif args[0] in self.cmds:
+                command = self.cmds[args[0]](cmds=self._cmds, **self.init_kwargs)
+                if isinstance(command, DisabledCommand):
+                    command.parse_execute([])  # raises: it says what to use instead
+                print(command.help())
+            else:
+                DoitCmdBase.execute(self, params, args)
+        return 0
+
+    def _execute(self, pos_args: list[str]) -> None:
+        """Print what a target is. doit has loaded the tasks."""
+        if not super()._execute(pos_args):
+            known = [*self._enabled(self.cmds), *(task.name for task in self.task_list)]
+            fix = did_you_mean(pos_args[0], known, "see the commands with: doit help; the targets: doit list --all")
+            raise RecipeError(f"no command or target is called '{pos_args[0]}'", fix)
 
     def print_usage(self, cmds: dict[str, Any]) -> None:
         """Print each command with its purpose."""
         print(HELP)
+        for name in self._enabled(cmds):
+            print(f"  doit {name:<16}{cmds[name].doc_purpose}")
+
+    @staticmethod
+    def _enabled(cmds: dict[str, Any]) -> list[str]:
         enabled = [name for name in cmds if not issubclass(cmds[name], DisabledCommand)]
         # The pyproject.toml of a project may be older than the package, and name fewer commands.
-        for name in [*(name for name in ORDER if name in enabled), *sorted(set(enabled) - set(ORDER))]:
-            print(f"  doit {name:<16}{cmds[name].doc_purpose}")
+        return [*(name for name in ORDER if name in enabled), *sorted(set(enabled) - set(ORDER))]
 
     def print_help(self) -> None:
         """Print what `doit help` prints."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import getopt
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,19 @@ HELP_TEXTS = {
     "num_process": "build up to JOBS targets at the same time, as far as their memory fits",
     "continue": "after a failure, build what does not need the failed target",
     "subtasks": "list the targets of every recipe",
+    "quiet": "print names alone",
+    "template": "print each target by this text, for example '{name}: {doc}'",
+    "sort": "sort by name (the default) or by definition, the order of the recipe",
+    "dodoFile": "the project's dodo.py, if it is elsewhere",
+    "cwdPath": "work in this folder",
+    "seek_file": "look for dodo.py in the parent folders too",
+    "shell": "print the script for bash (the default) or zsh",
+    "hardcode_tasks": "write the targets of now into the script",
 }
-METAVARS = {"num_process": "JOBS"}
+METAVARS = {
+    "num_process": "JOBS", "template": "TEXT", "sort": "ORDER", "dodoFile": "FILE", "cwdPath": "FOLDER",
+    "shell": "SHELL",
+}  # fmt: skip
 # doit's default is 0, one job at a time: it is not a number that can be typed.
 DEFAULTS = {"num_process": None}
 WANTED = {int: "a whole number", bool: "true or false"}
@@ -81,6 +93,8 @@ class Options(Command):  # type: ignore[misc]  # as above
     def parse_execute(self, in_args: list[str]) -> Any:
         """Parse the words and execute the command, or print its help. Raises `UserError` for what doit refuses."""
         fix = f"see the options with: doit help {self.name}"
+        if not self._visible_options():
+            fix = f"leave it out: doit {self.name} takes no options"
         short, long = self.cmdparser.get_short(), self.cmdparser.get_long()
         given = list(options_among(in_args, short, long))
         if set(given) & HELP_OPTIONS:
@@ -100,6 +114,23 @@ class Options(Command):  # type: ignore[misc]  # as above
             raise UserError(RecipeError(fact, fix)) from None
         except (InvalidCommand, InvalidDodoFile, InvalidTask) as error:
             raise UserError(RecipeError(" ".join(str(error).split()), fix)) from None
+
+    def help(self) -> str:
+        """Return the purpose of the command, its usage, and its options if it has any."""
+        text = ["PURPOSE", *_wrapped(self.doc_purpose, 4), "", "USAGE"]
+        text += _wrapped(f"doit {self.name} {self.doc_usage}", 4)
+        options = self._visible_options()
+        if options:
+            text += ["", "OPTIONS"]
+        for option in options:
+            text += [*_wrapped(option.help_param(), 4), *_wrapped(option.help, 10)]
+            if option.inverse:
+                text += [*_wrapped(f"--{option.inverse}", 4), *_wrapped(f"opposite of --{option.long}", 10)]
+        return "\n".join(text)
+
+    def _visible_options(self) -> list[Option]:
+        visible = [option for option in self.cmdparser.options if option.short or option.long]
+        return sorted(visible, key=lambda option: bool(option.section))  # the command's own, then the loader's
 
     def print_help(self) -> None:
         """Print the options of the command, as `doit help COMMAND` does."""
@@ -141,6 +172,10 @@ def unknown_option(fact: str, option: str, known: Iterable[str], otherwise: str)
     word = option.lstrip("-")
     near = [name for name in names if name.startswith(word)] or difflib.get_close_matches(word, names, n=1)
     return RecipeError(fact, f"did you mean '--{near[0]}'?" if near else otherwise)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, 78, initial_indent=" " * indent, subsequent_indent=" " * indent)
 
 
 def _option(declared: dict[str, Any]) -> Option:
