@@ -8,6 +8,7 @@ from doit.exceptions import TaskFailed, UnmetDependency
 
 from artifacts.cli.options import UserError
 from artifacts.cli.tasks import DoitReporter, Session
+from small_model import MODEL_RECIPE, write_pipeline
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -32,6 +33,22 @@ def test_a_task_follows_the_tasks_of_its_inputs_and_has_the_step_s_first_line() 
     assert tasks["again"]["task_dep"] == ["small:shards"]
     assert tasks["again"]["doc"].startswith("Spread a model's weights")
     assert tasks["model"]["task_dep"] == []
+
+
+@pytest.mark.parametrize(
+    ("default", "doc"),
+    [
+        ("", "All targets of recipes/small.yaml"),
+        ("default: [shards, flat]\n", "builds shards, flat"),
+        ("default: [shards, again, a, b, flat]\n", "builds shards, again, a, b, …"),
+    ],
+)
+def test_a_recipe_says_what_its_name_builds(default: str, doc: str) -> None:
+    more = "".join(f"  {name}: {{step: shard_weights, inputs: {{model: model}}}}\n" for name in ("a", "b"))
+    write_pipeline(default + MODEL_RECIPE.replace("layouts:\n", f"{more}layouts:\n"))
+    Path("recipes/other.yaml").write_text("targets: {a: {step: nothing}}\n")
+    docs = {task["basename"]: task["doc"] for task in loaded([]).tasks() if task.get("name", "") is None}
+    assert docs == {"small": doc, "other": "Targets of recipes/other.yaml"}
 
 
 def test_doit_keeps_nothing_of_its_own_and_works_in_threads() -> None:

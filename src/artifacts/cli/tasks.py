@@ -18,6 +18,7 @@ from artifacts.cli.tables import print_summary
 from artifacts.errors import ArtifactsError, RecipeError, printable
 from artifacts.plan.plan import Job, Plan, plan_of
 from artifacts.recipe.pipeline import load_pipeline
+from artifacts.recipe.recipe import LoadedRecipe
 from artifacts.run.build import Build
 from artifacts.run.dry_run import expected_seconds
 from artifacts.run.failure import written_log
@@ -27,6 +28,7 @@ from artifacts.run.run_step import StepCrashError
 from artifacts.store.journal import Status
 
 LOADER = "artifacts.cli.loader"
+MOST_NAMES = 4
 LAID_OUT = (Status.BUILT, Status.RESTORED, Status.UNCHANGED)
 
 
@@ -77,8 +79,9 @@ class Session:
         """Task dictionaries: each recipe, `<recipe>:<target>` for those read, `<target>` alone for the default's."""
         if not hasattr(self, "plan"):  # doit's own loader, which runs from another folder, passes no words
             self.load(None)
+        loaded = {job.loaded.name: job.loaded for job in self.plan.jobs.values()}
         for recipe, file in self.pipeline.recipes.items():
-            yield {"basename": recipe, "name": None, "doc": printable(f"All targets of {file}")}
+            yield {"basename": recipe, "name": None, "doc": printable(self._doc_of(loaded.get(recipe), file))}
         for full_name, job in self.plan.jobs.items():
             yield {
                 "basename": job.loaded.name,
@@ -93,6 +96,15 @@ class Session:
         for full_name, job in self.plan.jobs.items():
             if isinstance(job, Job) and job.loaded.name == self.pipeline.default:
                 yield {"basename": job.name, "doc": printable(job.doc), "actions": None, "task_dep": [full_name]}
+
+    def _doc_of(self, recipe: LoadedRecipe | None, file: Path) -> str:
+        """Return what the name of a recipe builds; None is a recipe that this command does not read."""
+        if recipe is None:
+            return f"Targets of {file}"
+        if recipe.recipe.default is None:
+            return f"All targets of {file}"
+        names = [self.plan.jobs[name].name for name in self.plan.meant(recipe.name)]
+        return f"builds {', '.join(names[:MOST_NAMES])}{', …' if len(names) > MOST_NAMES else ''}"
 
     def _is_current(self, full_name: str) -> Callable[[], bool]:
         return lambda: self.build.is_current(full_name)
