@@ -76,6 +76,17 @@ def test_an_option_is_the_value_that_a_recipe_would_have(
             "did you mean '--max-shard-bytes'?",
         ),
         (
+            ("shard_weights", "my x", "--out", "b"),
+            "step shard_weights: 'my x' is given without an option",
+            "give 'my x' as --model 'my x'",
+        ),
+        (
+            ("fuse_decoder_joint", "--out=b", "x"),
+            "step fuse_decoder_joint: 'x' is given without an option",
+            "give 'x' as --predictor x or --joint x",
+        ),
+        ((*SHARD, "x"), "step shard_weights: unrecognized arguments: x", "see: doit step shard_weights --help"),
+        (
             ("shard_weights", "--modle", "a", "--out", "b"),
             "step shard_weights: takes no option '--modle'",
             "did you mean '--model'?",
@@ -118,7 +129,12 @@ def test_an_option_is_the_value_that_a_recipe_would_have(
     ],
 )
 def test_a_mistake_is_told_in_two_lines(
-    words: tuple[str, ...], fact: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...],
+    fact: str,
+    fix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
@@ -128,6 +144,7 @@ def test_a_mistake_is_told_in_two_lines(
     assert lines[0].startswith(fact)
     assert lines[1].startswith(f"  fix: {fix}")
     assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == "", "it is not said to run before it is refused"
 
 
 @pytest.mark.parametrize("name", known_steps())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import shlex
 import sys
 import typing
 from pathlib import Path
@@ -45,7 +46,7 @@ class Step(Options):
             return ended_by[0] if ended_by else INTERRUPTED
 
     def _run(self, words: list[str]) -> int:
-        from artifacts.run.one_step import run_one_step
+        from artifacts.run.one_step import check_paths, run_one_step
 
         if not words or words[0] in ("-h", "--help"):
             _print_steps()
@@ -64,10 +65,12 @@ class Step(Options):
             print(parser.format_help(), end="")
             return 0
         _check_options(name, parser, options)
+        _check_positional(name, module, options)
         given = vars(parser.parse_args(options))
         inputs = {key: Path(given[key]) for key in _inputs(module) if given[key] is not None}
         options_given = {key: given[key] for key in module.Params.model_fields if given[key] is not None}
         params = _params(module.Params, options_given)
+        check_paths(inputs, Path(given["out"]))
         progress = Progress()
         progress.begin(1, dict)
         try:
@@ -118,6 +121,22 @@ def _check_options(name: str, parser: argparse.ArgumentParser, words: list[str])
         if option.startswith("--") and option not in ("--", *known):
             fact = f"step {name}: takes no option '{option}'"
             raise unknown_option(fact, option, known, f"see: doit step {name} --help")
+
+
+def _check_positional(name: str, module: ModuleType, words: list[str]) -> None:
+    """Raise RecipeError for a word without an option, if it can be an input. argparse would say what is lacking."""
+    lacking = [_option(key) for key, is_required in _inputs(module).items() if is_required]
+    alone = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            alone.append(word)
+        elif "=" not in word:
+            next(rest, None)  # its value
+        lacking = [option for option in lacking if option != word.partition("=")[0]]
+    if alone and lacking:
+        uses = " or ".join(f"{option} {shlex.quote(alone[0])}" for option in lacking)
+        raise RecipeError(f"step {name}: '{alone[0]}' is given without an option", f"give '{alone[0]}' as {uses}")
 
 
 def _option(key: str) -> str:

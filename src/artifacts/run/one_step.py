@@ -23,14 +23,8 @@ def run_one_step(
     succeeds. Versions of tools are not compared with their pins. Raises StepError for an input that is missing and for
     an `out` that has files, and what `run_step` raises.
     """
-    for name, path in inputs.items():
-        if not path.exists():
-            raise StepError(f"--{name.replace('_', '-')}: no file or folder at '{path}'", "correct the path")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StepError(f"--out: '{out}' is not an empty folder", "name a new folder, or empty this one")
+    check_paths(inputs, out)
     made = out.resolve()
-    if made.is_mount():
-        raise StepError(f"--out: '{out}' is the root of a disk", "name a folder in it")
     made.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=made.parent, prefix=f".{made.name}."))
     try:
@@ -46,6 +40,17 @@ def run_one_step(
         return result
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_paths(inputs: dict[str, Path], out: Path) -> None:
+    """Raise StepError for an input that is missing, and for an `out` that cannot be the step's folder."""
+    for name, path in inputs.items():
+        if not path.exists():
+            raise StepError(f"--{name.replace('_', '-')}: no file or folder at '{path}'", "correct the path")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StepError(f"--out: '{out}' is not an empty folder", "name a new folder, or empty this one")
+    if out.resolve().is_mount():
+        raise StepError(f"--out: '{out}' is the root of a disk", "name a folder in it")
 
 
 def _make_writable(folder: Path) -> None:
