@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import tomllib
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path, capsys: pytes
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"wrote {tmp_path}/new/dodo.py"
     assert lines[-1] == f"next: copy a checkpoint to {tmp_path}/new/mine.nemo, then: cd {tmp_path}/new; doit list"
+
+
+def test_it_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"speech-artifacts {importlib.metadata.version('speech-artifacts')}\n"
 
 
 def test_a_mistake_is_told_in_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

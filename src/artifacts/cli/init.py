@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import shlex
 import sys
@@ -143,6 +144,7 @@ def main(words: list[str] | None = None) -> int:
     print_warnings_in_lines()
     about = "Build all files that users of a speech model download."
     parser = _Parser(prog="speech-artifacts", description=about, allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version of this package")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     about = "Write a new project, for `doit`."
     new = commands.add_parser("init", help="write a new project", description=about, allow_abbrev=False)
@@ -150,6 +152,9 @@ def main(words: list[str] | None = None) -> int:
     text = "run one step on files, without a project"
     commands.add_parser("step", help=text, description=text, add_help=False)
     given = sys.argv[1:] if words is None else words
+    if given[:1] == ["--version"]:
+        print(f"speech-artifacts {importlib.metadata.version('speech-artifacts')}")
+        return 0
     if given[:1] == ["step"]:
         return _step(given[1:])
     if given and not given[0].startswith("-") and given[0] not in commands.choices:
