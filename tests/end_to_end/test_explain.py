@@ -202,6 +202,11 @@ def test_plan_says_what_cannot_be_tried_for_want_of_a_source(built_project: Proj
     rows = planned(built_project)
     assert rows["notes"] == "missing"
     assert rows["first"] == rows["second"] == "not tried"
+    table = built_project.doit("plan").out
+    assert re.search(r"^missing +small:notes +small:notes is missing$", table, flags=re.MULTILINE)
+    assert re.search(r"^not tried small:first +needs small:notes$", table, flags=re.MULTILINE)
+    assert re.search(r"^not tried small:flat +needs small:notes$", table, flags=re.MULTILINE)
+    assert table.count("no file at") == 1
     said = built_project.doit("why", "notes", "first").out
     assert (
         "small:notes is missing:\n  recipes/small.yaml:2:3: sources.notes: no file at 'recipes/elsewhere.txt'" in said
@@ -223,6 +228,7 @@ def test_plan_and_why_give_the_fix_that_a_run_gives_for_a_source(built_project: 
     planned = built_project.doit("plan").out.splitlines()
     row = next(index for index, line in enumerate(planned) if "small:notes" in line)
     assert planned[row].split()[0] == ("changed" if change == "other bytes" else "missing")
-    assert planned[row].endswith(fact)
-    assert planned[row + 1] == fix
+    reason = "has other bytes than its pin" if change == "other bytes" else "is missing"
+    assert planned[row].endswith(f" small:notes {reason}")
+    assert planned[-2:] == [fact, fix]
     assert f":\n  {fact}\n{fix}\n" in built_project.doit("why", "notes").out

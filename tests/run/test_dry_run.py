@@ -38,6 +38,8 @@ def test_a_source_that_is_not_here_is_missing_and_its_consumers_are_not_tried() 
     fact = "recipes/small.yaml:2:3: sources.model: no folder at 'recipes/model'"
     assert rows["model"] == ("missing", [fact, "fix: put the folder there"])
     assert rows["shards"] == rows["flat"] == ("not tried", rows["model"][1])
+    needs = [row.needs for row in dry_run(load_plan(), [])]
+    assert needs == [(), ("small:model",), ("small:model",), ("small:model",)]
 
 
 @pytest.mark.usefixtures("here")
@@ -77,6 +79,9 @@ def test_what_needs_an_optional_source_that_is_absent_is_skipped() -> None:
     rows = predict()
     skipped = ("skipped", ["small:model: no folder at 'recipes/model'; put it there"])
     assert rows == dict.fromkeys(("model", "shards", "again", "flat"), skipped)
+    needs = {row.target: row.needs for row in dry_run(load_plan(), [])}
+    lacks = dict.fromkeys(("small:shards", "small:again", "small:flat"), ("small:model",))
+    assert needs == {"small:model": ()} | lacks
 
 
 @pytest.mark.usefixtures("here")

@@ -17,7 +17,7 @@ from artifacts.files.atomic import write_atomically
 from artifacts.plan.explain import NEVER_BUILT, failed_try
 from artifacts.plan.plan import Job, Plan, load_plan
 from artifacts.recipe.recipe import NamedSource
-from artifacts.run.dry_run import FAILING, dry_run
+from artifacts.run.dry_run import FAILING, PlannedOutcome, dry_run
 from artifacts.run.failure import written_log
 from artifacts.run.lookup import Lookup
 from artifacts.sources.pins import locked_commit, pinned_digest
@@ -117,10 +117,8 @@ class DryRun(PlanCommand):
             known = ""
             if row.last is not None and row.status in (Status.BUILT, Status.MAYBE_BUILT):
                 known = f"{row.last.seconds:8.1f} s  {size_text(row.last.peak_bytes):>8}"
-            verb, reason = VERBS.get(row.status, row.status), printable(row.why[0]) if row.why else ""
-            print(f"{verb:<10}{row.target:<{width}}  {known:<20}  {reason}".rstrip())
-            if row.status in FAILING:
-                _print_reasons(row.why[1:])
+            verb = VERBS.get(row.status, row.status)
+            print(f"{verb:<10}{row.target:<{width}}  {known:<20}  {printable(_reason(row))}".rstrip())
         counts = Counter(row.status for row in rows)
         last = [row.last for row in rows if row.last is not None and row.status in (Status.BUILT, Status.MAYBE_BUILT)]
         print(
@@ -132,6 +130,10 @@ class DryRun(PlanCommand):
         if last:
             seconds, peak = sum(entry.seconds for entry in last), max(entry.peak_bytes for entry in last)
             print(f"by earlier runs at most {seconds:.0f} s one by one, peak {size_text(peak)}")
+        for row in rows:
+            if row.status in FAILING:
+                print(printable(row.why[0]))
+                _print_reasons(row.why[1:])
         return 0
 
 
@@ -257,3 +259,10 @@ class Schema(Options):
 def _print_reasons(why: list[str]) -> None:
     for reason in why:
         print(f"  {printable(reason)}")
+
+
+def _reason(row: PlannedOutcome) -> str:
+    """Return the first reason for a row of `doit plan`. The errors of sources follow below its table."""
+    if row.status in FAILING:
+        return f"{row.target} {SENTENCES[row.status]}"
+    return f"needs {', '.join(row.needs)}" if row.needs else next(iter(row.why), "")

@@ -22,13 +22,15 @@ UNLESS_CHANGED = "unchanged if those bytes stay the same"
 class PlannedOutcome:
     """Status that a target would have after a run, the reasons, and the journal's entry of its last build, if any.
 
-    The reasons for a source that a run fails on, and for what needs it, are the fact and the fix of the error.
+    The reasons for a source that a run fails on, and for what needs it, are the fact and the fix of the error. `needs`
+    names the sources for whose lack a target is skipped or not tried.
     """
 
     target: str
     status: Status
     why: list[str]
     last: Entry | None
+    needs: tuple[str, ...] = ()
 
 
 def dry_run(plan: Plan, words: list[str]) -> list[PlannedOutcome]:
@@ -42,7 +44,8 @@ def dry_run(plan: Plan, words: list[str]) -> list[PlannedOutcome]:
     for name in plan.selected(words):
         job = plan.jobs[name]
         status, why = _source(lookup, job) if isinstance(job, NamedSource) else _job(lookup, job, outcomes)
-        outcomes[name] = PlannedOutcome(name, status, why, last_builds.get(name))
+        needs = _lacking(job, status, outcomes) if isinstance(job, Job) else ()
+        outcomes[name] = PlannedOutcome(name, status, why, last_builds.get(name), needs)
     return list(outcomes.values())
 
 
@@ -85,6 +88,14 @@ def _job(lookup: Lookup, job: Job, outcomes: dict[str, PlannedOutcome]) -> tuple
     if state.shown is None:
         return Status.RESTORED, lookup.why_restored(job, identity)
     return Status.UNCHANGED, []
+
+
+def _lacking(job: Job, status: Status, outcomes: dict[str, PlannedOutcome]) -> tuple[str, ...]:
+    if status not in (Status.SKIPPED, Status.NOT_TRIED):
+        return ()
+    causes = (Status.SKIPPED,) if status == Status.SKIPPED else (*FAILING, Status.NOT_TRIED)
+    inputs = [row for source in job.inputs.values() if (row := outcomes[source]).status in causes]
+    return tuple(dict.fromkeys(name for row in inputs for name in row.needs or (row.target,)))
 
 
 def _job_with_unbuilt_inputs(lookup: Lookup, job: Job, outcomes: dict[str, PlannedOutcome]) -> tuple[Status, list[str]]:
