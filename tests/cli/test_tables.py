@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from artifacts.cli.tables import print_summary, size_text
+from artifacts.cli.tables import counted, print_summary, size_text
 from artifacts.run.outcome import Outcome
 from artifacts.store.journal import Status
 
@@ -18,6 +18,12 @@ from artifacts.store.journal import Status
 )  # fmt: skip
 def test_sizes_read_as_people_read_them(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+def test_a_noun_is_singular_for_one() -> None:
+    assert [counted(count, "record") for count in (0, 1, 2)] == ["0 records", "1 record", "2 records"]
+    assert counted(1, "this or that", "these") == "1 this or that"
+    assert counted(3, "this or that", "these") == "3 these"
 
 
 def test_a_run_with_nothing_to_do_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

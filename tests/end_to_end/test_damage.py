@@ -193,8 +193,8 @@ def test_a_source_that_is_not_locked_yet_is_told_from_a_damaged_one(project: Pro
     assert not (project.root / "pipeline.lock.yaml").exists()
     ended = project.doit("verify")
     assert (ended.code, ended.err) == (0, "")
-    assert "small:notes: is not locked yet; the first step that reads it locks it\n" in ended.out
-    assert re.search(r"^4 of 5 targets intact, 1 not locked yet, ", ended.out, flags=re.MULTILINE)
+    assert "small:notes: is not pinned yet; the first step that reads it pins it\n" in ended.out
+    assert re.search(r"^4 of 5 targets intact, 1 not pinned yet, ", ended.out, flags=re.MULTILINE)
     (project.root / "recipes" / "notes.txt").unlink()
     ended = project.doit("verify", "notes")
     assert ended.code == 1

@@ -32,12 +32,13 @@ def locked(project: Project, server: FileServer) -> Project:
 def test_a_source_is_up_to_date_until_the_revision_names_other_bytes(locked: Project, server: FileServer) -> None:
     address = "hf:owner/name@main/sub/notes.bin"
     ended = ask(locked, server, "outdated")
-    assert ended.out == f"small:notes ({address}) is up to date\n1 source of the hub\n", ended.err
+    assert ended.out == f"small:notes ({address}) is up to date\n1 source of the hub, none has changed\n", ended.err
     server.files |= dict.fromkeys(PATHS, NEW)
     server.extra |= {"X-Repo-Commit": "f" * 40}
     before = locked.files()
     ended = ask(locked, server, "outdated")
     assert f"small:notes ({address}) has moved: {COMMIT[:12]} -> {'f' * 12}\n" in ended.out, ended.out + ended.err
+    assert "\n1 source of the hub, 1 has changed\n" in ended.out
     assert ended.out.endswith("to build from what the hub has now: doit pin small:notes\n")
     assert locked.files() == before
     assert ask(locked, server, "small:notes").out.startswith("1 target, unchanged")
@@ -49,9 +50,11 @@ def test_a_hub_that_does_not_answer_is_an_error_in_two_lines(locked: Project, se
     server.files.clear()
     ended = ask(locked, server, "outdated")
     assert ended.code == 1
+    assert ended.out == "1 source of the hub, none has changed, 1 not known\n"
     assert len(ended.err.splitlines()) == 2
     assert "\n  fix: " in ended.err
 
 
 def test_a_project_without_sources_of_the_hub_has_none_to_ask(project: Project, server: FileServer) -> None:
-    assert ask(project, server, "outdated").out == "0 sources of the hub\n"
+    assert ask(project, server, "outdated").out == "no recipe has a source of the hub\n"
+    assert ask(project, server, "outdated", "first").out == "none of these is a source of the hub\n"

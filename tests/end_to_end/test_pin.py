@@ -35,7 +35,7 @@ def test_the_fix_of_the_error_is_the_command_and_it_works(reading: Project) -> N
     before = (reading.root / "pipeline.lock.yaml").read_text()
     ended = reading.doit(*command.split())
     assert (ended.code, ended.err) == (0, "")
-    told = f"small:notes (recipes/notes) was pinned to sha256 {old}, and is now to {new}\n"
+    told = f"small:notes (recipes/notes)\n  before: sha256 {old}\n  now:    sha256 {new}\n"
     assert ended.out == f"{told}commit pipeline.lock.yaml; `doit plan` shows what the next run builds\n"
     assert (reading.root / "pipeline.lock.yaml").read_text() == before.replace(old, new)
     assert re.search(r"^build +small:first", reading.doit("plan").out, flags=re.MULTILINE)
@@ -68,7 +68,7 @@ def test_a_revision_of_the_hub_that_moved_is_pinned_to_what_it_names_now(project
     server.extra |= {"X-Repo-Commit": "f" * 40}
     old, new = (hashlib.sha256(data).hexdigest() for data in (OLD, NEW))
     ended = project.doit("pin", "small:notes", environment=environment)
-    assert f"was pinned to sha256 {old}, and is now to {new}\n" in ended.out, ended.err
+    assert f"\n  before: sha256 {old}\n  now:    sha256 {new}\n" in ended.out, ended.err
     assert f"commit: {'f' * 40}\n" in (project.root / "pipeline.lock.yaml").read_text()
     assert project.doit("outdated", environment=environment).out.startswith("small:notes (hf:owner/name@main/sub/notes")
     assert project.doit("small:notes", environment=environment).code == 0

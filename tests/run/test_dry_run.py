@@ -23,9 +23,9 @@ def predict(*words: str) -> dict[str, tuple[str, list[str]]]:
 @pytest.mark.usefixtures("here")
 def test_a_local_source_is_found_until_a_step_has_read_it_then_unchanged() -> None:
     build = Build(load_plan(), Quiet(), lambda: 1 << 30)
-    assert predict("model") == {"model": ("found", ["it is not locked yet"])}
+    assert predict("model") == {"model": ("found", ["it is not pinned yet"])}
     build.ensure("small:model")
-    assert predict("model") == {"model": ("found", ["it is not locked yet"])}
+    assert predict("model") == {"model": ("found", ["it is not pinned yet"])}
     build.ensure("small:shards")
     build.close()
     assert predict("model") == {"model": ("unchanged", [])}

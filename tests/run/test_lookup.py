@@ -83,4 +83,5 @@ def test_the_store_and_the_link_say_why_a_step_runs(lookup: Lookup) -> None:
         path.unlink()
     assert lookup.why_built(job, identity, None) == ["the store's record of its last build is lost or damaged"]
     shutil.rmtree("cache/small")
+    assert lookup.why_restored(job, identity) == ["the same artifact is in the store"]
     assert lookup.why_built(job, identity, None) == ["it was never built"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from artifacts.cli.doit_commands import INTERRUPTED
 from artifacts.cli.options import Options, user_errors
-from artifacts.cli.tables import size_text
+from artifacts.cli.tables import counted, size_text
 from artifacts.errors import RecipeError, StoreError, printable
 from artifacts.files.atomic import write_atomically
 from artifacts.plan.explain import NEVER_BUILT, failed_try
@@ -155,12 +155,12 @@ class Verify(PlanCommand):
         damaged = [result for result in results if result.damage is not None]
         for result in damaged:
             print(StoreError(f"{result.target}: {result.damage}", result.fix), file=sys.stderr)
-        unlocked = [result.target for result in results if result.is_unlocked]
-        for target in unlocked:
-            print(f"{target}: is not locked yet; the first step that reads it locks it")
-        intact = len(results) - len(damaged) - len(unlocked)
+        unpinned = [result.target for result in results if result.is_unpinned]
+        for target in unpinned:
+            print(f"{target}: is not pinned yet; the first step that reads it pins it")
+        intact = len(results) - len(damaged) - len(unpinned)
         read = size_text(sum(result.bytes for result in results))
-        known = f", {len(unlocked)} not locked yet" if unlocked else ""
+        known = f", {len(unpinned)} not pinned yet" if unpinned else ""
         print(f"{intact} of {len(results)} targets intact{known}, {read} read")
         return 1 if damaged else 0
 
@@ -183,8 +183,8 @@ class Gc(PlanCommand):
         from artifacts.run.maintenance import collect_garbage
 
         removed = collect_garbage(plan)
-        what = f"{removed.folders} artifacts and downloads, {removed.actions} records"
-        print(f"removed {what}, {size_text(removed.bytes)}")
+        folders = counted(removed.folders, "artifact or download", "artifacts and downloads")
+        print(f"removed {folders}, {counted(removed.actions, 'record')}, {size_text(removed.bytes)}")
         return 0
 
 
@@ -228,7 +228,11 @@ class Outdated(PlanCommand):
                     f"has moved: {then[:12] if then else 'a commit that was not noted'} -> {(now or 'unknown')[:12]}"
                 )
             print(printable(f"{name} ({source.address}) {state}"))
-        print(f"{asked} source{'' if asked == 1 else 's'} of the hub")
+        if not asked:
+            print("none of these is a source of the hub" if words else "no recipe has a source of the hub")
+        else:
+            has = f"{len(moved)} {'has' if len(moved) == 1 else 'have'} changed" if moved else "none has changed"
+            print(f"{counted(asked, 'source')} of the hub, {has}{f', {failed} not known' if failed else ''}")
         if moved:
             print(f"to build from what the hub has now: doit pin {' '.join(moved)}")
         return 1 if failed else 0

@@ -37,13 +37,14 @@ class Pin(PlanCommand):
                     told = partial(progress.progressed, source.full_name)
                     new = pin_now(source, lookup.store.memory, lookup.downloads, told)
                     if new.before == new.sha256:
-                        change = f"is pinned to these bytes already: sha256 {new.sha256}"
+                        lines = [f" is pinned to these bytes already: sha256 {new.sha256}"]
                     elif new.before is None:
-                        change = f"is pinned to sha256 {new.sha256}"
+                        lines = [f" is pinned to sha256 {new.sha256}"]
                     else:
-                        change = f"was pinned to sha256 {new.before}, and is now to {new.sha256}"
+                        lines = ["", f"  before: sha256 {new.before}", f"  now:    sha256 {new.sha256}"]
                     changed += new.before != new.sha256
-                    print(printable(f"{source.full_name} ({source.address}) {change}"), flush=True)
+                    lines[0] = f"{source.full_name} ({source.address}){lines[0]}"
+                    print(*map(printable, lines), sep="\n", flush=True)
             finally:
                 progress.close()
         if changed:

@@ -26,6 +26,11 @@ def size_text(size: float) -> str:
     return f"{size:.2f} GB"
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """Return a number with its noun, which is `several` (by default with an s) unless there is one."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
+
+
 def print_summary(outcomes: Iterable[Outcome], seconds: float, headlines: Mapping[str, Sequence[str]]) -> None:
     """Print the tables of a run; a single line if all targets were unchanged.
 
@@ -34,8 +39,7 @@ def print_summary(outcomes: Iterable[Outcome], seconds: float, headlines: Mappin
     rows = list(outcomes)
     unchanged = sum(row.status == Status.UNCHANGED for row in rows)
     if unchanged == len(rows):
-        said = "1 target, unchanged" if unchanged == 1 else f"{unchanged} targets, all unchanged"
-        print(f"{said} ({seconds:.1f} s)")
+        print(f"{counted(unchanged, 'target')}, {'all ' if unchanged != 1 else ''}unchanged ({seconds:.1f} s)")
         return
     width = _width()
     wers = {row.target: row.metrics for row in rows if any(name.startswith(WER_PREFIX) for name in row.metrics)}
@@ -63,9 +67,7 @@ def _skipped(rows: list[Outcome]) -> list[str]:
     """Return the optional sources that are not there, each with the number of targets that were skipped for it."""
     needed = Counter(text for row in rows for text in row.absent)
     return [
-        printable(
-            f"skipped {count - 1} target{'s' if count > 2 else ''} without {text}" if count > 1 else f"skipped {text}"
-        )
+        printable(f"skipped {counted(count - 1, 'target')} without {text}" if count > 1 else f"skipped {text}")
         for text, count in needed.items()
     ]
 

@@ -66,7 +66,7 @@ def _source(lookup: Lookup, job: NamedSource) -> tuple[Status, list[str]]:
         return kinds.get(type(error), Status.REFUSED), [error.fact, f"fix: {error.fix}"]
     pin, _ = pinned_digest(job)
     if job.declared.is_local:
-        return Status.FOUND, ["it is not locked yet"]
+        return Status.FOUND, ["it is not pinned yet"]
     if pin is not None:
         lookup.resolved[job.full_name] = ResolvedTarget(lookup.downloads / pin, pin)
     return Status.FETCHED, []

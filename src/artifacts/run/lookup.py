@@ -97,6 +97,8 @@ class Lookup:
     def why_restored(self, job: Job, identity: Identity) -> list[str]:
         """Return why a target's path does not show the artifact that the store has for it."""
         last = self.last_identity(job)
+        if last is None and self.link_of(job.full_name).key is None:
+            return ["the same artifact is in the store"]
         return (reasons(job, last, identity) if last else []) or ["its path or its layout was not in place"]
 
     def why_built(self, job: Job, identity: Identity, damage: str | None) -> list[str]:

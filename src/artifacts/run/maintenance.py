@@ -29,7 +29,7 @@ class VerifyResult:
     bytes: int
     damage: str | None = None
     fix: str = ""
-    is_unlocked: bool = False
+    is_unpinned: bool = False
 
 
 def verify(plan: Plan, words: list[str]) -> Iterator[VerifyResult]:
@@ -75,7 +75,7 @@ def _verify_source(lookup: Lookup, job: NamedSource) -> VerifyResult:
         return VerifyResult(name, 0, f"its download is missing, or is not the file that {pinned_by} pins", fix)
     size = resolved.manifest.total_bytes if resolved else 0
     if pin is None:
-        return VerifyResult(name, size, is_unlocked=True)
+        return VerifyResult(name, size, is_unpinned=True)
     if resolved is not None and not lookup.link_of(name).has_manifest(resolved.manifest):
         return VerifyResult(name, size, f"'{lookup.link_of(name).manifest_file}' is not its manifest", fix)
     return VerifyResult(name, size)
