@@ -10,7 +10,11 @@ from artifacts.cli.options import UserError
 from artifacts.cli.tasks import DoitReporter, Session
 from small_model import MODEL_RECIPE, write_pipeline
 
-pytestmark = pytest.mark.usefixtures("here")
+
+@pytest.fixture(autouse=True)
+def settings(here: object) -> None:
+    """The file that names our commands to doit: with it, a project is loaded before `cli.loader` is."""
+    Path("pyproject.toml").touch()
 
 
 def loaded(words: list[str] | None = None) -> Session:
