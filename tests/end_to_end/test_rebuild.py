@@ -186,7 +186,7 @@ def test_a_new_step_is_one_file_and_one_recipe_entry(own_project: Project) -> No
     assert "lines    Count the lines of a text.\n" in own_project.doit("list").out
     ended = own_project.doit("lines")
     assert ended.code == 0
-    assert "lines 3 " in ended.out
+    assert "lines 3\n" in ended.out
     assert (own_project.cache / "small" / "lines" / "lines.txt").read_text() == "3"
 
 
