@@ -9,6 +9,7 @@ by the child's own `main`, with a bound on its memory and its time.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -154,6 +155,8 @@ def judge(case: Case, staging: Path, sound: dict[str, Path]) -> Verdict:
         process.kill()
         wait([process.sentinel])
     outcome, finding, text = _ended(code, staging)
+    if code is None and case.damage == "loop_endless" and _runs_on_speech(case.use.step):
+        outcome, finding = "stopped", ""  # speech may take hours: `silent_minutes` of the build ends such a step
     if outcome == "signal" and case.kind == "ncnn":
         # ncnn checks no number of a layer when it runs; `run_step` tells such an end in two lines.
         print(f"SIGNAL: {case}", flush=True)
@@ -162,6 +165,10 @@ def judge(case: Case, staging: Path, sound: dict[str, Path]) -> Verdict:
         finding = _left(staging, before)
     shutil.rmtree(staging)
     return Verdict(case, outcome, finding, text, seconds)
+
+
+def _runs_on_speech(step: str) -> bool:
+    return bool(getattr(importlib.import_module(f"artifacts.steps.{step}"), "DEPENDS_ON_PROCESSOR", False))
 
 
 def _forkserver() -> multiprocessing.context.ForkServerContext:
