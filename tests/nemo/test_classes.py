@@ -44,7 +44,7 @@ def test_a_class_that_is_not_on_the_list_is_refused_by_its_key(
         read_config(archive)
     assert raised.value.fact.startswith(f"h.nemo: {case.told}")
     assert len(str(raised.value).splitlines()) == 2
-    is_of_another_kind = "should match pattern" in raised.value.fact or "be a valid string" in raised.value.fact
+    is_of_another_kind = "must match pattern" in raised.value.fact or "must be a text" in raised.value.fact
     if not is_of_another_kind:
         assert raised.value.fact.endswith(" is not a class that such a checkpoint needs")
         assert "trust: true" in raised.value.fix
