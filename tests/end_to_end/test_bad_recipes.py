@@ -82,7 +82,7 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     ),
     "an empty value": (
         "targets:\n  one: {step: write_text}\n  two:\n",
-        "recipes/small.yaml:3:3: targets.two: has no keys, and there is no base with a target of this name",
+        "recipes/small.yaml:3:3: targets.two: has no keys, and no base has a target of this name",
         "write its keys, or delete it",
     ),
     "a bad name": (

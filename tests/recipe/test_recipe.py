@@ -92,7 +92,7 @@ def test_a_recipe_without_a_base_removes_nothing() -> None:
     with pytest.raises(RecipeError) as caught:
         load(BASE + "  encoder_fp16:\n")
     assert caught.value.fact == (
-        "recipes/x.yaml:10:3: targets.encoder_fp16: has no keys, and there is no base with a target of this name"
+        "recipes/x.yaml:10:3: targets.encoder_fp16: has no keys, and no base has a target of this name"
     )
     assert caught.value.fix == "write its keys, or delete it"
 

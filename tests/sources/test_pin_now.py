@@ -20,14 +20,7 @@ HUB = "{hf: owner/name@main, file: sub/notes.bin}"
 HUB_PATHS = [f"/owner/name/resolve/{revision}/sub/notes.bin" for revision in ("main", COMMIT)]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder, which is the working folder."""
-    monkeypatch.chdir(tmp_path)
-    Path("recipes").mkdir()
-    Path("recipes/model.nemo").write_bytes(b"model")
-    Path("pipeline.yaml").touch()
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.fixture

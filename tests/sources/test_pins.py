@@ -18,14 +18,7 @@ from artifacts.sources.pins import LOCK_FILE, lock_source, pinned_digest
 CONTENT = hashlib.sha256(b"model").hexdigest()
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder, which is the working folder."""
-    monkeypatch.chdir(tmp_path)
-    Path("recipes").mkdir()
-    Path("recipes/model.nemo").write_bytes(b"model")
-    Path("pipeline.yaml").touch()
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def load(sources: str) -> LoadedRecipe:

@@ -46,8 +46,7 @@ def check_and_run(path: Path, source: Path, *, finite: bool = False) -> dict[str
     Dummy inputs may be too short for a model, or mask everything. So what fails on them is compared with the source:
     the result may do what the source does. Metrics: none, or `smoke_run`, which says why neither ran.
     Raises StepError if the file is not valid ONNX or does not load. Also if it does not run where the source does, or
-    has NaN or infinity in an output where the source has none, or, with `finite`, if it has
-    them and no inputs give finite numbers.
+    has NaN or infinity in an output where the source has none; with `finite`, also if no inputs give finite numbers.
     """
     check_model(path)
     session, file_bytes = open_session(path, threads=1), model_bytes(path.parent)

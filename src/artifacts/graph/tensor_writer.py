@@ -123,8 +123,8 @@ def write_data_files(
 
     A file takes tensors until the next would exceed `max_file_bytes`; then `file_name(1)`, `file_name(2)`, ... follow
     `file_name(0)`. A tensor is never split: a larger one has a file of its own. Other external tensors (smaller ones,
-    those that shape inference may read, and those where runtimes read no external data) are embedded. Without a tensor
-    to write there is no file.
+    those that shape inference may read, and those where runtimes read no external data) are embedded. If no tensor
+    is left for a file, none is written.
     """
     moving: list[Stored] = []
     staying: list[Stored] = []

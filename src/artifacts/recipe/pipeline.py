@@ -109,7 +109,7 @@ def _find_recipes(document: YamlDocument, patterns: tuple[str, ...], folder: Pat
 
 
 def _read_constraints(path: Path) -> dict[str, str]:
-    """Return the versions that a pip constraints file fixes, by canonical name; none if there is no file.
+    """Return the versions that a pip constraints file fixes, by canonical name. A file may be lacking.
 
     Raises RecipeError for a file that is too large, not regular or not UTF-8.
     """

@@ -146,7 +146,7 @@ def _check_removals(document: YamlDocument) -> None:
                 where = f"{document.location((section, name, '<key>'))}: {section}.{name}"
                 kind, fix = section.removesuffix("s"), "write its keys, or delete it"
                 if document.value.get("extends") is None:
-                    raise RecipeError(f"{where}: has no keys, and there is no base with a {kind} of this name", fix)
+                    raise RecipeError(f"{where}: has no keys, and no base has a {kind} of this name", fix)
                 known = [other for other, keys in names.items() if keys is not None]
                 raise RecipeError(f"{where}: its base has no {kind} of this name", did_you_mean(name, known, fix))
 

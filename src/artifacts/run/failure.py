@@ -1,4 +1,4 @@
-"""What is kept and told of a try that failed: the fact for the journal, and the log of the step."""
+"""A failed try of a target: the fact for the journal, and the log of the step for the user."""
 
 from __future__ import annotations
 
